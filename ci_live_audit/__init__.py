@@ -1,0 +1,76 @@
+"""Live stream moderation jobs of Tencent Cloud CI, for asyncio.
+
+Start with `LiveAuditClient`; `ci_live_audit.testing` has the service to test against.
+"""
+
+import logging
+
+from ci_live_audit import decode
+from ci_live_audit.client import LiveAuditClient
+from ci_live_audit.credentials import Credentials
+from ci_live_audit.errors import (
+    AccessDenied,
+    ConfigurationError,
+    CredentialsError,
+    DecodeError,
+    InvalidArgument,
+    JobFailed,
+    JobNotFound,
+    LiveAuditError,
+    RequestTimeout,
+    ServiceError,
+    ServiceUnavailable,
+    Throttled,
+    TransportError,
+    WaitTimeout,
+)
+from ci_live_audit.limiter import LocalRateLimiter, RateLimiter
+from ci_live_audit.models import (
+    AudioSection,
+    AuditJob,
+    CancelledJob,
+    HitFlag,
+    JobState,
+    Scene,
+    Snapshot,
+    SubmittedJob,
+    UserInfo,
+    Verdict,
+)
+from ci_live_audit.retry import Attempt, RetryPolicy
+
+__all__ = [
+    "AccessDenied",
+    "Attempt",
+    "AudioSection",
+    "AuditJob",
+    "CancelledJob",
+    "ConfigurationError",
+    "Credentials",
+    "CredentialsError",
+    "DecodeError",
+    "HitFlag",
+    "InvalidArgument",
+    "JobFailed",
+    "JobNotFound",
+    "JobState",
+    "LiveAuditClient",
+    "LiveAuditError",
+    "LocalRateLimiter",
+    "RateLimiter",
+    "RequestTimeout",
+    "RetryPolicy",
+    "Scene",
+    "ServiceError",
+    "ServiceUnavailable",
+    "Snapshot",
+    "SubmittedJob",
+    "Throttled",
+    "TransportError",
+    "UserInfo",
+    "Verdict",
+    "WaitTimeout",
+    "decode",
+]
+
+logging.getLogger("ci_live_audit").addHandler(logging.NullHandler())

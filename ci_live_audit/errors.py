@@ -1,0 +1,202 @@
+"""What can go wrong, as one tree.
+
+::
+
+    LiveAuditError
+    ├── ConfigurationError        a bad argument, a missing extra, wrong use of the client
+    │   └── CredentialsError      no credentials found, or their provider failed
+    ├── TransportError            no answer came; .sent: may the request have arrived?
+    │   └── RequestTimeout
+    ├── DecodeError               an answer that cannot be read; .path says where
+    ├── ServiceError              the service said no; .status .code .message .request_id
+    │   ├── AccessDenied
+    │   ├── InvalidArgument
+    │   ├── JobNotFound
+    │   ├── Throttled             over the rate, by code or by status
+    │   └── ServiceUnavailable    5xx and the like: try again later
+    ├── JobFailed                 the job ended in state Failed; .job
+    └── WaitTimeout               the deadline passed first; .last
+
+Every error carries plain values only (no object of an HTTP library, no secret), so it can be
+logged, pickled and kept.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ci_live_audit.models import AuditJob
+
+__all__ = [
+    "AccessDenied",
+    "ConfigurationError",
+    "CredentialsError",
+    "DecodeError",
+    "InvalidArgument",
+    "JobFailed",
+    "JobNotFound",
+    "LiveAuditError",
+    "RequestTimeout",
+    "ServiceError",
+    "ServiceUnavailable",
+    "Throttled",
+    "TransportError",
+    "WaitTimeout",
+]
+
+
+class LiveAuditError(Exception):
+    """The base of every error this library raises on purpose.
+
+    Attributes:
+        operation: ``"query"``, ``"cancel"`` or ``"submit"``; None where no call was made.
+        job_id: The job the call was about, if it had one.
+        attempts: How many requests the call sent.
+        may_have_happened: Whether the service may have carried the call out nevertheless,
+            in this attempt or an earlier one. After a failed ``submit`` it tells whether a
+            job, and its bill, may exist.
+    """
+
+    operation: str | None = None
+    job_id: str | None = None
+    attempts: int = 0
+    may_have_happened: bool = False
+
+    def __str__(self) -> str:
+        if self.operation is None:
+            return self._reason()
+        call = self.operation if self.job_id is None else f"{self.operation} of {self.job_id}"
+        tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        return f"{call}: {self._reason()} (after {tries})"
+
+    def _reason(self) -> str:
+        return super().__str__()
+
+
+class ConfigurationError(LiveAuditError):
+    """An argument, the environment or the way of use is wrong; nothing was sent for it."""
+
+
+class CredentialsError(ConfigurationError):
+    """No credentials were found, or what provides them failed."""
+
+
+class TransportError(LiveAuditError):
+    """No complete answer came back.
+
+    Attributes:
+        sent: Whether the request may have arrived. False only where it surely did not.
+    """
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
+        self.may_have_happened = sent
+
+
+class RequestTimeout(TransportError):
+    """The exchange did not end within the client's ``timeout`` seconds."""
+
+
+class DecodeError(LiveAuditError):
+    """The service answered, and the answer cannot be read.
+
+    Attributes:
+        path: The node that cannot be read, as ``JobsDetail.Snapshot[1].PornInfo.HitFlag``;
+            empty when the document as a whole is not one (truncated, HTML, empty, …).
+        excerpt: The beginning of what could not be read.
+    """
+
+    def __init__(self, message: str, *, path: str = "", excerpt: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+        self.excerpt = excerpt
+        self.may_have_happened = True
+
+    def _reason(self) -> str:
+        where = f"{self.path}: " if self.path else ""
+        return where + super()._reason() + (f"; got {self.excerpt!r}" if self.excerpt else "")
+
+
+class ServiceError(LiveAuditError):
+    """The service refused, with an error document or only with a status.
+
+    Error codes: https://www.tencentcloud.com/document/product/1045/43611
+
+    Attributes:
+        status: HTTP status.
+        code: The service's word, such as ``"AccessDenied"``; empty if it sent none.
+        message: The service's sentence; empty if it sent none.
+        request_id: What Tencent's support asks for.
+        trace_id: Likewise.
+        retry_after: Seconds the service asks to wait, if it says so.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int = 0,
+        code: str = "",
+        request_id: str | None = None,
+        trace_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.request_id = request_id
+        self.trace_id = trace_id
+        self.retry_after = retry_after
+        self.may_have_happened = status >= 500
+
+    def _reason(self) -> str:
+        words = [str(self.status) if self.status else "", self.code, self.message]
+        request = f"[request id {self.request_id}]" if self.request_id else ""
+        return " ".join(filter(None, [*words, request]))
+
+
+class AccessDenied(ServiceError):
+    """Wrong, expired or unauthorized credentials, or a signature out of its time."""
+
+
+class InvalidArgument(ServiceError):
+    """The service does not accept the request as it is; sending it again will not help."""
+
+
+class JobNotFound(ServiceError):
+    """The service knows no such job (or no longer)."""
+
+
+class Throttled(ServiceError):
+    """More requests a second than the quota allows."""
+
+
+class ServiceUnavailable(ServiceError):
+    """The service cannot answer now."""
+
+
+class JobFailed(LiveAuditError):
+    """The job being waited for ended in state Failed.
+
+    Attributes:
+        job: The job, with the service's ``code`` and ``message``.
+    """
+
+    def __init__(self, message: str, *, job: AuditJob | None = None) -> None:
+        super().__init__(message)
+        self.job = job
+
+
+class WaitTimeout(LiveAuditError):
+    """The job did not end in time.
+
+    Attributes:
+        last: The newest state seen; None if no query succeeded.
+    """
+
+    def __init__(self, message: str, *, last: AuditJob | None = None) -> None:
+        super().__init__(message)
+        self.last = last

@@ -1,0 +1,128 @@
+"""At most so many requests in any one second, evenly spaced, in the order in which they came.
+
+The bucket is aiolimiter's. Two things are added, because the bucket alone loses the lateness of
+every wake-up of the loop (19 requests a second instead of 20 on a busy one) and lets newcomers
+overtake. One caller at a time stands at the bucket, the others behind it in order. And the bucket
+may hand out a little faster, to catch up, while a log of the last grants keeps the bound: a grant
+is given only when the one a whole quota before it is a full second old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from typing import Protocol, runtime_checkable
+
+from aiolimiter import AsyncLimiter
+
+from ci_live_audit.errors import ConfigurationError
+
+__all__ = ["LocalRateLimiter", "RateLimiter"]
+
+
+@runtime_checkable
+class RateLimiter(Protocol):
+    """What the client asks before each attempt; share one between clients to share a quota."""
+
+    async def acquire(self) -> float:
+        """Wait for permission to send one request; the seconds that took."""
+        ...
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody pass for so many seconds: the service has said that it is too much."""
+        ...
+
+
+class LocalRateLimiter:
+    """A `RateLimiter` for one process and one event loop.
+
+    Args:
+        rate: Requests a second; ``math.inf`` for no limit.
+
+    Raises:
+        ConfigurationError: The rate is not above 0.
+    """
+
+    #: After a stall, lateness up to this many seconds is caught up.
+    CATCH_UP = 0.05
+
+    def __init__(self, rate: float = 20.0) -> None:
+        if not rate > 0:
+            raise ConfigurationError(f"rate: expected requests a second, above 0; got {rate!r}")
+        self.rate = rate
+        # A whole number of requests, and the seconds in which they are allowed: (20, 1.0).
+        quota = max(1, int(min(rate, 1e6)))
+        self._window = quota / rate
+        self._granted: deque[float] = deque([-math.inf] * quota, maxlen=quota)
+        burst = 1 + min(rate, 1e6) * self.CATCH_UP
+        self._bucket = AsyncLimiter(burst, burst / rate) if rate < math.inf else None
+        self._queue: deque[asyncio.Future[None]] = deque()
+        self._busy = False
+        self._held_until = -math.inf
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def acquire(self) -> float:
+        """Wait for the next slot, behind everybody who came before.
+
+        Returns:
+            The seconds waited.
+
+        Raises:
+            ConfigurationError: The limiter is in use on another event loop.
+        """
+        loop = self._own_loop()
+        came = loop.time()
+        if self._busy:
+            turn = loop.create_future()
+            self._queue.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._next()
+                raise
+        self._busy = True
+        try:
+            await self._slot(loop)
+            now = loop.time()
+            # The instant at which the caller really goes on, not the one it was due.
+            self._granted.append(now)
+            return now - came
+        finally:
+            self._next()
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody pass for ``seconds`` from now."""
+        self._held_until = max(self._held_until, self._own_loop().time() + seconds)
+
+    async def _slot(self, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            due = max(self._granted[0] + self._window, self._held_until)
+            while (wait := due - loop.time()) > 0:
+                await asyncio.sleep(wait)
+            if self._bucket is None:
+                return
+            # Last, so that nothing can cancel the caller between its permit and its way on.
+            await self._bucket.acquire()
+            if self._held_until <= loop.time():
+                return
+
+    def _next(self) -> None:
+        """Call up the first who still waits."""
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._busy = False
+
+    def _own_loop(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise ConfigurationError(
+                "this limiter is in use on another event loop; make one for each loop"
+            )
+        return loop

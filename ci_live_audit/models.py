@@ -1,0 +1,498 @@
+"""What the service answers, as frozen, typed values.
+
+The attributes carry the service's own names (``HitFlag`` is ``hit_flag``). What a document of the
+service names but did not send is None, a list that it did not send is an empty tuple, and a node
+that no document names is kept in the nearest ``extra``.
+
+Sources: https://www.tencentcloud.com/document/product/1045/49342 (query),
+https://www.tencentcloud.com/document/product/1045/49341 (cancel),
+https://www.tencentcloud.com/document/product/1045/49340 (submit).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from enum import Enum, IntEnum, StrEnum
+from typing import Annotated, Any, TypeVar
+
+import attrs
+
+__all__ = [
+    "AudioSection",
+    "AuditJob",
+    "CancelledJob",
+    "HitFlag",
+    "HitInfo",
+    "JobState",
+    "LibResult",
+    "ListResult",
+    "Location",
+    "MaskInfo",
+    "MaskLiveInfo",
+    "MaskOutput",
+    "MaskRecordInfo",
+    "ObjectResult",
+    "OcrHitInfo",
+    "OcrResult",
+    "Position",
+    "ReadOnly",
+    "Result",
+    "Scene",
+    "Snapshot",
+    "SubmittedJob",
+    "TimedLabel",
+    "UserInfo",
+    "Verdict",
+]
+
+V = TypeVar("V", covariant=True)
+
+
+class ReadOnly(Mapping[str, V]):
+    """A mapping that does not change, and that can be pickled."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[str, V] | None = None) -> None:
+        self._items: dict[str, V] = dict(items or {})
+
+    def __getitem__(self, key: str) -> V:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._items.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+
+EMPTY: ReadOnly[Any] = ReadOnly()
+
+
+class JobState(StrEnum):
+    """Where a job stands; an unknown word of the service stays readable as ``.value``.
+
+    Compare with ``==``: a word that is not listed here is a new object each time.
+    """
+
+    SUBMITTED = "Submitted"
+    SNAPSHOTING = "Snapshoting"
+    AUDITING = "Auditing"
+    SUCCESS = "Success"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+    @classmethod
+    def _missing_(cls, value: object) -> JobState | None:
+        if not isinstance(value, str):
+            return None
+        # No document spells the cancelled state; media jobs of the same service say "Cancel".
+        if value.casefold() in {"cancel", "canceled", "cancelled"}:
+            return cls.CANCELLED
+        known = (state for state in cls if state.value.casefold() == value.casefold())
+        return next(known, None) or _unlisted(cls, str.__new__(cls, value), value)
+
+
+class Verdict(IntEnum):
+    """The service's judgement; an unknown number stays readable as ``.value``."""
+
+    NORMAL = 0
+    SENSITIVE = 1
+    SUSPECTED = 2
+
+    @classmethod
+    def _missing_(cls, value: object) -> Verdict | None:
+        return _unlisted(cls, int.__new__(cls, value), value) if isinstance(value, int) else None
+
+
+class HitFlag(IntEnum):
+    """Whether a scene was hit; an unknown number stays readable as ``.value``."""
+
+    MISS = 0
+    HIT = 1
+    SUSPECTED = 2
+
+    @classmethod
+    def _missing_(cls, value: object) -> HitFlag | None:
+        return _unlisted(cls, int.__new__(cls, value), value) if isinstance(value, int) else None
+
+
+E = TypeVar("E", bound=Enum)
+
+
+def _unlisted(_: type[E], member: E, value: object) -> E:
+    member._name_ = "UNLISTED"
+    member._value_ = value
+    return member
+
+
+@attrs.frozen
+class Tag:
+    """The wire name of a field where it is not the field's own name in CamelCase."""
+
+    name: str
+    #: Another spelling that the service uses for the same thing.
+    also: str | None = None
+    #: For a list that the service wraps in a container of its own: the name inside.
+    item: str | None = None
+
+
+def wire_name(attribute: str) -> str:
+    """The name that the service gives an attribute: ``hit_flag`` is ``HitFlag``."""
+    return "".join(word.capitalize() for word in attribute.split("_"))
+
+
+class Result:
+    """What all result classes share."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result with everything in it as plain values, ready for ``json.dumps``.
+
+        Keys are the attribute names, times are ISO 8601 text, enums are their values.
+        """
+        return {
+            field.name: _plain(getattr(self, field.name))
+            for field in attrs.fields(type(self))  # type: ignore[arg-type]
+        }
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, Result):
+        return value.to_dict()
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}  # pyright: ignore
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value.value if isinstance(value, Enum) else value
+
+
+@attrs.frozen(kw_only=True)
+class Location(Result):
+    """Where something stands in a snapshot: pixels from the top left corner, degrees 0 to 360."""
+
+    x: float | None = None
+    y: float | None = None
+    width: float | None = None
+    height: float | None = None
+    rotate: float | None = None
+    extra: Mapping[str, Any] = EMPTY
+
+
+@attrs.frozen(kw_only=True)
+class OcrResult(Result):
+    """A text that was read in a snapshot.
+
+    ``keywords_raw`` is the text as sent where several keywords came as one, joined by commas;
+    a keyword may hold a comma itself.
+    """
+
+    text: str | None = None
+    keywords: tuple[str, ...] = ()
+    keywords_raw: str | None = None
+    sub_label: str | None = None
+    location: Location | None = None
+    extra: Mapping[str, Any] = EMPTY
+
+
+@attrs.frozen(kw_only=True)
+class ObjectResult(Result):
+    """An object or a person that was recognized in a snapshot."""
+
+    name: str | None = None
+    sub_label: str | None = None
+    keywords: tuple[str, ...] = ()
+    keywords_raw: str | None = None
+    location: Location | None = None
+    extra: Mapping[str, Any] = EMPTY
+
+
+@attrs.frozen(kw_only=True)
+class LibResult(Result):
+    """A hit in a risk library: of an image (``image_id``, ``score``) or of words (the others).
+
+    ``lib_type`` is 1 for a preset library, 2 for a custom one.
+    """
+
+    image_id: str | None = None
+    score: int | None = None
+    lib_type: int | None = None
+    lib_name: str | None = None
+    keywords: tuple[str, ...] = ()
+    keywords_raw: str | None = None
+    extra: Mapping[str, Any] = EMPTY
+
+
+@attrs.frozen(kw_only=True)
+class TimedLabel(Result):
+    """A label for a stretch of sound: a language, a speaker, a recognized sound.
+
+    ``start_time`` and ``end_time`` are milliseconds within the section.
+    """
+
+    label: str | None = None
+    score: int | None = None
+    start_time: int | None = None
+    end_time: int | None = None
+    extra: Mapping[str, Any] = EMPTY
+
+
+@attrs.frozen(kw_only=True)
+class Position(Result):
+    """Where a keyword stands in a text, in characters."""
+
+    start: int | None = None
+    end: int | None = None
+    extra: Mapping[str, Any] = EMPTY
+
+
+@attrs.frozen(kw_only=True)
+class HitInfo(Result):
+    """A hit of keywords in a text."""
+
+    type: str | None = None
+    keywords: Annotated[tuple[str, ...], Tag("Keywords", also="Keyword")] = ()
+    keywords_raw: str | None = None
+    lib_name: Annotated[str | None, Tag("LibName", also="Libname")] = None
+    positions: tuple[Position, ...] = ()
+    extra: Mapping[str, Any] = EMPTY
+
+
+@attrs.frozen(kw_only=True)
+class OcrHitInfo(Result):
+    """A text read in a picture, and what was hit in it."""
+
+    text: str | None = None
+    hit_infos: tuple[HitInfo, ...] = ()
+    extra: Mapping[str, Any] = EMPTY
+
+
+@attrs.frozen(kw_only=True)
+class Scene(Result):
+    """What moderation found for one kind of content (``PornInfo``, ``AdsInfo``, …).
+
+    On a job ``count`` is how many snapshots hit; on a snapshot or a section ``score`` is the
+    confidence from 0 to 100.
+    """
+
+    hit_flag: HitFlag | None = None
+    count: int | None = None
+    score: int | None = None
+    label: str | None = None
+    sub_label: str | None = None
+    category: str | None = None
+    code: str | None = None
+    message: Annotated[str | None, Tag("Msg")] = None
+    keywords: tuple[str, ...] = ()
+    keywords_raw: str | None = None
+    ocr_results: tuple[OcrResult, ...] = ()
+    object_results: tuple[ObjectResult, ...] = ()
+    lib_results: tuple[LibResult, ...] = ()
+    speaker_results: tuple[TimedLabel, ...] = ()
+    recognition_results: tuple[TimedLabel, ...] = ()
+    hit_infos: tuple[HitInfo, ...] = ()
+    extra: Mapping[str, Any] = EMPTY
+
+
+class Scenes(Result):
+    """What has scenes: a job, a snapshot, an audio section."""
+
+    __slots__ = ()
+    scenes: Mapping[str, Scene]
+
+    @property
+    def porn(self) -> Scene | None:
+        """``scenes.get("Porn")``."""
+        return self.scenes.get("Porn")
+
+    @property
+    def ads(self) -> Scene | None:
+        """``scenes.get("Ads")``."""
+        return self.scenes.get("Ads")
+
+
+@attrs.frozen(kw_only=True)
+class Snapshot(Scenes):
+    """A picture of the stream and what was found in it.
+
+    ``snapshot_time`` is milliseconds, for a live stream since 1970. The ``url`` works until
+    ``url_expires_at`` (two hours after the query); query again for a fresh one.
+    """
+
+    url: str | None = None
+    url_expires_at: datetime | None = None
+    text: str | None = None
+    label: str | None = None
+    result: Verdict | None = None
+    snapshot_time: int | None = None
+    scenes: Mapping[str, Scene] = EMPTY
+    ocr_hit_infos: tuple[OcrHitInfo, ...] = ()
+    extra: Mapping[str, Any] = EMPTY
+
+
+@attrs.frozen(kw_only=True)
+class AudioSection(Scenes):
+    """A stretch of sound of the stream and what was found in it.
+
+    ``offset_time`` (for a live stream since 1970) and ``duration`` are milliseconds. The ``url``
+    works until ``url_expires_at`` (two hours after the query); query again for a fresh one.
+    """
+
+    url: str | None = None
+    url_expires_at: datetime | None = None
+    text: str | None = None
+    label: str | None = None
+    sub_label: str | None = None
+    result: Verdict | None = None
+    offset_time: int | None = None
+    duration: int | None = None
+    scenes: Mapping[str, Scene] = EMPTY
+    language_results: tuple[TimedLabel, ...] = ()
+    extra: Mapping[str, Any] = EMPTY
+
+
+@attrs.frozen(kw_only=True)
+class UserInfo(Result):
+    """Business fields given at submission and returned as they were; each at most 128 bytes."""
+
+    token_id: str | None = None
+    nickname: str | None = None
+    device_id: str | None = None
+    app_id: str | None = None
+    room: str | None = None
+    ip: Annotated[str | None, Tag("IP")] = None
+    type: str | None = None
+    receive_token_id: str | None = None
+    gender: str | None = None
+    level: str | None = None
+    role: str | None = None
+    extra: Mapping[str, Any] = EMPTY
+
+
+@attrs.frozen(kw_only=True)
+class ListResult(Result):
+    """A hit in an account list; ``list_type`` is 0 for an allow list, 1 for a block list."""
+
+    list_type: int | None = None
+    list_name: str | None = None
+    entity: str | None = None
+    extra: Mapping[str, Any] = EMPTY
+
+
+@attrs.frozen(kw_only=True)
+class MaskOutput(Result):
+    """Where the masked recording was put."""
+
+    region: str | None = None
+    bucket: str | None = None
+    object: str | None = None
+    extra: Mapping[str, Any] = EMPTY
+
+
+@attrs.frozen(kw_only=True)
+class MaskRecordInfo(Result):
+    """What became of the masked recording."""
+
+    code: str | None = None
+    message: str | None = None
+    output: MaskOutput | None = None
+    extra: Mapping[str, Any] = EMPTY
+
+
+@attrs.frozen(kw_only=True)
+class MaskLiveInfo(Result):
+    """What became of the masked live stream."""
+
+    start_time: str | None = None
+    end_time: str | None = None
+    output: str | None = None
+    extra: Mapping[str, Any] = EMPTY
+
+
+@attrs.frozen(kw_only=True)
+class MaskInfo(Result):
+    """What became of a submission's ``Conf.Mask``."""
+
+    record_info: MaskRecordInfo | None = None
+    live_info: MaskLiveInfo | None = None
+    extra: Mapping[str, Any] = EMPTY
+
+
+@attrs.frozen(kw_only=True)
+class AuditJob(Scenes):
+    """A live stream moderation job and what it has found so far.
+
+    ``label`` and ``result`` are final only once ``ended``. ``code`` and ``message`` say why a job
+    failed (the service may send "Success" in them otherwise). ``received_at`` is when the answer
+    came, by the service's clock as far as it is known; None on a job that was decoded by hand.
+    """
+
+    job_id: str
+    state: JobState
+    label: str | None = None
+    sub_label: str | None = None
+    result: Verdict | None = None
+    data_id: str | None = None
+    creation_time: datetime | None = None
+    type: str | None = None
+    url: str | None = None
+    object: str | None = None
+    code: str | None = None
+    message: str | None = None
+    snapshot_count: int | None = None
+    forbid_state: int | None = None
+    scenes: Mapping[str, Scene] = EMPTY
+    snapshots: Annotated[tuple[Snapshot, ...], Tag("Snapshot")] = ()
+    audio_sections: Annotated[tuple[AudioSection, ...], Tag("AudioSection")] = ()
+    ocr_hit_infos: tuple[OcrHitInfo, ...] = ()
+    user_info: UserInfo | None = None
+    list_results: Annotated[tuple[ListResult, ...], Tag("ListInfo", item="ListResults")] = ()
+    mask_info: MaskInfo | None = None
+    bucket_id: str | None = None
+    region: str | None = None
+    cos_headers: Mapping[str, Any] = EMPTY
+    request_id: str | None = None
+    received_at: datetime | None = None
+    extra: Mapping[str, Any] = EMPTY
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job has reached a state that it will not leave."""
+        return self.state in ENDED
+
+
+ENDED = frozenset({JobState.SUCCESS, JobState.FAILED, JobState.CANCELLED})
+
+
+@attrs.frozen(kw_only=True)
+class SubmittedJob(Result):
+    """The answer to ``submit``."""
+
+    job_id: str
+    data_id: str | None = None
+    creation_time: datetime | None = None
+    state: JobState | None = None
+    request_id: str | None = None
+    extra: Mapping[str, Any] = EMPTY
+
+
+@attrs.frozen(kw_only=True)
+class CancelledJob(Result):
+    """The answer to ``cancel``. The service does not promise to send anything but the id."""
+
+    job_id: str
+    data_id: str | None = None
+    creation_time: datetime | None = None
+    state: JobState | None = None
+    request_id: str | None = None
+    extra: Mapping[str, Any] = EMPTY

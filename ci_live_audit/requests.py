@@ -1,0 +1,210 @@
+"""Arguments → checks → a `Request`: what is asked of the service, before any signing or sending.
+
+Pure. What the service would refuse for sure is refused here, with the name of the argument.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+from xml.sax.saxutils import escape
+
+import attrs
+
+from ci_live_audit.errors import ConfigurationError
+from ci_live_audit.models import ReadOnly, UserInfo, wire_name
+
+__all__ = ["Request", "cancel", "host", "query", "submit"]
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """One call of the service, not yet signed.
+
+    ``idempotent`` tells whether sending it twice does no more than sending it once.
+    """
+
+    operation: str
+    method: str
+    path: str
+    headers: Mapping[str, str] = ReadOnly()
+    body: bytes = b""
+    idempotent: bool = True
+    job_id: str | None = None
+
+
+def query(job_id: str) -> Request:
+    """Ask what a job has found: https://www.tencentcloud.com/document/product/1045/49342."""
+    path = f"/video/auditing/{_job_id(job_id)}"
+    return Request(operation="query", method="GET", path=path, job_id=job_id)
+
+
+def cancel(job_id: str) -> Request:
+    """Stop a job: https://www.tencentcloud.com/document/product/1045/49341."""
+    return Request(
+        operation="cancel",
+        method="POST",
+        path=f"/video/cancel_auditing/{_job_id(job_id)}",
+        headers=ReadOnly({"content-length": "0"}),
+        job_id=job_id,
+    )
+
+
+def submit(
+    url: str,
+    *,
+    biz_type: str | None = None,
+    data_id: str | None = None,
+    user_info: UserInfo | None = None,
+    callback: str | None = None,
+    callback_type: int | None = None,
+    storage_path: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Request:
+    """Start a job: https://www.tencentcloud.com/document/product/1045/49340.
+
+    The arguments are those of `LiveAuditClient.submit`.
+    """
+    tree: dict[str, Any] = {
+        "Input": {
+            "Url": _url("url", url, {"rtmp", "hls", "http", "https"}),
+            "DataId": _text("data_id", data_id, limit=512),
+            "UserInfo": _user_info(user_info),
+        },
+        "Conf": {
+            "BizType": _text("biz_type", biz_type),
+            "Callback": None if callback is None else _url("callback", callback, {"http", "https"}),
+            "CallbackType": _callback_type(callback_type),
+        },
+        "StorageConf": {"Path": _text("storage_path", storage_path)},
+        "Type": "live_video",
+    }
+    body = _render("Request", _merged(tree, extra or {})).encode()
+    headers = {"content-type": "application/xml", "content-length": str(len(body))}
+    return Request(
+        operation="submit",
+        method="POST",
+        path="/video/auditing",
+        headers=ReadOnly(headers),
+        body=body,
+        idempotent=False,
+    )
+
+
+def host(bucket: str, region: str) -> str:
+    """The host that serves a bucket's jobs; both names are checked first."""
+    if not re.fullmatch(
+        r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?-[0-9]{5,12}", _string("bucket", bucket)
+    ):
+        raise ConfigurationError(
+            f"bucket: expected a name with its APPID, as examplebucket-1250000000; got {bucket!r}"
+        )
+    if not re.fullmatch(r"[a-z]{2}(-[a-z0-9]{1,20}){1,3}", _string("region", region)):
+        raise ConfigurationError(f"region: expected a name as ap-beijing; got {region!r}")
+    return f"{bucket}.ci.{region}.myqcloud.com"
+
+
+# Checks of arguments
+
+
+def _string(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name}: expected a text, got {type(value).__name__}")
+    return value
+
+
+def _job_id(value: str) -> str:
+    # It becomes part of the path, so it must not be able to leave its place in it.
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,128}", _string("job_id", value)):
+        return value
+    raise ConfigurationError(f"job_id: expected 1 to 128 of A-Z a-z 0-9 _ -; got {value[:140]!r}")
+
+
+# What XML 1.0 can carry: https://www.w3.org/TR/xml/#charsets
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _text(name: str, value: str | None, *, limit: int | None = None) -> str | None:
+    if value is None:
+        return None
+    bad = NOT_XML.search(_string(name, value))
+    if bad:
+        raise ConfigurationError(f"{name}: {bad.group()!r} at {bad.start()} cannot be sent in XML")
+    if limit is not None and len(value.encode()) > limit:
+        raise ConfigurationError(
+            f"{name}: at most {limit} bytes of UTF-8, got {len(value.encode())}"
+        )
+    return value
+
+
+def _url(name: str, value: str, schemes: set[str]) -> str:
+    text = _text(name, _string(name, value)) or ""
+    try:
+        parts = urlsplit(text)
+        known = parts.scheme in schemes and bool(parts.hostname)
+    except ValueError:
+        known = False
+    if known and not re.search(r"\s", text):
+        return text
+    raise ConfigurationError(
+        f"{name}: expected a URL of {', '.join(sorted(schemes))}; got {text[:140]!r}"
+    )
+
+
+def _callback_type(value: int | None) -> str | None:
+    if value is None or (value in {1, 2} and not isinstance(value, bool)):
+        return None if value is None else str(value)
+    raise ConfigurationError(
+        f"callback_type: 1 (everything) or 2 (only what violates); got {value!r}"
+    )
+
+
+def _user_info(value: UserInfo | None) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, UserInfo):
+        raise ConfigurationError(f"user_info: expected UserInfo, got {type(value).__name__}")
+    names = [field.name for field in attrs.fields(UserInfo) if field.name != "extra"]
+    return {
+        "IP" if name == "ip" else wire_name(name): _text(
+            f"user_info.{name}", getattr(value, name), limit=128
+        )
+        for name in names
+    } | dict(value.extra)
+
+
+# The body
+
+
+def _merged(tree: Mapping[str, Any], extra: Mapping[str, Any], at: str = "extra") -> dict[str, Any]:
+    merged = dict(tree)
+    for tag, value in extra.items():
+        here = merged.get(tag)
+        if isinstance(here, Mapping) and isinstance(value, Mapping):
+            merged[tag] = _merged(here, value, f"{at}.{tag}")
+        elif here is None or here == {}:
+            merged[tag] = value
+        else:
+            raise ConfigurationError(f"{at}.{tag}: already given by an argument of its own")
+    return merged
+
+
+def _render(tag: str, value: object, at: str = "") -> str:
+    """An element with everything in it escaped; nothing where there is nothing to say."""
+    at = f"{at}.{tag}" if at else tag
+    if not isinstance(tag, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", tag):
+        raise ConfigurationError(f"{at}: not a name of an element")
+    if isinstance(value, list | tuple):
+        return "".join(_render(tag, item, at) for item in value)
+    if isinstance(value, Mapping):
+        inside = "".join(_render(name, item, at) for name, item in value.items())
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        inside = escape(_text(at, str(value)) or "", {"\r": "&#13;"})
+    elif value is None:
+        inside = ""
+    else:
+        raise ConfigurationError(f"{at}: expected text, numbers, mappings or lists of them")
+    # The document requires Conf, and none of its children.
+    return f"<{tag}>{inside}</{tag}>" if inside or at == "Request.Conf" else ""

@@ -1,0 +1,146 @@
+"""What happened in an attempt, and whether and when to try again.
+
+Pure but for the budget's counter: no clock, no sleeping, no sending.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import attrs
+
+from ci_live_audit.errors import (
+    ConfigurationError,
+    DecodeError,
+    LiveAuditError,
+    ServiceError,
+    ServiceUnavailable,
+    Throttled,
+    TransportError,
+)
+
+__all__ = ["Attempt", "RetryBudget", "RetryPolicy"]
+
+
+@attrs.frozen(kw_only=True)
+class Attempt:
+    """One request and what came of it: what the policy judges and what ``on_attempt`` is shown.
+
+    Attributes:
+        operation: ``"query"``, ``"cancel"`` or ``"submit"``.
+        job_id: The job, if the call has one.
+        number: 1 for the first attempt of a call.
+        idempotent: Whether sending the request twice does no more than sending it once.
+        queued: Seconds spent waiting for the rate limiter.
+        elapsed: Seconds from leaving the limiter to the end of the attempt.
+        since_first: Seconds from the first attempt's leaving the limiter to the end of this one.
+        status: HTTP status; None if no answer came.
+        request_id: The service's id for the request, if it sent one.
+        error: What went wrong; None after a success.
+        delay: Seconds until the next attempt; None if this was the last.
+    """
+
+    operation: str
+    number: int
+    job_id: str | None = None
+    idempotent: bool = True
+    queued: float = 0.0
+    elapsed: float = 0.0
+    since_first: float = 0.0
+    status: int | None = None
+    request_id: str | None = None
+    error: LiveAuditError | None = None
+    delay: float | None = None
+
+
+def _above_zero(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not value > 0:
+        raise ConfigurationError(f"{attribute.name}: expected a number above 0, got {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """When to try again: full jitter below a doubling bound, Retry-After within limits.
+
+    Repeated is what may succeed and does no harm: a refusal by the rate limit always; a lost or
+    broken exchange or a 5xx if the call is idempotent (``query``, ``cancel``) or, for a ``submit``,
+    if the request surely did not arrive.
+
+    Args:
+        attempts: Requests a call may send in all; 1 never retries.
+        base_delay: Seconds; the bound before the second attempt, doubled for each one after.
+        throttle_delay: The same after a refusal by the rate limit.
+        max_delay: Seconds; the bound stays here.
+        max_retry_after: Seconds; a service that asks for more gets no retry.
+        deadline: Seconds from the first attempt after which no further one is planned.
+
+    Raises:
+        ConfigurationError: A number is not above 0.
+
+    Source of full jitter:
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+
+    attempts: int = attrs.field(default=4, validator=_above_zero)
+    base_delay: float = attrs.field(default=0.5, validator=_above_zero)
+    throttle_delay: float = attrs.field(default=1.0, validator=_above_zero)
+    max_delay: float = attrs.field(default=20.0, validator=_above_zero)
+    max_retry_after: float = attrs.field(default=60.0, validator=_above_zero)
+    deadline: float = attrs.field(default=120.0, validator=_above_zero)
+
+    def delay(self, attempt: Attempt, *, rng: Callable[[], float] = random.random) -> float | None:
+        """Seconds to wait before the next attempt; None to give up.
+
+        Args:
+            attempt: What happened.
+            rng: Gives numbers from 0 to 1; for tests.
+        """
+        error = attempt.error
+        if error is None or attempt.number >= self.attempts or not _may_repeat(attempt, error):
+            return None
+        base = self.throttle_delay if isinstance(error, Throttled) else self.base_delay
+        delay = rng() * min(self.max_delay, base * 2.0 ** min(attempt.number - 1, 60))
+        asked = error.retry_after if isinstance(error, ServiceError) else None
+        if asked is not None:
+            if asked > self.max_retry_after:
+                return None
+            delay = max(delay, asked)
+        return delay if attempt.since_first + delay <= self.deadline else None
+
+
+def _may_repeat(attempt: Attempt, error: LiveAuditError) -> bool:
+    if isinstance(error, Throttled):
+        return True
+    transient = isinstance(error, TransportError | ServiceUnavailable) or (
+        # A broken document may come whole next time; one value that cannot be read will not.
+        isinstance(error, DecodeError) and not error.path
+    )
+    return transient and (attempt.idempotent or not error.may_have_happened)
+
+
+class RetryBudget:
+    """Bounds what retries may add to the load of a service that is down.
+
+    Every retry takes tokens, every success gives some back; without tokens there is no retry.
+    1,000 calls into an outage cost 35 retries, not 3,000.
+    """
+
+    CAPACITY = 500
+    COST = 14
+    THROTTLE_COST = 5
+
+    def __init__(self) -> None:
+        self.tokens = self.CAPACITY
+
+    def take(self, error: LiveAuditError | None) -> bool:
+        """Take the tokens for one retry; False if there are not enough."""
+        cost = self.THROTTLE_COST if isinstance(error, Throttled) else self.COST
+        if cost > self.tokens:
+            return False
+        self.tokens -= cost
+        return True
+
+    def give(self, attempt: Attempt) -> None:
+        """Give back for a success: a token, or a whole retry if it took one."""
+        self.tokens = min(self.CAPACITY, self.tokens + (self.COST if attempt.number > 1 else 1))

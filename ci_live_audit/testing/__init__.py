@@ -1,0 +1,15 @@
+"""The service to test against: `Emulator`, its streams and its faults.
+
+::
+
+    emulator = Emulator()
+    job_id = emulator.add_job(duration=30, script=[frame(5, "Porn", score=98)])
+    async with emulator.client() as client:
+        job = await client.query(job_id)
+"""
+
+from ci_live_audit.testing.emulator import Arrival, Emulator
+from ci_live_audit.testing.faults import Fault
+from ci_live_audit.testing.streams import frame, sound
+
+__all__ = ["Arrival", "Emulator", "Fault", "frame", "sound"]

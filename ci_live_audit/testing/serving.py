@@ -1,0 +1,75 @@
+"""The emulator on a real socket; needs the extra ``emulator`` (uvicorn)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from ci_live_audit.errors import ConfigurationError
+
+try:
+    import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+except ImportError as problem:  # pragma: no cover
+    raise ConfigurationError(
+        'serving the emulator needs uvicorn: pip install "ci-live-audit[emulator]"'
+    ) from problem
+
+__all__ = ["serve"]
+
+
+class _Protocol(H11Protocol):
+    """Lets the app reset its connection: uvicorn has no word for that."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self.app_state = {**self.app_state, "abort": _aborter(transport)}
+        super().connection_made(transport)
+
+
+def _aborter(transport: asyncio.Transport) -> Callable[[], None]:
+    def abort() -> None:
+        # With no time to linger, closing sends RST in place of FIN.
+        linger = struct.pack("ii", 1, 0)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        transport.abort()
+
+    return abort
+
+
+@contextlib.asynccontextmanager
+async def serve(app: Any, host: str, port: int) -> AsyncIterator[str]:  # noqa: ANN401
+    """Serve an ASGI app from a thread, so that nothing the caller's loop does can delay it.
+
+    Gives the URL; the server has stopped when the context ends.
+    """
+    listener = socket.create_server((host, port), backlog=1024)
+    config = uvicorn.Config(
+        app,
+        http=_Protocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        log_level=100,
+        access_log=False,
+        date_header=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],), name="ci-live-audit-emulator")
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            await asyncio.sleep(0.005)
+        yield f"http://{host}:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        while thread.is_alive():
+            await asyncio.sleep(0.01)
+        listener.close()

@@ -1,0 +1,256 @@
+"""Live streams that follow a script, and the jobs that moderate them: state, by the time alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+
+import attrs
+
+from ci_live_audit.models import (
+    AudioSection,
+    AuditJob,
+    HitFlag,
+    JobState,
+    ReadOnly,
+    Scene,
+    Snapshot,
+    UserInfo,
+    Verdict,
+)
+
+__all__ = ["LiveJob", "Stream", "frame", "sound"]
+
+SHANGHAI = timezone(timedelta(hours=8))
+NORMAL = "Normal"
+# Scenes that are moderated whether or not a script mentions them.
+ALWAYS = ("Porn", "Ads")
+
+
+def frame(
+    at: float,
+    label: str = NORMAL,
+    *,
+    score: int = 99,
+    result: Verdict | None = None,
+    sub_label: str | None = None,
+    text: str | None = None,
+) -> Snapshot:
+    """A picture for a script.
+
+    Args:
+        at: Seconds into the stream.
+        label: What moderation finds in it: ``"Normal"``, ``"Porn"``, ``"Ads"``, ….
+        score: Confidence, 0 to 100.
+        result: The judgement; by default what the label says.
+        sub_label: As ``"SexBehavior"``.
+        text: Text read in the picture.
+    """
+    result = _result(label, result)
+    return Snapshot(
+        snapshot_time=round(at * 1000),
+        label=label,
+        result=result,
+        text=text,
+        scenes=_scenes(label, score, result, sub_label),
+    )
+
+
+def sound(
+    at: float,
+    label: str = NORMAL,
+    *,
+    duration: float = 3.0,
+    score: int = 99,
+    result: Verdict | None = None,
+    text: str | None = None,
+) -> AudioSection:
+    """A stretch of sound for a script; it is found when it has ended.
+
+    Args:
+        at: Seconds into the stream at which it begins.
+        label: What moderation finds in it.
+        duration: Seconds.
+        score: Confidence, 0 to 100.
+        result: The judgement; by default what the label says.
+        text: What was said.
+    """
+    result = _result(label, result)
+    return AudioSection(
+        offset_time=round(at * 1000),
+        duration=round(duration * 1000),
+        label=label,
+        result=result,
+        text=text,
+        scenes=_scenes(label, score, result, None),
+    )
+
+
+def _result(label: str, result: Verdict | None) -> Verdict:
+    if result is not None:
+        return result
+    return Verdict.NORMAL if label == NORMAL else Verdict.SENSITIVE
+
+
+def _scenes(label: str, score: int, result: Verdict, sub_label: str | None) -> ReadOnly[Scene]:
+    scenes = {name: Scene(hit_flag=HitFlag.MISS, score=0) for name in ALWAYS}
+    if label != NORMAL:
+        scenes[label] = Scene(hit_flag=HitFlag(int(result)), score=score, sub_label=sub_label)
+    return ReadOnly(scenes)
+
+
+@attrs.frozen(kw_only=True)
+class Stream:
+    """What happens on a stream.
+
+    ``duration`` is seconds; the script's times count from the stream's beginning; ``failure`` is
+    the code and the message with which moderation fails at the end.
+    """
+
+    duration: float = 60.0
+    script: tuple[Snapshot | AudioSection, ...] = ()
+    failure: tuple[str, str] | None = None
+
+    @classmethod
+    def scripted(
+        cls,
+        duration: float,
+        script: Iterable[Snapshot | AudioSection] | None,
+        failure: tuple[str, str] | None,
+    ) -> Stream:
+        """A stream that follows a script, or without one a clean stream with some of each."""
+        if script is None:
+            steps = [duration * step / 8 for step in range(1, 8)]
+            script = [frame(at) for at in steps] + [sound(at, duration=0) for at in steps[::3]]
+        return cls(duration=duration, script=tuple(sorted(script, key=_found)), failure=failure)
+
+
+def _found(item: Snapshot | AudioSection) -> float:
+    """Milliseconds into the stream at which moderation has found an item."""
+    if isinstance(item, Snapshot):
+        return item.snapshot_time or 0
+    return (item.offset_time or 0) + (item.duration or 0)
+
+
+@attrs.define(kw_only=True)
+class LiveJob:
+    """A job for a stream, as the service would keep it.
+
+    Attributes:
+        job_id: Its id.
+        stream: What happens.
+        url: Address of the stream.
+        created: When it was submitted, in Unix seconds.
+        started: The same by the emulator's clock; None until that clock is known.
+        cancelled: When it was cancelled, by the emulator's clock.
+    """
+
+    job_id: str
+    stream: Stream
+    created: float
+    url: str | None = None
+    data_id: str | None = None
+    user_info: UserInfo | None = None
+    started: float | None = None
+    cancelled: float | None = None
+
+    def elapsed(self, clock: float) -> float:
+        """Seconds for which the job has run."""
+        if self.started is None:
+            self.started = clock
+        end = clock if self.cancelled is None else self.cancelled
+        return min(end - self.started, self.stream.duration)
+
+    def state(self, clock: float) -> JobState:
+        """Where the job stands."""
+        elapsed = self.elapsed(clock)
+        if elapsed >= self.stream.duration:
+            return JobState.SUCCESS if self.stream.failure is None else JobState.FAILED
+        if self.cancelled is not None:
+            return JobState.CANCELLED
+        waiting = min(1.0, self.stream.duration / 10)
+        return JobState.SUBMITTED if elapsed < waiting else JobState.AUDITING
+
+    def creation_time(self) -> datetime:
+        """When the job was submitted, to the second and in the service's zone."""
+        return datetime.fromtimestamp(int(self.created), SHANGHAI)
+
+    def answer(self, clock: float, now: float, host: str) -> AuditJob:
+        """What a query gives.
+
+        Args:
+            clock: By the emulator's clock.
+            now: Unix seconds; the URLs of what was found are signed anew each time.
+            host: Where they lead.
+        """
+        state = self.state(clock)
+        found = [i for i in self.stream.script if _found(i) <= self.elapsed(clock) * 1000]
+        if state == JobState.SUBMITTED:
+            found = []
+        snapshots = tuple(
+            attrs.evolve(
+                item,
+                url=_signed(f"https://{host}/{self.job_id}/{number}.jpg", now),
+                snapshot_time=self._epoch(item.snapshot_time),
+            )
+            for number, item in enumerate(i for i in found if isinstance(i, Snapshot))
+        )
+        sections = tuple(
+            attrs.evolve(
+                item,
+                url=_signed(f"https://{host}/{self.job_id}/{number}.mp3", now),
+                offset_time=self._epoch(item.offset_time),
+            )
+            for number, item in enumerate(i for i in found if isinstance(i, AudioSection))
+        )
+        code, message = self.stream.failure or ("", "")
+        failed = state == JobState.FAILED
+        worst = max(found, key=_severity, default=None)
+        return AuditJob(
+            job_id=self.job_id,
+            state=state,
+            label=worst.label if worst is not None else None,
+            result=worst.result if worst is not None else None,
+            data_id=self.data_id,
+            creation_time=self.creation_time(),
+            type="live_video",
+            url=self.url,
+            code=code if failed else None,
+            message=message if failed else None,
+            snapshot_count=len(snapshots) if found else None,
+            scenes=_summary(found),
+            snapshots=snapshots,
+            audio_sections=sections,
+            user_info=self.user_info,
+        )
+
+    def _epoch(self, milliseconds: int | None) -> int:
+        return int(self.created * 1000) + (milliseconds or 0)
+
+
+def _severity(item: Snapshot | AudioSection) -> int:
+    return {Verdict.SENSITIVE: 2, Verdict.SUSPECTED: 1}.get(item.result or Verdict.NORMAL, 0)
+
+
+def _summary(found: list[Snapshot | AudioSection]) -> ReadOnly[Scene]:
+    """For each scene the worst flag, and how many snapshots hit."""
+    rank = {HitFlag.HIT: 2, HitFlag.SUSPECTED: 1}
+    summary: dict[str, Scene] = {}
+    for item in found:
+        for name, scene in item.scenes.items():
+            so_far = summary.get(name, Scene(hit_flag=HitFlag.MISS, count=0))
+            flags = (scene.hit_flag or HitFlag.MISS, so_far.hit_flag or HitFlag.MISS)
+            hit = isinstance(item, Snapshot) and flags[0] != HitFlag.MISS
+            summary[name] = Scene(
+                hit_flag=max(flags, key=lambda flag: rank.get(flag, 0)),
+                count=(so_far.count or 0) + hit,
+            )
+    return ReadOnly(summary)
+
+
+_serial = itertools.count(1)
+
+
+def _signed(url: str, now: float) -> str:
+    return f"{url}?q-sign-time={int(now)};{int(now) + 7200}&q-signature={next(_serial):040x}"

@@ -1,0 +1,73 @@
+"""Results → the XML that the service would send, and its error documents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from enum import Enum
+from typing import Any, get_args, get_type_hints
+from xml.sax.saxutils import escape
+
+import attrs
+
+from ci_live_audit.models import AuditJob, CancelledJob, Result, SubmittedJob, Tag, wire_name
+
+__all__ = ["error_document", "render"]
+
+# No nodes of their own: derived when the answer is read, or written in another place.
+NOT_NODES = {"extra", "keywords_raw", "received_at", "request_id", "scenes", "url_expires_at"}
+
+
+def render(answer: AuditJob | SubmittedJob | CancelledJob) -> bytes:
+    """The body that stands for an answer: what is None or empty is left out."""
+    request_id = _element("RequestId", answer.request_id)
+    return f"<Response>{_element('JobsDetail', answer)}{request_id}</Response>".encode()
+
+
+def error_document(code: str, message: str, request_id: str, **more: str) -> bytes:
+    """An error document of CI, or with ``more`` of the COS gateway.
+
+    https://www.tencentcloud.com/document/product/1045/43611
+    """
+    nodes = {"Code": code, "Message": message, **more, "RequestId": request_id}
+    return f"<Error>{''.join(map(_element, nodes, nodes.values()))}</Error>".encode()
+
+
+def _element(tag: str, value: object) -> str:
+    if isinstance(value, tuple):
+        return "".join(_element(tag, item) for item in value)  # pyright: ignore
+    inside = _children(value) if isinstance(value, Result) else _content(value)
+    return "" if inside is None else f"<{tag}>{inside}</{tag}>"
+
+
+def _children(result: Result) -> str:
+    hints = get_type_hints(type(result), include_extras=True)
+    nodes = ""
+    for field in attrs.fields(type(result)):  # type: ignore[arg-type]
+        if field.name in NOT_NODES:
+            continue
+        marks = (mark for mark in get_args(hints[field.name]) if isinstance(mark, Tag))
+        tag = next(marks, Tag(wire_name(field.name)))
+        value = getattr(result, field.name)
+        if tag.item is None or not value:
+            nodes += _element(tag.name, value)
+        else:
+            nodes += f"<{tag.name}>{_element(tag.item, value)}</{tag.name}>"
+    for name, scene in getattr(result, "scenes", {}).items():
+        nodes += _element(f"{name}Info", scene)
+    for tag_name, value in getattr(result, "extra", {}).items():
+        nodes += _element(tag_name, value) or f"<{tag_name}/>"
+    return nodes
+
+
+def _content(value: Any) -> str | None:  # noqa: ANN401
+    if value is None or value == {}:
+        return None
+    if isinstance(value, Mapping):
+        return "".join(_element(tag, item) or f"<{tag}/>" for tag, item in value.items())
+    if isinstance(value, datetime):
+        text = value.isoformat()
+        # The zone as in the query document: +0800.
+        return re.sub(r"([+-]\d\d):(\d\d)$", r"\1\2", text)
+    return escape(str(value.value if isinstance(value, Enum) else value), {"\r": "&#13;"})

@@ -1,0 +1,273 @@
+"""One exchange: a request out, a bounded answer in, within a deadline, whatever is cancelled.
+
+The only module that knows an HTTP library. Cancelling a request inside httpx 0.28 leaves its pool
+with slots that nobody can use again (https://github.com/encode/httpcore/issues/1093), and the
+pool's cost for each call grows with the calls in flight. So each exchange runs in a task of its
+own, over a connection that is nobody else's: a connection is used again only after an exchange
+that went well, and closed after any other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import urllib.request
+import zlib
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from importlib.metadata import version
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import attrs
+import httpx
+
+from ci_live_audit.errors import (
+    ConfigurationError,
+    DecodeError,
+    LiveAuditError,
+    RequestTimeout,
+    TransportError,
+)
+
+__all__ = ["Answer", "HttpClient", "Transport"]
+
+MAX_BODY = 64 * 2**20
+MAX_IDLE = 32
+# Below the shortest idle time after which servers in use close a connection (5 s).
+KEEP_ALIVE = 4.0
+USER_AGENT = f"ci-live-audit/{version('ci-live-audit')}"
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+@attrs.frozen(kw_only=True)
+class Answer:
+    """What came back. Header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class HttpClient(Protocol):
+    """What is used of ``http_client``: any client of the httpx family has it."""
+
+    def stream(self, method: str, url: str, **options: Any) -> Any:  # noqa: ANN401
+        """As ``httpx.AsyncClient.stream``."""
+        ...
+
+
+class Transport:
+    """Exchanges with one server.
+
+    Args:
+        base_url: Scheme, host and port.
+        http_client: A client to use in place of own connections; it is not closed here.
+        max_body: Bytes that a decoded body may have.
+    """
+
+    def __init__(
+        self, base_url: str, http_client: HttpClient | None = None, max_body: int = MAX_BODY
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._client = http_client
+        self._connections = None if http_client is not None else _Connections(self.base_url)
+        self._max_body = max_body
+        self._tasks: set[asyncio.Task[Answer | LiveAuditError]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    async def send(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, timeout: float
+    ) -> Answer:
+        """Exchange a request for an answer.
+
+        Args:
+            method: HTTP method.
+            path: Path, percent-encoded.
+            headers: Request headers.
+            body: Request body.
+            timeout: Seconds from here to the last byte of the answer.
+
+        Raises:
+            TransportError: There was no complete answer.
+            DecodeError: The body is too large or its compression broken.
+            ConfigurationError: The client is closed or belongs to another event loop.
+        """
+        self.check_use()
+        task = asyncio.create_task(self._exchange(method, path, headers, body, timeout))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            # The caller goes at once. A foreign pool must not be hurt, so there the exchange goes
+            # on to its end, the deadline at the latest; an own connection is simply dropped.
+            if self._connections is not None:
+                task.cancel()
+            raise
+        if task.cancelled():
+            error = ConfigurationError("the client was closed during the call")
+            error.may_have_happened = True
+            raise error
+        answer = task.result()
+        if isinstance(answer, LiveAuditError):
+            raise answer
+        return answer
+
+    def check_use(self) -> None:
+        """Raise `ConfigurationError` if this is not the moment or the loop to use it."""
+        if self._closed:
+            raise ConfigurationError("this client is closed; make a new one")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise ConfigurationError(
+                "this client belongs to another event loop; make one client for each loop"
+            )
+
+    async def aclose(self) -> None:
+        """End what is under way and close all own connections."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._connections is not None:
+            await self._connections.aclose()
+
+    async def _exchange(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, timeout: float
+    ) -> Answer | LiveAuditError:
+        """The answer, or the error as a value: a task that nobody awaits may not raise."""
+        options: dict[str, Any] = {
+            "headers": {**headers, "accept-encoding": "identity", "user-agent": USER_AGENT},
+            "content": body,
+            # Half of the time to connect, so that a deadline which passes later means "sent".
+            "timeout": (timeout / 2, timeout, timeout, timeout / 2),
+        }
+        try:
+            async with asyncio.timeout(timeout):
+                async with self._stream(method, self.base_url + path, options) as response:
+                    return await _read(response, self._max_body)
+        except LiveAuditError as error:
+            return error
+        except Exception as problem:  # noqa: BLE001 - what a library may raise has no end
+            return _explain(problem, timeout)
+
+    def _stream(
+        self, method: str, url: str, options: dict[str, Any]
+    ) -> contextlib.AbstractAsyncContextManager[Any]:
+        if self._connections is not None:
+            return self._connections.stream(method, url, **options)
+        # Tuples and texts only: objects of one library of the family do not fit another.
+        return self._client.stream(method, url, follow_redirects=False, **options)  # type: ignore
+
+
+class _Connections:
+    """Single connections that share one TLS context; the idle ones as a stack."""
+
+    def __init__(self, base_url: str) -> None:
+        parts = urlsplit(base_url)
+        host = parts.hostname or ""
+        proxies = {} if host in LOOPBACK else urllib.request.getproxies()
+        bypass = urllib.request.proxy_bypass(host)
+        self._proxy = None if bypass else proxies.get(parts.scheme) or proxies.get("all")
+        self._verify: ssl.SSLContext | bool = (
+            httpx.create_ssl_context() if parts.scheme == "https" else False
+        )
+        self._idle: deque[tuple[httpx.AsyncHTTPTransport, float]] = deque()
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: dict[str, str],
+        content: bytes,
+        timeout: tuple[float, float, float, float],
+    ) -> AsyncIterator[httpx.Response]:
+        names = ("connect", "read", "write", "pool")
+        extensions = {"timeout": dict(zip(names, timeout, strict=True))}
+        request = httpx.Request(
+            method, url, headers=headers, content=content, extensions=extensions
+        )
+        connection = self._idle.pop()[0] if self._idle else self._new()
+        try:
+            response = await connection.handle_async_request(request)
+            yield response
+            await response.aclose()
+        except BaseException:
+            await connection.aclose()
+            raise
+        now = asyncio.get_running_loop().time()
+        self._idle.append((connection, now))
+        while len(self._idle) > MAX_IDLE or self._idle[0][1] + KEEP_ALIVE < now:
+            await self._idle.popleft()[0].aclose()
+
+    def _new(self) -> httpx.AsyncHTTPTransport:
+        limits = httpx.Limits(max_connections=1, keepalive_expiry=KEEP_ALIVE)
+        return httpx.AsyncHTTPTransport(verify=self._verify, limits=limits, proxy=self._proxy)
+
+    async def aclose(self) -> None:
+        while self._idle:
+            await self._idle.popleft()[0].aclose()
+
+
+async def _read(response: Any, limit: int) -> Answer:  # noqa: ANN401
+    """The whole answer, with no more of its body in memory than may be there."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    encoding = headers.get("content-encoding", "identity").lower()
+    if encoding not in {"identity", "gzip", "deflate"}:
+        raise DecodeError(f"Content-Encoding {encoding} was not asked for", path="Response")
+    inflate = None if encoding == "identity" else zlib.decompressobj(wbits=47)
+    body = bytearray()
+    try:
+        async for chunk in response.aiter_raw():
+            room = limit - len(body) + 1
+            body += inflate.decompress(chunk, room) if inflate is not None else chunk[:room]
+            if len(body) > limit:
+                raise DecodeError(f"larger than {limit} bytes", path="Response")
+    except zlib.error as problem:
+        raise DecodeError(f"not {encoding}: {problem}") from None
+    if inflate is not None and not inflate.eof:
+        raise DecodeError(f"the {encoding} body is cut off")
+    return Answer(status=response.status_code, headers=headers, body=bytes(body))
+
+
+# What surely did not reach the server. By name, because each library of the family has its own.
+UNSENT = {
+    "ConnectError",
+    "ConnectTimeout",
+    "PoolTimeout",
+    "ConnectionRefusedError",
+    "UnsupportedProtocol",
+    "LocalProtocolError",
+    "InvalidURL",
+}
+
+
+def _explain(problem: Exception, timeout: float) -> TransportError:
+    kinds = {kind.__name__ for kind in type(problem).__mro__}
+    sent = not kinds & UNSENT
+    if kinds & {"TimeoutError", "TimeoutException"}:
+        phase = "answer" if sent else "connection"
+        error: TransportError = RequestTimeout(f"no {phase} within {timeout:g} s", sent=sent)
+    else:
+        error = TransportError(f"{type(problem).__name__}: {problem}".rstrip(": "), sent=sent)
+    error.__cause__ = _without_request(problem)
+    return error
+
+
+def _without_request(problem: BaseException) -> BaseException:
+    """The cause without what it drags along: frames and requests that hold signed headers."""
+    link: BaseException | None = problem
+    while link is not None:
+        link.__traceback__ = None
+        if hasattr(type(link), "request"):
+            link.request = None  # type: ignore[attr-defined]
+        link = link.__cause__ or link.__context__
+    return problem

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from virtual import VirtualTimeLoop
+
+settings.register_profile("default", max_examples=200, deadline=None)
+settings.register_profile("ci", max_examples=2000, deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Every async test runs on virtual time, unless its module asks for real time."""
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """No test sees the credentials, the region, the proxies or the home of whoever runs it."""
+    for name in list(os.environ):
+        if name.upper().endswith(("_PROXY", "SECRETID", "SECRETKEY")) or name.startswith(
+            ("TENCENTCLOUD_", "COS_", "TCCLI_")
+        ):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
