@@ -22,8 +22,8 @@ import attrs
 
 from ci_live_audit import decode, requests, signature
 from ci_live_audit.credentials import CredentialCache, Credentials, CredentialsSource
+from ci_live_audit.default_chain import default_chain
 from ci_live_audit.errors import (
-    AccessDenied,
     ConfigurationError,
     InvalidArgument,
     JobNotFound,
@@ -86,7 +86,7 @@ class LiveAuditClient:
         bucket: str,
         region: str | None = None,
         *,
-        credentials: CredentialsSource = None,
+        credentials: CredentialsSource | None = None,
         rate: float = 20.0,
         limiter: RateLimiter | None = None,
         retry: RetryPolicy = DEFAULT_RETRY,
@@ -102,7 +102,11 @@ class LiveAuditClient:
         base_url = _base_url(endpoint or f"https://{requests.host(bucket, region)}")
         self._host = urlsplit(base_url).netloc
         self._clock = _Clock(now)
-        self._credentials = CredentialCache(credentials, now=self._clock.now)
+        self._credentials = CredentialCache(
+            default_chain if credentials is None else credentials,
+            lasting=credentials is None,
+            now=self._clock.now,
+        )
         self._limiter = limiter if limiter is not None else LocalRateLimiter(rate)
         self._budget = RetryBudget()
         self._transport = Transport(base_url, http_client)
@@ -143,6 +147,7 @@ class LiveAuditClient:
         Connections, limiter, credentials, retry budget and clock are the same objects.
         """
         sibling = copy.copy(self)
+        # ruff: noqa: SLF001 - of its own class
         sibling._owner = False
         sibling._retry = retry if retry is not None else self._retry
         sibling._timeout = _seconds(timeout) if timeout is not None else self._timeout
@@ -222,7 +227,7 @@ class LiveAuditClient:
             callback: http or https URL that the service calls.
             callback_type: 1 to be called for everything, 2 for what violates only.
             storage_path: Path in the bucket under which the stream is recorded.
-            extra: Further nodes by their wire names, as ``{"Conf": {"CallbackVersion": "Detail"}}``.
+            extra: Further nodes by wire names: ``{"Conf": {"CallbackVersion": "Detail"}}``.
 
         Raises:
             LiveAuditError: As in the tree of `ci_live_audit.errors`.

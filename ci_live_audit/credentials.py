@@ -1,4 +1,4 @@
-"""Who signs: `Credentials`, whatever provides them, and where they are looked for by default.
+"""Who signs: `Credentials`, whatever provides them, and a cache that keeps them current.
 
 A provider is a callable that is asked again whenever fresh credentials are needed. One cache per
 client keeps what it gave until shortly before its expiry and lets one caller at a time refresh it.
@@ -6,18 +6,13 @@ client keeps what it gave until shortly before its expiry and lets one caller at
 
 from __future__ import annotations
 
-import configparser
-import http.client
 import inspect
-import json
 import logging
-import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
-from typing import NoReturn, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import anyio
 import anyio.to_thread
@@ -31,8 +26,6 @@ __all__ = [
     "CredentialsLike",
     "CredentialsSource",
     "Secret",
-    "cvm_role",
-    "default_chain",
 ]
 
 logger = logging.getLogger("ci_live_audit.credentials")
@@ -47,19 +40,28 @@ class Secret(str):
         return "'***'"
 
 
-def _secret(name: str) -> Callable[[str], Secret]:
-    def checked(value: object) -> Secret:
-        if not isinstance(value, str):
-            raise CredentialsError(f"{name}: expected a text, got {type(value).__name__}")
-        if not re.fullmatch(r"[!-~]+", value):
-            # A line break from a file is the usual reason, so say it without the value.
-            raise CredentialsError(
-                f"{name}: expected visible ASCII characters only; got "
-                f"{len(value)} characters with blanks, line breaks or others among them"
-            )
-        return Secret(value)
+def _visible(name: str, value: str) -> Secret:
+    if not isinstance(value, str):
+        raise CredentialsError(f"{name}: expected a text, got {type(value).__name__}")
+    if not re.fullmatch(r"[!-~]+", value):
+        # A line break from a file is the usual reason, so say it without the value.
+        raise CredentialsError(
+            f"{name}: expected visible ASCII characters only; got "
+            f"{len(value)} characters with blanks, line breaks or others among them"
+        )
+    return Secret(value)
 
-    return checked
+
+def _secret_id(value: str) -> str:
+    return _visible("secret_id", value)
+
+
+def _secret_key(value: str) -> str:
+    return _visible("secret_key", value)
+
+
+def _token(value: str | None) -> str | None:
+    return None if value is None else _visible("token", value)
 
 
 @attrs.frozen
@@ -79,11 +81,9 @@ class Credentials:
         CredentialsError: A value is empty, or holds what cannot be sent in a header.
     """
 
-    secret_id: str = attrs.field(converter=_secret("secret_id"))
-    secret_key: str = attrs.field(converter=_secret("secret_key"))
-    token: str | None = attrs.field(
-        default=None, converter=attrs.converters.optional(_secret("token"))
-    )
+    secret_id: str = attrs.field(converter=_secret_id)
+    secret_key: str = attrs.field(converter=_secret_key)
+    token: str | None = attrs.field(default=None, converter=_token)
     expires_at: float | None = attrs.field(default=None, kw_only=True)
 
     def __reduce__(self) -> NoReturn:
@@ -94,37 +94,59 @@ class CredentialsLike(Protocol):
     """What Tencent's SDKs call a credential object."""
 
     @property
-    def secret_id(self) -> str: ...
+    def secret_id(self) -> str:
+        """``SecretId``."""
+        ...
+
     @property
-    def secret_key(self) -> str: ...
+    def secret_key(self) -> str:
+        """``SecretKey``."""
+        ...
+
     @property
-    def token(self) -> str | None: ...
+    def token(self) -> str | None:
+        """Token of temporary credentials."""
+        ...
 
 
 @runtime_checkable
 class CredentialsInfo(Protocol):
     """A credential object that gives all three at once, so that a refresh cannot tear them."""
 
-    def get_credential_info(self) -> tuple[str, str, str | None]: ...
+    def get_credential_info(self) -> tuple[str, str, str | None]:
+        """Id, key and token."""
+        ...
 
 
 Provider = Callable[[], Credentials | Awaitable[Credentials]]
-CredentialsSource = Credentials | Provider | CredentialsLike | CredentialsInfo | None
+CredentialsSource = Credentials | Provider | CredentialsLike | CredentialsInfo
 
 
 class CredentialCache:
-    """Current credentials for every attempt, refreshed ahead of time by one caller at a time."""
+    """Current credentials for every attempt, refreshed ahead of time by one caller at a time.
+
+    Args:
+        source: What provides them.
+        lasting: Whether credentials without an expiry are kept until the service refuses them;
+            otherwise the source is asked again each time, for it may rotate them.
+        now: Unix seconds.
+    """
 
     #: Credentials are renewed this many seconds before they end.
     AHEAD = 300.0
     #: After a failed renewal the old ones are used this many seconds more before the next try.
     PAUSE = 10.0
 
-    def __init__(self, source: CredentialsSource, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        source: CredentialsSource,
+        *,
+        lasting: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._fixed = source if isinstance(source, Credentials) else None
         self._provide = _provider(source)
-        # An environment does not change under a process; a provider may rotate at any time.
-        self._lasting = source is None
+        self._lasting = lasting
         self._now = now
         self._kept: Credentials | None = None
         self._failure: CredentialsError | None = None
@@ -188,9 +210,8 @@ class CredentialCache:
 
 def _provider(source: CredentialsSource) -> Callable[[], Awaitable[Credentials]]:
     """Every kind of source as one async callable. What may block runs in a worker thread."""
-    if source is None:
-        ask: Callable[[], object] = default_chain
-    elif isinstance(source, CredentialsInfo):
+    ask: Callable[[], object]
+    if isinstance(source, CredentialsInfo):
         ask = partial(_from_info, source)
     elif callable(source):
         ask = source
@@ -223,161 +244,5 @@ def _from_info(source: CredentialsInfo) -> Credentials:
     return Credentials(secret_id, secret_key, token or None)
 
 
-def _from_attributes(source: CredentialsLike) -> Credentials:
+def _from_attributes(source: Any) -> Credentials:
     return Credentials(source.secret_id, source.secret_key, source.token or None)
-
-
-# The default chain
-
-
-# Spellings of id, key and token, in the order in which they are tried: Tencent Cloud's tools,
-# its function runtimes, the samples of the COS SDKs, coscmd, the samples of the CI documents.
-ENVIRONMENT = (
-    (
-        "TENCENTCLOUD_SECRET_ID",
-        "TENCENTCLOUD_SECRET_KEY",
-        ("TENCENTCLOUD_TOKEN", "TENCENTCLOUD_SESSION_TOKEN", "TENCENTCLOUD_SECURITY_TOKEN"),
-    ),
-    ("TENCENTCLOUD_SECRETID", "TENCENTCLOUD_SECRETKEY", ("TENCENTCLOUD_SESSIONTOKEN",)),
-    ("COS_SECRET_ID", "COS_SECRET_KEY", ("COS_TOKEN",)),
-    ("COS_SECRETID", "COS_SECRETKEY", ("COS_TOKEN",)),
-    ("COS_KEY", "COS_SECRET", ("COS_TOKEN",)),
-    ("SECRETID", "SECRETKEY", ()),
-)
-PROFILES = (Path("~/.tencentcloud/credentials"), Path("/etc/tencentcloud/credentials"))
-METADATA = "metadata.tencentyun.com"
-
-
-def default_chain(
-    environ: Mapping[str, str] | None = None, *, metadata: str = METADATA
-) -> Credentials:
-    """The credentials of an existing Tencent environment; blocks, so it runs in a thread.
-
-    In this order: environment variables in all their spellings, ``~/.tencentcloud/credentials``,
-    ``/etc/tencentcloud/credentials``, tccli's profile (``TCCLI_PROFILE`` or ``default``), the role
-    of the CVM instance.
-
-    Raises:
-        CredentialsError: Nothing was found, or what was found first is incomplete or unreadable.
-    """
-    environ = os.environ if environ is None else environ
-    home = Path(environ.get("HOME") or Path.home())
-    for names in ENVIRONMENT:
-        if found := _from_environment(environ, *names):
-            return found
-    for profile in PROFILES:
-        if found := _from_profile(home / str(profile).removeprefix("~/")):
-            return found
-    tccli = home / ".tccli" / f"{environ.get('TCCLI_PROFILE') or 'default'}.credential"
-    if found := _from_tccli(tccli, metadata):
-        return found
-    try:
-        return cvm_role(metadata=metadata)
-    except CredentialsError as problem:
-        raise CredentialsError(
-            "no credentials found: neither in the environment (TENCENTCLOUD_SECRET_ID and "
-            f"TENCENTCLOUD_SECRET_KEY), nor in ~/.tencentcloud/credentials, nor in "
-            f"/etc/tencentcloud/credentials, nor in {tccli}; and {problem}. "
-            "Set one of them or pass credentials="
-        ) from None
-
-
-def _from_environment(
-    environ: Mapping[str, str], id_name: str, key_name: str, token_names: tuple[str, ...]
-) -> Credentials | None:
-    secret_id, secret_key = environ.get(id_name), environ.get(key_name)
-    if not secret_id and not secret_key:
-        return None
-    if not secret_id or not secret_key:
-        raise CredentialsError(
-            f"{key_name if secret_id else id_name} is missing in the environment, though "
-            f"{id_name if secret_id else key_name} is set"
-        )
-    tokens = (environ.get(name) for name in token_names)
-    return Credentials(secret_id, secret_key, next(filter(None, tokens), None))
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text("utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as problem:
-        raise CredentialsError(f"{path} cannot be read: {problem}") from None
-
-
-def _from_profile(path: Path) -> Credentials | None:
-    text = _read(path)
-    if text is None:
-        return None
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read_string(text)
-        section = parser["default"]
-        return Credentials(
-            section["secret_id"], section["secret_key"], section.get("token") or None
-        )
-    except KeyError as problem:
-        raise CredentialsError(f"{path}: {problem.args[0]} is missing") from None
-    except configparser.Error as problem:
-        # Its text quotes the line, and the line may be a key.
-        raise CredentialsError(f"{path}: not an INI file ({type(problem).__name__})") from None
-
-
-def _from_tccli(path: Path, metadata: str) -> Credentials | None:
-    text = _read(path)
-    if text is None:
-        return None
-    try:
-        profile = json.loads(text)
-        if profile.get("type") == "cvm-role":
-            return cvm_role(metadata=metadata)
-        return Credentials(profile["secretId"], profile["secretKey"], profile.get("token") or None)
-    except KeyError as problem:
-        raise CredentialsError(f"{path}: {problem.args[0]} is missing") from None
-    except (ValueError, AttributeError):
-        raise CredentialsError(f"{path}: not a JSON object") from None
-
-
-def cvm_role(role: str | None = None, *, metadata: str = METADATA) -> Credentials:
-    """The temporary credentials of the role that is bound to this CVM instance; blocks.
-
-    Source: https://www.tencentcloud.com/document/product/213/4934
-
-    Args:
-        role: Name of the role; None asks the instance which one it has.
-        metadata: Host (and port) of the metadata service.
-
-    Raises:
-        CredentialsError: There is no such service here, or it gave no credentials.
-    """
-    where = "/latest/meta-data/cam/security-credentials/"
-    try:
-        role = role or _fetch(metadata, where).strip().splitlines()[0]
-        answer = json.loads(_fetch(metadata, where + role))
-        if answer["Code"] != "Success":
-            raise CredentialsError(f"the CVM role {role} has no credentials: {answer['Code']}")
-        return Credentials(
-            answer["TmpSecretId"],
-            answer["TmpSecretKey"],
-            answer["Token"],
-            expires_at=float(answer["ExpiredTime"]),
-        )
-    except (OSError, http.client.HTTPException) as problem:
-        reason = f"there is no CVM role here ({type(problem).__name__}: {problem})"
-    except (ValueError, KeyError, TypeError, IndexError) as problem:
-        reason = f"the CVM metadata service gave no credentials ({type(problem).__name__})"
-    raise CredentialsError(reason)
-
-
-def _fetch(host: str, path: str) -> str:
-    # One hop inside the instance: no proxy, no TLS, and an answer at once or never.
-    connection = http.client.HTTPConnection(host, timeout=1)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        if response.status != http.HTTPStatus.OK:
-            raise http.client.HTTPException(f"status {response.status}")
-        return response.read(65536).decode()
-    finally:
-        connection.close()

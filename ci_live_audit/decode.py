@@ -1,7 +1,6 @@
 """A body of the service → xmltodict (or json) → a frozen result, or the error that it stands for.
 
-Pure: bytes in, a value or a `LiveAuditError` out. A plan for each result class is made once from
-its annotations. The XML answers and the JSON callbacks share their names, so they share the plans.
+Pure: bytes in, a value or a `LiveAuditError` out.
 """
 
 from __future__ import annotations
@@ -9,13 +8,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from enum import Enum
-from functools import cache, partial
-from types import NoneType
-from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 from xml.parsers.expat import ExpatError
 
 import attrs
@@ -30,26 +26,13 @@ from ci_live_audit.errors import (
     ServiceUnavailable,
     Throttled,
 )
-from ci_live_audit.models import (
-    AuditJob,
-    CancelledJob,
-    ReadOnly,
-    Result,
-    Scene,
-    SubmittedJob,
-    Tag,
-    wire_name,
-)
+from ci_live_audit.models import EMPTY, AuditJob, CancelledJob, ReadOnly, SubmittedJob, wire_name
+from ci_live_audit.nodes import Unreadable, Value, as_text, excerpt, values
 
 __all__ = ["cancelled", "error", "http_date", "job", "submitted"]
 
 # "Each URL is valid for two hours": https://www.tencentcloud.com/document/product/1045/49342
 URL_LIFE = timedelta(hours=2)
-# What the documents name ends at a depth of 7; the rest of an answer may not exhaust the stack.
-MAX_DEPTH = 64
-EXCERPT = 120
-INT64 = 2**63
-TEXT = "#text"  # xmltodict's name for the text of an element that has children too
 
 
 # Answers
@@ -98,45 +81,44 @@ def _answer(cls: type[A], body: bytes, received_at: datetime | None = None) -> A
     document = _document(body)
     if "Error" in document:
         raise error(200, {}, body)
-    response = document.get("Response", document)
-    details = response.get("JobsDetail") if isinstance(response, dict) else None
+    response: Value = document.get("Response", document)
+    around = dict(response) if isinstance(response, dict) else {}
+    details: Value = around.pop("JobsDetail", None)
     if not isinstance(details, dict):
-        message = "expected a Response with one JobsDetail"
-        raise DecodeError(message, excerpt=_excerpt(body))
+        raise DecodeError("expected a Response with one JobsDetail", excerpt=_beginning(body))
     try:
-        values = _values(cls, details, received_at and received_at + URL_LIFE)
+        known = values(cls, details, received_at and received_at + URL_LIFE)
         for name in ("job_id", "state") if cls is AuditJob else ("job_id",):
-            if values.get(name) is None:
-                raise _Unreadable("missing").within(wire_name(name))
-    except _Unreadable as problem:
+            if known.get(name) is None:
+                raise Unreadable("missing").within(wire_name(name))
+    except Unreadable as problem:
         raise problem.within("JobsDetail").error() from None
-    if received_at is not None:
-        values["received_at"] = received_at
     try:
-        outer = _values(_Response, {tag: response[tag] for tag in response if tag != "JobsDetail"})
-    except _Unreadable as problem:
+        outer = values(_Around, around)
+    except Unreadable as problem:
         raise problem.error() from None
-    values["request_id"] = outer.get("request_id", values.get("request_id"))
-    if around := outer.get("extra"):
-        inner = values.get("extra", {})
-        apart = {tag if tag not in inner else f"Response.{tag}": around[tag] for tag in around}
-        values["extra"] = ReadOnly({**inner, **apart})
-    return cls(**values)
+    extra: dict[str, Any] = dict(known.get("extra", EMPTY))
+    for tag, value in outer.pop("extra", EMPTY).items():
+        extra[f"Response.{tag}" if tag in extra else tag] = value
+    known |= outer | {"extra": ReadOnly(extra)}
+    if received_at is not None:
+        known["received_at"] = received_at
+    return cls(**known)
 
 
 @attrs.frozen(kw_only=True)
-class _Response(Result):
-    """What stands around ``JobsDetail``."""
+class _Around:
+    """What stands beside ``JobsDetail``."""
 
     request_id: str | None = None
-    extra: Mapping[str, Any] = {}
+    extra: Mapping[str, Any] = EMPTY
 
 
 def _document(body: bytes) -> dict[str, Any]:
     """The body as nested dicts: XML or JSON, told apart by the first byte."""
     try:
         if body.lstrip()[:1] == b"{":
-            document = json.loads(body)
+            document: Value = json.loads(body)
         else:
             document = xmltodict.parse(
                 body, xml_attribs=False, strip_whitespace=False, disable_entities=True
@@ -144,261 +126,12 @@ def _document(body: bytes) -> dict[str, Any]:
     # Entities and encodings that are refused come as ValueError and LookupError.
     except (ExpatError, ValueError, LookupError, RecursionError) as problem:
         what = f"not a document: {problem}" if body.strip() else "an empty body"
-        raise DecodeError(what, excerpt=_excerpt(body)) from None
+        raise DecodeError(what, excerpt=_beginning(body)) from None
     return document if isinstance(document, dict) else {}
 
 
-def _excerpt(body: bytes) -> str:
-    return body[:EXCERPT].decode("utf-8", "replace")
-
-
-# Nodes: a plan for each class says which child goes to which attribute, and how it is read.
-
-
-class _Unreadable(Exception):  # noqa: N818
-    """A value that cannot be read; the path to it grows on the way out."""
-
-    def __init__(self, reason: str, value: object = None) -> None:
-        super().__init__(reason)
-        self.excerpt = "" if value is None else str(value)[:EXCERPT]
-        self.path = ""
-
-    def within(self, name: str) -> _Unreadable:
-        self.path = f"{name}.{self.path}" if self.path[:1] not in {"", "["} else name + self.path
-        return self
-
-    def error(self) -> DecodeError:
-        return DecodeError(self.args[0], path=self.path, excerpt=self.excerpt)
-
-
-Reader = Callable[[Any, datetime | None], Any]
-
-
-class _Field(NamedTuple):
-    attribute: str
-    read: Reader
-    item: str | None = None
-
-
-class _Plan(NamedTuple):
-    fields: dict[str, _Field]
-    has_scenes: bool
-    has_keywords: bool
-    has_url: bool
-
-
-# Filled by hand below, not from a node of their own.
-DERIVED = {"scenes", "extra", "keywords_raw", "url_expires_at", "received_at"}
-
-
-@cache
-def _plan(cls: type[Result]) -> _Plan:
-    hints = get_type_hints(cls)
-    tagged = get_type_hints(cls, include_extras=True)
-    names = {field.name for field in attrs.fields(cls)}  # type: ignore[arg-type]
-    fields: dict[str, _Field] = {}
-    for name in names - DERIVED:
-        marks = (mark for mark in get_args(tagged[name]) if isinstance(mark, Tag))
-        tag = next(marks, Tag(wire_name(name)))
-        field = _Field(name, _reader(hints[name]), tag.item)
-        fields |= {spelling: field for spelling in (tag.name, tag.also) if spelling}
-    return _Plan(fields, "scenes" in names, "keywords_raw" in names, "url_expires_at" in names)
-
-
-def _reader(hint: Any) -> Reader:  # noqa: ANN401
-    if get_origin(hint) is tuple:
-        kind = get_args(hint)[0]
-        return _keywords if kind is str else partial(_objects, kind)
-    if get_origin(hint) is Mapping:
-        return _mapping
-    kind = next((kind for kind in get_args(hint) if kind is not NoneType), hint)
-    if kind in SCALARS:
-        return SCALARS[kind]
-    return partial(_member if issubclass(kind, Enum) else _object, kind)
-
-
-def _values(
-    cls: type[Result], node: dict[str, Any], expires_at: datetime | None = None
-) -> dict[str, Any]:
-    """The arguments for ``cls`` out of its node. An empty element is the service's null."""
-    plan = _plan(cls)
-    values: dict[str, Any] = {}
-    scenes: dict[str, Scene] = {}
-    extra: dict[str, Any] = {}
-    for tag, sent in node.items():
-        field = plan.fields.get(tag)
-        value = None if isinstance(sent, str) and _is_blank(sent) else sent
-        try:
-            if tag == TEXT and value is None:  # the white space between elements
-                continue
-            if field is None:
-                if not (plan.has_scenes and _is_scene(tag, value, expires_at, scenes)):
-                    extra[tag] = _freeze(value)
-            elif field.attribute in values:  # under both its spellings
-                extra[tag] = _freeze(value)
-            elif field.item is not None and isinstance(value, dict):
-                inside = dict(value)
-                values[field.attribute] = field.read(inside.pop(field.item, None), expires_at)
-                if inside:
-                    extra[tag] = _freeze(inside)
-            elif value is not None:
-                values[field.attribute] = field.read(value, expires_at)
-                if field.read is _keywords and isinstance(value, str) and "," in value:
-                    values["keywords_raw"] = value
-        except _Unreadable as problem:
-            raise problem.within(tag) from None
-    if scenes:
-        values["scenes"] = ReadOnly(scenes)
-    if extra:
-        values["extra"] = ReadOnly(extra)
-    if plan.has_url and expires_at is not None:
-        values["url_expires_at"] = expires_at
-    return values
-
-
-# Scenes that some document or SDK of the service names. The set is open: any other container
-# ``<Name>Info`` is a scene as well if it can be read as one.
-SCENES = frozenset(
-    f"{name}Info"
-    for name in (
-        *("Porn", "Ads", "Terrorism", "Terrorist", "Politics", "Teenager", "Illegal", "Abuse"),
-        *("Meaningless", "Quality", "Value"),
-    )
-)
-
-
-def _is_scene(
-    tag: str, value: object, expires_at: datetime | None, scenes: dict[str, Scene]
-) -> bool:
-    """Whether a node is a scene; if so, it is in ``scenes`` now."""
-    if not tag.endswith("Info") or tag == "Info":
-        return False
-    if not value:
-        return tag in SCENES
-    try:
-        scenes[tag.removesuffix("Info")] = _object(Scene, value, expires_at)
-    except _Unreadable:
-        if tag in SCENES:
-            raise
-        return False
-    return True
-
-
-def _object(cls: type[Any], value: object, expires_at: datetime | None) -> Any:  # noqa: ANN401
-    if isinstance(value, dict):
-        return cls(**_values(cls, value, expires_at)) if value else None
-    raise _Unreadable(_expected("an element with children", value), value)
-
-
-def _objects(cls: type[Any], value: object, expires_at: datetime | None) -> tuple[Any, ...]:
-    """Repeated elements: none, one or several."""
-    found: list[Any] = []
-    for index, item in enumerate(value if isinstance(value, list) else [value]):
-        if not item or (isinstance(item, str) and _is_blank(item)):
-            continue
-        try:
-            found.append(_object(cls, item, expires_at))
-        except _Unreadable as problem:
-            raise problem.within(f"[{index}]") from None
-    return tuple(found)
-
-
-def _keywords(value: object, _: datetime | None = None) -> tuple[str, ...]:
-    """Repeated elements, or one text that joins them with commas: no document says which."""
-    if isinstance(value, str):
-        return tuple(word.strip() for word in value.split(",") if word.strip())
-    words = [_text(word) for word in (value if isinstance(value, list) else [value])]
-    return tuple(word for word in words if word)
-
-
-def _member(cls: type[Enum], value: object, _: datetime | None = None) -> Any:  # noqa: ANN401
-    return cls(_integer(value) if issubclass(cls, int) else str(_text(value)).strip())
-
-
-def _mapping(value: object, _: datetime | None = None) -> Mapping[str, Any]:
-    if isinstance(value, dict):
-        return _freeze(value)  # type: ignore[no-any-return]
-    raise _Unreadable(_expected("an element with children", value), value)
-
-
-def _text(value: object, _: datetime | None = None) -> str | None:
-    if isinstance(value, str):
-        return value or None
-    if isinstance(value, int | float):
-        return str(value)
-    if value is None:
-        return None
-    raise _Unreadable(_expected("a text", value), value)
-
-
-def _integer(value: object, _: datetime | None = None) -> int:
-    try:
-        if isinstance(value, str) and value.isascii() and "_" not in value:
-            number = int(value)
-        elif isinstance(value, int | float) and not isinstance(value, bool) and value == int(value):
-            number = int(value)
-        else:
-            raise ValueError
-    except (ValueError, OverflowError):
-        raise _Unreadable(_expected("an integer", value), value) from None
-    if -INT64 <= number < INT64:
-        return number
-    raise _Unreadable("expected an integer of 64 bits", value)
-
-
-def _number(value: object, _: datetime | None = None) -> float:
-    try:
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ValueError
-        number = float(value) if "_" not in str(value) else math.nan
-    except (ValueError, OverflowError):
-        number = math.nan
-    if math.isfinite(number):
-        return number
-    raise _Unreadable(_expected("a number", value), value)
-
-
-def _moment(value: object, _: datetime | None = None) -> datetime:
-    try:
-        moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else None
-    except ValueError:
-        moment = None
-    if moment is not None and moment.utcoffset() is not None:
-        return moment
-    raise _Unreadable(_expected("a time with its zone, as 2021-08-07T12:12:12+0800", value), value)
-
-
-SCALARS: dict[Any, Reader] = {str: _text, int: _integer, float: _number, datetime: _moment}
-
-
-def _expected(what: str, value: object) -> str:
-    if isinstance(value, list):
-        return f"expected {what}, found {len(value)} elements"
-    return (
-        f"expected {what}, found an element with children"
-        if isinstance(value, dict)
-        else (f"expected {what}")
-    )
-
-
-def _freeze(value: object, depth: int = 0) -> Any:  # noqa: ANN401
-    if depth > MAX_DEPTH:
-        raise _Unreadable(f"nested deeper than {MAX_DEPTH} elements")
-    if isinstance(value, dict):
-        return ReadOnly(
-            {
-                tag: _freeze(item, depth + 1)
-                for tag, item in value.items()
-                if tag != TEXT or not _is_blank(item)
-            }
-        )
-    if isinstance(value, list):
-        return tuple(_freeze(item, depth + 1) for item in value)
-    return None if isinstance(value, str) and _is_blank(value) else value
-
-
-def _is_blank(text: str) -> bool:
-    return not text or text.isspace()
+def _beginning(body: bytes) -> str:
+    return excerpt(body[:500].decode("utf-8", "replace"))
 
 
 # Refusals: https://www.tencentcloud.com/document/product/1045/43611 (CI) and
@@ -460,9 +193,9 @@ def _refusal(body: bytes) -> dict[str, str]:
     """The texts of an error document by lower-case name (``Code`` and ``code`` are one)."""
     try:
         document = _document(body)
-        inside = document.get("Response", document)
+        inside: Any = document.get("Response", document)
         inside = inside.get("Error", inside)
-        texts = {str(tag): _text(value) for tag, value in inside.items() if _is_scalar(value)}
+        texts = {tag: as_text(value) for tag, value in inside.items() if _is_scalar(value)}
         found = {tag.lower().replace("_", ""): text for tag, text in texts.items() if text}
     except (DecodeError, AttributeError):
         found = {}
@@ -470,10 +203,10 @@ def _refusal(body: bytes) -> dict[str, str]:
         return found
     title = re.search(rb"(?is)<title[^>]*>(.*?)</title>", body)
     words = b" ".join((title.group(1) if title else body).split())
-    return {"message": _excerpt(words)}
+    return {"message": _beginning(words)}
 
 
-def _is_scalar(value: object) -> bool:
+def _is_scalar(value: Any) -> bool:
     return isinstance(value, str | int | float)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
@@ -180,8 +180,9 @@ def _user_info(value: UserInfo | None) -> dict[str, Any]:
 
 def _merged(tree: Mapping[str, Any], extra: Mapping[str, Any], at: str = "extra") -> dict[str, Any]:
     merged = dict(tree)
+    value: Tree
     for tag, value in extra.items():
-        here = merged.get(tag)
+        here: Tree = merged.get(tag)
         if isinstance(here, Mapping) and isinstance(value, Mapping):
             merged[tag] = _merged(here, value, f"{at}.{tag}")
         elif here is None or here == {}:
@@ -191,7 +192,10 @@ def _merged(tree: Mapping[str, Any], extra: Mapping[str, Any], at: str = "extra"
     return merged
 
 
-def _render(tag: str, value: object, at: str = "") -> str:
+Tree: TypeAlias = Mapping[str, Any] | list[Any] | tuple[Any, ...] | str | float | None
+
+
+def _render(tag: str, value: Tree, at: str = "") -> str:
     """An element with everything in it escaped; nothing where there is nothing to say."""
     at = f"{at}.{tag}" if at else tag
     if not isinstance(tag, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", tag):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 
@@ -54,7 +55,7 @@ class Attempt:
     delay: float | None = None
 
 
-def _above_zero(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+def _above_zero(_: object, attribute: Any, value: float) -> None:
     if not value > 0:
         raise ConfigurationError(f"{attribute.name}: expected a number above 0, got {value!r}")
 

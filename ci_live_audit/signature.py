@@ -41,7 +41,7 @@ def sign(request: Request, host: str, credentials: Credentials, now: float) -> d
     return headers
 
 
-def authorization(
+def authorization(  # noqa: PLR0917 - the parts of a request, in its order
     method: str,
     path: str,
     params: Mapping[str, str],

@@ -15,7 +15,7 @@ import ssl
 import urllib.request
 import zlib
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from importlib.metadata import version
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -53,7 +53,7 @@ class Answer:
 class HttpClient(Protocol):
     """What is used of ``http_client``: any client of the httpx family has it."""
 
-    def stream(self, method: str, url: str, **options: Any) -> Any:  # noqa: ANN401
+    def stream(self, method: str, url: str, **options: Any) -> Any:
         """As ``httpx.AsyncClient.stream``."""
         ...
 
@@ -163,7 +163,7 @@ class Transport:
         if self._connections is not None:
             return self._connections.stream(method, url, **options)
         # Tuples and texts only: objects of one library of the family do not fit another.
-        return self._client.stream(method, url, follow_redirects=False, **options)  # type: ignore
+        return self._client.stream(method, url, follow_redirects=False, **options)  # type: ignore[union-attr,no-any-return]
 
 
 class _Connections:
@@ -189,7 +189,7 @@ class _Connections:
         headers: dict[str, str],
         content: bytes,
         timeout: tuple[float, float, float, float],
-    ) -> AsyncIterator[httpx.Response]:
+    ) -> AsyncGenerator[httpx.Response, None]:
         names = ("connect", "read", "write", "pool")
         extensions = {"timeout": dict(zip(names, timeout, strict=True))}
         request = httpx.Request(
@@ -217,7 +217,7 @@ class _Connections:
             await self._idle.popleft()[0].aclose()
 
 
-async def _read(response: Any, limit: int) -> Answer:  # noqa: ANN401
+async def _read(response: Any, limit: int) -> Answer:
     """The whole answer, with no more of its body in memory than may be there."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     encoding = headers.get("content-encoding", "identity").lower()

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
 from urllib.parse import unquote
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import attrs
 import httpx
@@ -66,7 +66,7 @@ class Emulator:
     stream goes on, then Success, Failed or cancelled. Signatures are verified, the rate is
     enforced, errors have the service's codes, statuses and bodies.
 
-    What nobody knows of the service is chosen here: a cancelled job has the state ``Cancel``;
+    What nobody knows of the service is chosen here: a cancelled job has the state ``Cancelled``;
     cancelling a job that has ended is an ``InvalidArgument``.
 
     Args:
@@ -97,7 +97,7 @@ class Emulator:
         self.rate = rate
         self.arrivals: list[Arrival] = []
         self.jobs: dict[str, LiveJob] = {}
-        self.faults = Faults(random.Random(seed))
+        self.faults = Faults(random.Random(seed))  # noqa: S311 - repeatable chance
         self._streams: dict[str, Stream] = {}
         self._clock = clock
         self._now = now
@@ -162,9 +162,9 @@ class Emulator:
 
     # How it is reached
 
-    def client(self, **options: Any) -> LiveAuditClient:  # noqa: ANN401
+    def client(self, **options: Any) -> LiveAuditClient:
         """A client in this process, without a socket; ``options`` are those of the client."""
-        transport = httpx.ASGITransport(self)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(self)
         defaults: dict[str, Any] = {
             "credentials": self.credentials,
             "rate": self.rate,
@@ -205,10 +205,11 @@ class Emulator:
         await asyncio.sleep(fault.seconds if fault.kind == "slow" else 0)
         now = self._now() + (fault.seconds if fault.kind == "skew" else 0)
         answer = self._answer(call, fault, now)
-        status, body = 200, answer
         if isinstance(answer, Refusal):
             status = answer.status
             body = error_document(answer.code, answer.message, call.request_id, **answer.more)
+        else:
+            status, body = 200, answer
         if fault.kind == "reset":
             _reset(scope)
         if fault.kind == "garbage":
@@ -245,16 +246,11 @@ class Emulator:
         if fault.kind == "error":
             code = "ServiceUnavailable" if fault.status == 503 else "InternalError"
             return Refusal(fault.status, code, "Try again later.")
-        host = call.headers.get("host", "")
-        if host.endswith(".myqcloud.com") and host != self.host:
-            return Refusal(404, "NoSuchBucket", "The bucket does not exist.", {"Resource": host})
-        refusal = verify(call.method, call.path, call.query, call.headers, self.credentials, now)
+        refusal = self._check(call, now)
         if refusal is not None:
             return refusal
-        if call.method == "POST" and "content-length" not in call.headers:
-            return Refusal(411, "MissingContentLength", "Content-Length is missing.")
         if call.operation == "submit":
-            return self._submit(call, now)
+            return self._submit(call)
         if call.operation not in {"query", "cancel"}:
             return Refusal(404, "InvalidUrl", "The URL is not one of this service.")
         if not call.job_id.replace("-", "").replace("_", "").isalnum():
@@ -266,6 +262,14 @@ class Emulator:
             return self._cancel(job, call)
         answer = job.answer(self.clock(), now, f"{self.bucket}.cos.{self.region}.myqcloud.com")
         return render(attrs.evolve(answer, request_id=call.request_id))
+
+    def _check(self, call: _Call, now: float) -> Refusal | None:
+        host = call.headers.get("host", "")
+        if host.endswith(".myqcloud.com") and host != self.host:
+            return Refusal(404, "NoSuchBucket", "The bucket does not exist.", {"Resource": host})
+        if call.method == "POST" and "content-length" not in call.headers:
+            return Refusal(411, "MissingContentLength", "Content-Length is missing.")
+        return verify(call.method, call.path, call.query, call.headers, self.credentials, now)
 
     def _cancel(self, job: LiveJob, call: _Call) -> bytes | Refusal:
         if job.answer(self.clock(), 0, "").ended:
@@ -281,12 +285,12 @@ class Emulator:
             )
         )
 
-    def _submit(self, call: _Call, now: float) -> bytes | Refusal:
+    def _submit(self, call: _Call) -> bytes | Refusal:
         if not call.body:
             return Refusal(400, "MissingContent", "The request has no body.")
         try:
-            request = ElementTree.fromstring(call.body)  # noqa: S314 - from a test on this machine
-        except ElementTree.ParseError:
+            request = ET.fromstring(call.body)  # noqa: S314 - from a test on this machine
+        except ET.ParseError:
             return Refusal(400, "InvalidContent", "The body is not well-formed XML.")
         url = request.findtext("Input/Url")
         if request.tag != "Request" or request.findtext("Type") != "live_video" or not url:
@@ -310,7 +314,7 @@ class Emulator:
             )
         )
 
-    def _add(self, stream: Stream, *, job_id: str | None = None, **facts: Any) -> LiveJob:  # noqa: ANN401
+    def _add(self, stream: Stream, *, job_id: str | None = None, **facts: Any) -> LiveJob:
         try:
             started = self.clock()
         except RuntimeError:  # no event loop yet: the stream begins with the first query
@@ -366,9 +370,10 @@ def _reset(scope: Scope) -> None:
     raise ConnectionResetError("reset by the emulator")
 
 
-def _user_info(request: ElementTree.Element) -> UserInfo | None:
+def _user_info(request: ET.Element) -> UserInfo | None:
     node = request.find("Input/UserInfo")
     if node is None:
         return None
     names = {"IP" if f.name == "ip" else wire_name(f.name): f.name for f in attrs.fields(UserInfo)}
-    return UserInfo(**{names[child.tag]: child.text for child in node if child.tag in names})
+    texts: dict[str, Any] = {names[n.tag]: n.text for n in node if n.tag in names}
+    return UserInfo(**texts)

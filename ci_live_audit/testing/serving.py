@@ -7,8 +7,10 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
+
+import anyio.to_thread
 
 from ci_live_audit.errors import ConfigurationError
 
@@ -42,7 +44,7 @@ def _aborter(transport: asyncio.Transport) -> Callable[[], None]:
 
 
 @contextlib.asynccontextmanager
-async def serve(app: Any, host: str, port: int) -> AsyncIterator[str]:  # noqa: ANN401
+async def serve(app: Any, host: str, port: int) -> AsyncGenerator[str, None]:
     """Serve an ASGI app from a thread, so that nothing the caller's loop does can delay it.
 
     Gives the URL; the server has stopped when the context ends.
@@ -65,11 +67,9 @@ async def serve(app: Any, host: str, port: int) -> AsyncIterator[str]:  # noqa: 
     thread = threading.Thread(target=server.run, args=([listener],), name="ci-live-audit-emulator")
     thread.start()
     try:
-        while not server.started and thread.is_alive():
-            await asyncio.sleep(0.005)
+        # The kernel queues connections on the listening socket until the thread accepts them.
         yield f"http://{host}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        while thread.is_alive():
-            await asyncio.sleep(0.01)
+        await anyio.to_thread.run_sync(thread.join)
         listener.close()

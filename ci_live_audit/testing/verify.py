@@ -30,7 +30,7 @@ class Refusal:
     more: Mapping[str, str] = {}
 
 
-def verify(
+def verify(  # noqa: PLR0917 - the parts of a request, in its order
     method: str,
     path: str,
     query: str,
@@ -50,53 +50,89 @@ def verify(
     """
     if "authorization" not in headers:
         return Refusal(401, "MissingAuthorization", "The Authorization header is missing.")
-    fields = dict(part.partition("=")[::2] for part in headers["authorization"].split("&"))
-    try:
-        start, end = (int(second) for second in fields["q-key-time"].split(";"))
-        secret_id, signature = fields["q-ak"], fields["q-signature"]
-        header_names = list(filter(None, fields["q-header-list"].split(";")))
-        param_names = list(filter(None, fields["q-url-param-list"].split(";")))
-        malformed = fields["q-sign-algorithm"] != "sha1"
-        malformed |= fields["q-sign-time"] != fields["q-key-time"]
-        malformed |= header_names != sorted(header_names) or param_names != sorted(param_names)
-    except (KeyError, ValueError):
-        malformed = True
-    if malformed:
+    said = _Authorization.parse(headers["authorization"])
+    if said is None:
         return Refusal(401, "InvalidAuthorization", "The Authorization header is malformed.")
-    if secret_id != credentials.secret_id:
+    if said.secret_id != credentials.secret_id:
         return Refusal(401, "SecretidNotExist", "The SecretId does not exist.")
-    if now < start:
+    if now < said.start:
         return Refusal(403, "RequestTimeTooSkewed", "The signature is not valid yet.")
-    if now > end:
+    if now > said.end:
         return Refusal(401, "SignatureExpired", "The signature has expired.")
     token = headers.get("x-ci-security-token", headers.get("x-cos-security-token"))
     if token != credentials.token:
         return Refusal(403, "AccessDenied", "The security token is not that of the SecretId.")
 
-    params = {_encode(name).lower(): _encode(value) for name, value in parse_qsl(query, True)}
-    arrived = {_encode(name).lower(): _encode(value) for name, value in headers.items()}
-    if not set(header_names) <= arrived.keys() or not set(param_names) <= params.keys():
-        return Refusal(403, "SignatureDoesNotMatch", "A signed header or parameter is missing.")
-    candidates = [arrived]
-    if ":" in headers.get("host", ""):  # SDKs of the vendor sign the host without its port
-        candidates.append({**arrived, "host": _encode(headers["host"].rpartition(":")[0])})
-    for candidate in candidates:
-        http_string = "\n".join(
-            [
-                method.lower(),
-                path,
-                "&".join(f"{name}={params[name]}" for name in param_names),
-                "&".join(f"{name}={candidate[name]}" for name in header_names),
-                "",
-            ]
-        )
+    params = _encoded(dict(parse_qsl(query, keep_blank_values=True)))
+    more: dict[str, str] = {}
+    for host in _spellings(headers.get("host", "")):
+        arrived = _encoded({**headers, "host": host})
+        try:
+            http_string = (
+                f"{method.lower()}\n{path}\n"
+                + "&".join(f"{name}={params[name]}" for name in said.param_names)
+                + "\n"
+                + "&".join(f"{name}={arrived[name]}" for name in said.header_names)
+                + "\n"
+            )
+        except KeyError as missing:
+            return Refusal(403, "SignatureDoesNotMatch", f"{missing} is signed, but missing.")
         digest = hashlib.sha1(http_string.encode()).hexdigest()  # noqa: S324 - the service's choice
-        string_to_sign = f"sha1\n{fields['q-sign-time']}\n{digest}\n"
-        key = _hmac_sha1(credentials.secret_key, fields["q-key-time"])
-        if hmac.compare_digest(_hmac_sha1(key, string_to_sign), signature):
+        string_to_sign = f"sha1\n{said.time}\n{digest}\n"
+        key = _hmac_sha1(credentials.secret_key, said.time)
+        if hmac.compare_digest(_hmac_sha1(key, string_to_sign), said.signature):
             return None
-    more = {"StringToSign": string_to_sign, "FormatString": http_string}
+        more = {"StringToSign": string_to_sign, "FormatString": http_string}
     return Refusal(403, "SignatureDoesNotMatch", "The signature does not match.", more)
+
+
+@attrs.frozen
+class _Authorization:
+    secret_id: str
+    time: str
+    start: int
+    end: int
+    header_names: list[str]
+    param_names: list[str]
+    signature: str
+
+    @classmethod
+    def parse(cls, text: str) -> _Authorization | None:
+        fields: dict[str, str] = {}
+        for part in text.split("&"):
+            name, _, value = part.partition("=")
+            fields[name] = value
+        try:
+            header_names = [name for name in fields["q-header-list"].split(";") if name]
+            param_names = [name for name in fields["q-url-param-list"].split(";") if name]
+            start, end = (int(second) for second in fields["q-key-time"].split(";"))
+            right = (
+                fields["q-sign-algorithm"] == "sha1"
+                and fields["q-sign-time"] == fields["q-key-time"]
+                and header_names == sorted(header_names)
+                and param_names == sorted(param_names)
+            )
+            said = cls(
+                fields["q-ak"],
+                fields["q-key-time"],
+                start,
+                end,
+                header_names,
+                param_names,
+                fields["q-signature"],
+            )
+        except (KeyError, ValueError):
+            return None
+        return said if right else None
+
+
+def _spellings(host: str) -> set[str]:
+    """With and without the port: SDKs of the vendor sign the host without it."""
+    return {host, host.rpartition(":")[0] or host}
+
+
+def _encoded(fields: Mapping[str, str]) -> dict[str, str]:
+    return {_encode(name).lower(): _encode(value) for name, value in fields.items()}
 
 
 def _hmac_sha1(key: str, text: str) -> str:

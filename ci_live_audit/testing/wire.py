@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Any, get_args, get_type_hints
+from typing import Any, TypeAlias, get_args, get_type_hints
 from xml.sax.saxutils import escape
 
 import attrs
@@ -34,9 +34,13 @@ def error_document(code: str, message: str, request_id: str, **more: str) -> byt
     return f"<Error>{''.join(map(_element, nodes, nodes.values()))}</Error>".encode()
 
 
-def _element(tag: str, value: object) -> str:
+Scalar: TypeAlias = Enum | datetime | str | float | None
+Node: TypeAlias = Result | Mapping[str, Any] | tuple[Any, ...] | Scalar
+
+
+def _element(tag: str, value: Node) -> str:
     if isinstance(value, tuple):
-        return "".join(_element(tag, item) for item in value)  # pyright: ignore
+        return "".join(_element(tag, item) for item in value)
     inside = _children(value) if isinstance(value, Result) else _content(value)
     return "" if inside is None else f"<{tag}>{inside}</{tag}>"
 
@@ -61,7 +65,7 @@ def _children(result: Result) -> str:
     return nodes
 
 
-def _content(value: Any) -> str | None:  # noqa: ANN401
+def _content(value: Node) -> str | None:
     if value is None or value == {}:
         return None
     if isinstance(value, Mapping):

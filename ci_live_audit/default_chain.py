@@ -1,0 +1,170 @@
+"""Where the tools of Tencent Cloud keep credentials: environment, profiles, the role of a CVM.
+
+Everything here blocks (files, the metadata service) and is run in a worker thread.
+"""
+
+from __future__ import annotations
+
+import configparser
+import http.client
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ci_live_audit.credentials import Credentials
+from ci_live_audit.errors import CredentialsError
+
+__all__ = ["cvm_role", "default_chain"]
+
+# Spellings of id, key and token, in the order in which they are tried: Tencent Cloud's tools,
+# its function runtimes, the samples of the COS SDKs, coscmd, the samples of the CI documents.
+ENVIRONMENT = (
+    (
+        "TENCENTCLOUD_SECRET_ID",
+        "TENCENTCLOUD_SECRET_KEY",
+        ("TENCENTCLOUD_TOKEN", "TENCENTCLOUD_SESSION_TOKEN", "TENCENTCLOUD_SECURITY_TOKEN"),
+    ),
+    ("TENCENTCLOUD_SECRETID", "TENCENTCLOUD_SECRETKEY", ("TENCENTCLOUD_SESSIONTOKEN",)),
+    ("COS_SECRET_ID", "COS_SECRET_KEY", ("COS_TOKEN",)),
+    ("COS_SECRETID", "COS_SECRETKEY", ("COS_TOKEN",)),
+    ("COS_KEY", "COS_SECRET", ("COS_TOKEN",)),
+    ("SECRETID", "SECRETKEY", ()),
+)
+PROFILES = (Path("~/.tencentcloud/credentials"), Path("/etc/tencentcloud/credentials"))
+METADATA = "metadata.tencentyun.com"
+
+
+def default_chain(
+    environ: Mapping[str, str] | None = None, *, metadata: str = METADATA
+) -> Credentials:
+    """The credentials of an existing Tencent environment; blocks, so it runs in a thread.
+
+    In this order: environment variables in all their spellings, ``~/.tencentcloud/credentials``,
+    ``/etc/tencentcloud/credentials``, tccli's profile (``TCCLI_PROFILE`` or ``default``), the role
+    of the CVM instance.
+
+    Raises:
+        CredentialsError: Nothing was found, or what was found first is incomplete or unreadable.
+    """
+    environ = os.environ if environ is None else environ
+    home = Path(environ.get("HOME") or Path.home())
+    for names in ENVIRONMENT:
+        if found := _from_environment(environ, *names):
+            return found
+    for profile in PROFILES:
+        if found := _from_profile(home / str(profile).removeprefix("~/")):
+            return found
+    tccli = home / ".tccli" / f"{environ.get('TCCLI_PROFILE') or 'default'}.credential"
+    if found := _from_tccli(tccli, metadata):
+        return found
+    try:
+        return cvm_role(metadata=metadata)
+    except CredentialsError as problem:
+        raise CredentialsError(
+            "no credentials found: neither in the environment (TENCENTCLOUD_SECRET_ID and "
+            f"TENCENTCLOUD_SECRET_KEY), nor in ~/.tencentcloud/credentials, nor in "
+            f"/etc/tencentcloud/credentials, nor in {tccli}; and {problem}. "
+            "Set one of them or pass credentials="
+        ) from None
+
+
+def _from_environment(
+    environ: Mapping[str, str], id_name: str, key_name: str, token_names: tuple[str, ...]
+) -> Credentials | None:
+    secret_id, secret_key = environ.get(id_name), environ.get(key_name)
+    if not secret_id and not secret_key:
+        return None
+    if not secret_id or not secret_key:
+        raise CredentialsError(
+            f"{key_name if secret_id else id_name} is missing in the environment, though "
+            f"{id_name if secret_id else key_name} is set"
+        )
+    tokens = (environ.get(name) for name in token_names)
+    return Credentials(secret_id, secret_key, next(filter(None, tokens), None))
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as problem:
+        raise CredentialsError(f"{path} cannot be read: {problem}") from None
+
+
+def _from_profile(path: Path) -> Credentials | None:
+    text = _read(path)
+    if text is None:
+        return None
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(text)
+        section = parser["default"]
+        return Credentials(
+            section["secret_id"], section["secret_key"], section.get("token") or None
+        )
+    except KeyError as problem:
+        raise CredentialsError(f"{path}: {problem.args[0]} is missing") from None
+    except configparser.Error as problem:
+        # Its text quotes the line, and the line may be a key.
+        raise CredentialsError(f"{path}: not an INI file ({type(problem).__name__})") from None
+
+
+def _from_tccli(path: Path, metadata: str) -> Credentials | None:
+    text = _read(path)
+    if text is None:
+        return None
+    try:
+        profile = json.loads(text)
+        if profile.get("type") == "cvm-role":
+            return cvm_role(metadata=metadata)
+        return Credentials(profile["secretId"], profile["secretKey"], profile.get("token") or None)
+    except KeyError as problem:
+        raise CredentialsError(f"{path}: {problem.args[0]} is missing") from None
+    except (ValueError, AttributeError):
+        raise CredentialsError(f"{path}: not a JSON object") from None
+
+
+def cvm_role(role: str | None = None, *, metadata: str = METADATA) -> Credentials:
+    """The temporary credentials of the role that is bound to this CVM instance; blocks.
+
+    Source: https://www.tencentcloud.com/document/product/213/4934
+
+    Args:
+        role: Name of the role; None asks the instance which one it has.
+        metadata: Host (and port) of the metadata service.
+
+    Raises:
+        CredentialsError: There is no such service here, or it gave no credentials.
+    """
+    where = "/latest/meta-data/cam/security-credentials/"
+    try:
+        role = role or _fetch(metadata, where).strip().splitlines()[0]
+        answer = json.loads(_fetch(metadata, where + role))
+        if answer["Code"] != "Success":
+            raise CredentialsError(f"the CVM role {role} has no credentials: {answer['Code']}")
+        return Credentials(
+            answer["TmpSecretId"],
+            answer["TmpSecretKey"],
+            answer["Token"],
+            expires_at=float(answer["ExpiredTime"]),
+        )
+    except (OSError, http.client.HTTPException) as problem:
+        reason = f"there is no CVM role here ({type(problem).__name__}: {problem})"
+    except (ValueError, KeyError, TypeError, IndexError) as problem:
+        reason = f"the CVM metadata service gave no credentials ({type(problem).__name__})"
+    raise CredentialsError(reason)
+
+
+def _fetch(host: str, path: str) -> str:
+    # One hop inside the instance: no proxy, no TLS, and an answer at once or never.
+    connection = http.client.HTTPConnection(host, timeout=1)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        if response.status != http.HTTPStatus.OK:
+            raise http.client.HTTPException(f"status {response.status}")
+        return response.read(65536).decode()
+    finally:
+        connection.close()

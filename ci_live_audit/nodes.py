@@ -1,0 +1,310 @@
+"""A node of a document → the frozen value that the annotations of its class describe.
+
+A plan for each result class is made once. The XML answers and the JSON callbacks share their names,
+so they share the plans; what differs (numbers as texts, one element in place of a list) is read
+leniently, and what cannot be read says where it stands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from enum import Enum
+from functools import cache, partial
+from types import NoneType
+from typing import Any, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
+
+import attrs
+
+from ci_live_audit.errors import DecodeError
+from ci_live_audit.models import ReadOnly, Scene, Tag, wire_name
+
+__all__ = ["Unreadable", "Value", "as_text", "excerpt", "values"]
+
+#: What xmltodict and json give for a node.
+Value: TypeAlias = dict[str, Any] | list[Any] | str | int | float | None
+
+# What the documents name ends at a depth of 7; the rest of an answer may not exhaust the stack.
+MAX_DEPTH = 64
+MAX_EXCERPT = 120
+INT64 = 2**63
+TEXT = "#text"  # xmltodict's name for the text of an element that has children too
+
+# Scenes that a document or an SDK of the service names. The set is open: any other container
+# ``<Name>Info`` is a scene as well if it can be read as one.
+SCENES = frozenset(
+    {
+        *("PornInfo", "AdsInfo", "TerrorismInfo", "TerroristInfo", "PoliticsInfo", "TeenagerInfo"),
+        *("IllegalInfo", "AbuseInfo", "MeaninglessInfo", "QualityInfo", "ValueInfo"),
+    }
+)
+
+
+class Unreadable(Exception):
+    """A value that cannot be read; the path to it grows on the way out."""
+
+    def __init__(self, reason: str, value: Value = None) -> None:
+        super().__init__(reason)
+        self.excerpt = "" if value is None else excerpt(str(value))
+        self.path = ""
+
+    def within(self, name: str) -> Unreadable:
+        """Put the name of what is around in front of the path."""
+        self.path = f"{name}.{self.path}" if self.path[:1] not in {"", "["} else name + self.path
+        return self
+
+    def error(self) -> DecodeError:
+        """The error with the path as it is now."""
+        return DecodeError(self.args[0], path=self.path, excerpt=self.excerpt)
+
+
+def excerpt(text: str) -> str:
+    """So much of a text as fits into a message."""
+    return text[:MAX_EXCERPT]
+
+
+# Plans
+
+
+Reader = Callable[[Any, datetime | None], Any]
+
+
+class _Field(NamedTuple):
+    attribute: str
+    read: Reader
+    item: str | None
+
+
+class _Plan(NamedTuple):
+    fields: dict[str, _Field]
+    has_scenes: bool
+    has_url: bool
+
+
+# Attributes that are filled from something else than a node of their own.
+DERIVED = {"scenes", "extra", "keywords_raw", "url_expires_at", "received_at"}
+
+
+@cache
+def _plan(cls: Any) -> _Plan:
+    hints = get_type_hints(cls)
+    tagged = get_type_hints(cls, include_extras=True)
+    names = {field.name for field in attrs.fields(cls)}
+    fields: dict[str, _Field] = {}
+    for name in names - DERIVED:
+        marks = (mark for mark in get_args(tagged[name]) if isinstance(mark, Tag))
+        tag = next(marks, Tag(wire_name(name)))
+        field = _Field(name, _reader(hints[name]), tag.item)
+        fields |= {spelling: field for spelling in (tag.name, tag.also) if spelling}
+    return _Plan(fields, "scenes" in names, "url_expires_at" in names)
+
+
+def _reader(hint: Any) -> Reader:
+    if get_origin(hint) is tuple:
+        kind = get_args(hint)[0]
+        return _keywords if kind is str else partial(_objects, kind)
+    if get_origin(hint) is Mapping:
+        return _mapping
+    kind = next((kind for kind in get_args(hint) if kind is not NoneType), hint)
+    if kind in SCALARS:
+        return SCALARS[kind]
+    return partial(_member if issubclass(kind, Enum) else _object, kind)
+
+
+def values(
+    cls: type[Any], node: dict[str, Any], expires_at: datetime | None = None
+) -> dict[str, Any]:
+    """The arguments for ``cls`` out of its node.
+
+    An empty element is the service's null. A node that the class does not know is kept in
+    ``extra``.
+
+    Args:
+        cls: A class of results.
+        node: Its node.
+        expires_at: When the URLs in it stop working.
+
+    Raises:
+        Unreadable: A value is not what its attribute can hold.
+    """
+    plan = _plan(cls)
+    known: dict[str, Any] = {}
+    scenes: dict[str, Scene] = {}
+    extra: dict[str, Any] = {}
+    for tag, sent in node.items():
+        value: Value = None if isinstance(sent, str) and _is_blank(sent) else sent
+        field = plan.fields.get(tag)
+        try:
+            if field is not None:
+                rest = _fill(known, field, value, expires_at)
+                if rest is not None:
+                    extra[tag] = _freeze(rest)
+            elif plan.has_scenes and _is_scene(tag, value):
+                scene = _scene(tag, value, expires_at)
+                if scene is not None:
+                    scenes[tag.removesuffix("Info")] = scene
+                elif value:
+                    extra[tag] = _freeze(value)
+            elif tag != TEXT or value is not None:  # not the white space between elements
+                extra[tag] = _freeze(value)
+        except Unreadable as problem:
+            raise problem.within(tag) from None
+    if scenes:
+        known["scenes"] = ReadOnly(scenes)
+    if extra:
+        known["extra"] = ReadOnly(extra)
+    if plan.has_url and expires_at is not None:
+        known["url_expires_at"] = expires_at
+    return known
+
+
+def _fill(known: dict[str, Any], field: _Field, value: Value, expires_at: datetime | None) -> Value:
+    """Read a value into its attribute; what has no place there comes back."""
+    if value is None:
+        return None
+    if field.attribute in known:  # the same under another spelling
+        return value
+    if field.item is not None and isinstance(value, dict):
+        rest = dict(value)
+        known[field.attribute] = field.read(rest.pop(field.item, None), expires_at)
+        return rest or None
+    known[field.attribute] = field.read(value, expires_at)
+    if field.read is _keywords and isinstance(value, str) and "," in value:
+        known["keywords_raw"] = value
+    return None
+
+
+def _is_scene(tag: str, value: Value) -> bool:
+    return tag in SCENES or (tag.endswith("Info") and tag != "Info" and isinstance(value, dict))
+
+
+def _scene(tag: str, value: Value, expires_at: datetime | None) -> Scene | None:
+    try:
+        return _object(Scene, value, expires_at) if value else None
+    except Unreadable:
+        if tag in SCENES:
+            raise
+        return None
+
+
+# Readers
+
+
+def _object(cls: type[Any], value: Value, expires_at: datetime | None) -> Any:
+    if isinstance(value, dict):
+        return cls(**values(cls, value, expires_at)) if value else None
+    raise Unreadable(_expected("an element with children", value), value)
+
+
+def _objects(cls: type[Any], value: Value, expires_at: datetime | None) -> tuple[Any, ...]:
+    """Repeated elements: none, one or several."""
+    found: list[Any] = []
+    for index, item in enumerate(value if isinstance(value, list) else [value]):
+        if not item or (isinstance(item, str) and _is_blank(item)):
+            continue
+        try:
+            found.append(_object(cls, item, expires_at))
+        except Unreadable as problem:
+            raise problem.within(f"[{index}]") from None
+    return tuple(found)
+
+
+def _keywords(value: Value, _: datetime | None = None) -> tuple[str, ...]:
+    """Repeated elements, or one text that joins them with commas: no document says which."""
+    if isinstance(value, str):
+        return tuple(word.strip() for word in value.split(",") if word.strip())
+    words = [as_text(word) for word in (value if isinstance(value, list) else [value])]
+    return tuple(word for word in words if word)
+
+
+def _member(cls: type[Enum], value: Value, _: datetime | None = None) -> Any:
+    return cls(_integer(value) if issubclass(cls, int) else str(as_text(value)).strip())
+
+
+def _mapping(value: Value, _: datetime | None = None) -> Mapping[str, Any]:
+    if isinstance(value, dict):
+        return _freeze(value)  # type: ignore[no-any-return]
+    raise Unreadable(_expected("an element with children", value), value)
+
+
+def as_text(value: Value, _: datetime | None = None) -> str | None:
+    """A text or a number as text; None if there is none."""
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, int | float):
+        return str(value)
+    if value is None:
+        return None
+    raise Unreadable(_expected("a text", value), value)
+
+
+def _integer(value: Value, _: datetime | None = None) -> int:
+    number = _number(value) if not isinstance(value, int | str) else None
+    try:
+        if isinstance(value, str) and value.isascii() and "_" not in value:
+            number = int(value)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            number = value
+    except ValueError:  # no digits, or thousands of them
+        number = None
+    if number is None or number != int(number):
+        raise Unreadable(_expected("an integer", value), value)
+    if not -INT64 <= number < INT64:
+        raise Unreadable("expected an integer of 64 bits", value)
+    return int(number)
+
+
+def _number(value: Value, _: datetime | None = None) -> float:
+    try:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError
+        number = float(value) if "_" not in str(value) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if math.isfinite(number):
+        return number
+    raise Unreadable(_expected("a number", value), value)
+
+
+def _moment(value: Value, _: datetime | None = None) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else None
+    except ValueError:
+        moment = None
+    if moment is not None and moment.utcoffset() is not None:
+        return moment
+    raise Unreadable(_expected("a time with its zone, as 2021-08-07T12:12:12+0800", value), value)
+
+
+SCALARS: dict[Any, Reader] = {str: as_text, int: _integer, float: _number, datetime: _moment}
+
+
+def _expected(what: str, value: Value) -> str:
+    if isinstance(value, list):
+        return f"expected {what}, found {len(value)} elements"
+    return (
+        f"expected {what}, found an element with children"
+        if isinstance(value, dict)
+        else (f"expected {what}")
+    )
+
+
+def _freeze(value: Value, depth: int = 0) -> Any:
+    if depth > MAX_DEPTH:
+        raise Unreadable(f"nested deeper than {MAX_DEPTH} elements")
+    if isinstance(value, dict):
+        return ReadOnly(
+            {
+                tag: _freeze(item, depth + 1)
+                for tag, item in value.items()
+                if tag != TEXT or not _is_blank(item)
+            }
+        )
+    if isinstance(value, list):
+        return tuple(_freeze(item, depth + 1) for item in value)
+    return None if isinstance(value, str) and _is_blank(value) else value
+
+
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
