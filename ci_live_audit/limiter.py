@@ -46,6 +46,10 @@ class LocalRateLimiter:
 
     #: After a stall, lateness up to this many seconds is caught up.
     CATCH_UP = 0.05
+    #: A second is taken to be longer by as much as this loop wakes its callers late, for as late
+    #: may a request leave: by this share at the most, and less and less with every grant.
+    MARGIN = 0.008
+    FORGET = 0.98
 
     def __init__(self, rate: float = 20.0) -> None:
         if not rate > 0:
@@ -58,6 +62,7 @@ class LocalRateLimiter:
         burst = 1 + min(rate, 1e6) * self.CATCH_UP
         self._bucket = AsyncLimiter(burst, burst / rate) if rate < math.inf else None
         self._queue: deque[asyncio.Future[None]] = deque()
+        self._late = 0.0
         self._busy = False
         self._held_until = -math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -98,9 +103,14 @@ class LocalRateLimiter:
 
     async def _slot(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
-            due = max(self._granted[0] + self._window, self._held_until)
-            while (wait := due - loop.time()) > 0:  # noqa: ASYNC110 - a time, not an event
+            margin = min(self._late, self.MARGIN * self._window)
+            due = max(self._granted[0] + self._window + margin, self._held_until)
+            slept = False
+            while (wait := due - loop.time()) > 0:
                 await asyncio.sleep(wait)
+                slept = True
+            if slept:
+                self._late = max(-wait, self._late * self.FORGET)
             if self._bucket is None:
                 return
             # Last, so that nothing can cancel the caller between its permit and its way on.

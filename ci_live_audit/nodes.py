@@ -112,9 +112,7 @@ def _reader(hint: Any) -> Reader:
     return partial(_member if issubclass(kind, Enum) else _object, kind)
 
 
-def values(
-    cls: type[Any], node: dict[str, Any], expires_at: datetime | None = None
-) -> dict[str, Any]:
+def values(cls: Any, node: dict[str, Any], expires_at: datetime | None = None) -> dict[str, Any]:
     """The arguments for ``cls`` out of its node.
 
     An empty element is the service's null. A node that the class does not know is kept in
@@ -240,15 +238,15 @@ def as_text(value: Value, _: datetime | None = None) -> str | None:
 
 
 def _integer(value: Value, _: datetime | None = None) -> int:
-    number = _number(value) if not isinstance(value, int | str) else None
-    try:
-        if isinstance(value, str) and value.isascii() and "_" not in value:
-            number = int(value)
-        elif isinstance(value, int) and not isinstance(value, bool):
-            number = value
-    except ValueError:  # no digits, or thousands of them
-        number = None
-    if number is None or number != int(number):
+    number: float | None = None
+    if isinstance(value, str):
+        try:  # int() itself would take 1_000 and the digits of any script
+            number = int(value) if value.isascii() and "_" not in value else None
+        except ValueError:  # no number, or one of thousands of digits
+            number = None
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        number = value
+    if number is None or not math.isfinite(number) or number != int(number):
         raise Unreadable(_expected("an integer", value), value)
     if not -INT64 <= number < INT64:
         raise Unreadable("expected an integer of 64 bits", value)
@@ -256,15 +254,15 @@ def _integer(value: Value, _: datetime | None = None) -> int:
 
 
 def _number(value: Value, _: datetime | None = None) -> float:
-    try:
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ValueError
-        number = float(value) if "_" not in str(value) else math.nan
-    except (ValueError, OverflowError):
-        number = math.nan
-    if math.isfinite(number):
-        return number
-    raise Unreadable(_expected("a number", value), value)
+    number = math.nan
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        try:
+            number = float(value) if "_" not in str(value) else math.nan
+        except (ValueError, OverflowError):
+            number = math.nan
+    if not math.isfinite(number):
+        raise Unreadable(_expected("a number", value), value)
+    return number
 
 
 def _moment(value: Value, _: datetime | None = None) -> datetime:
@@ -283,11 +281,9 @@ SCALARS: dict[Any, Reader] = {str: as_text, int: _integer, float: _number, datet
 def _expected(what: str, value: Value) -> str:
     if isinstance(value, list):
         return f"expected {what}, found {len(value)} elements"
-    return (
-        f"expected {what}, found an element with children"
-        if isinstance(value, dict)
-        else (f"expected {what}")
-    )
+    if isinstance(value, dict):
+        return f"expected {what}, found an element with children"
+    return f"expected {what}"
 
 
 def _freeze(value: Value, depth: int = 0) -> Any:

@@ -1,0 +1,158 @@
+"""The retry policy and its budget: a pure decision on what happened."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ci_live_audit import (
+    AccessDenied,
+    Attempt,
+    ConfigurationError,
+    DecodeError,
+    InvalidArgument,
+    JobNotFound,
+    LiveAuditError,
+    RequestTimeout,
+    RetryPolicy,
+    ServiceError,
+    ServiceUnavailable,
+    Throttled,
+    TransportError,
+)
+from ci_live_audit.retry import RetryBudget
+
+THROTTLED = Throttled("slow down", status=429, code="SlowDown")
+DOWN = ServiceUnavailable("down", status=503, code="ServiceUnavailable")
+
+
+def after(
+    error: LiveAuditError | None,
+    *,
+    number: int = 1,
+    idempotent: bool = True,
+    since_first: float = 0.0,
+) -> Attempt:
+    return Attempt(
+        operation="query",
+        number=number,
+        idempotent=idempotent,
+        since_first=since_first,
+        error=error,
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "idempotent", "submission"),
+    [
+        (THROTTLED, True, True),
+        (Throttled("COS", status=503, code="SlowDown"), True, True),
+        (DOWN, True, False),
+        (ServiceUnavailable("full", status=403, code="QueueSaturated"), True, True),
+        (TransportError("lost"), True, False),
+        (TransportError("no connection", sent=False), True, True),
+        (RequestTimeout("late"), True, False),
+        (DecodeError("cut off"), True, False),
+        (DecodeError("expected an integer", path="JobsDetail.Result"), False, False),
+        (AccessDenied("no", status=403), False, False),
+        (InvalidArgument("no", status=400), False, False),
+        (JobNotFound("no", status=404), False, False),
+        (ServiceError("moved", status=301), False, False),
+        (ConfigurationError("closed"), False, False),
+        (None, False, False),
+    ],
+)
+def test_what_is_repeated(error: LiveAuditError | None, idempotent: bool, submission: bool) -> None:
+    """Queries and cancels are repeated if that may help, submissions only if none arrived."""
+    policy = RetryPolicy()
+    assert (policy.delay(after(error)) is not None) is idempotent
+    assert (policy.delay(after(error, idempotent=False)) is not None) is submission
+
+
+def test_one_attempt_never_retries() -> None:
+    """attempts=1 gives up at once, whatever happened."""
+    assert RetryPolicy(attempts=1).delay(after(THROTTLED)) is None
+
+
+def test_the_last_attempt_is_the_last() -> None:
+    """No delay follows the attempt that uses up the number."""
+    policy = RetryPolicy(attempts=3)
+    given_delays = [policy.delay(after(DOWN, number=number)) is not None for number in (1, 2, 3)]
+    assert given_delays == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("error", "bounds"),
+    [(DOWN, [0.5, 1, 2, 4, 8, 16, 20, 20]), (THROTTLED, [1, 2, 4, 8, 16, 20, 20, 20])],
+)
+def test_full_jitter_below_a_doubling_bound(error: LiveAuditError, bounds: list[float]) -> None:
+    """The delay is anything from 0 to a bound that doubles up to max_delay."""
+    policy = RetryPolicy(attempts=99, deadline=1e9)
+    for number, bound in enumerate(bounds, 1):
+        attempt = after(error, number=number)
+        assert policy.delay(attempt, rng=lambda: 0.0) == 0
+        assert policy.delay(attempt, rng=lambda: 0.5) == bound / 2
+        assert policy.delay(attempt, rng=lambda: 1.0) == bound
+
+
+@pytest.mark.parametrize(
+    ("asked", "delay"), [(None, 0.0), (0.0, 0.0), (7.5, 7.5), (60.0, 60.0), (60.1, None)]
+)
+def test_retry_after_is_obeyed_or_refused(asked: float | None, delay: float | None) -> None:
+    """Retry-After is a floor for the delay; above the limit there is no retry."""
+    error = Throttled("slow down", status=429, retry_after=asked)
+    assert RetryPolicy().delay(after(error), rng=lambda: 0.0) == delay
+
+
+def test_the_deadline_counts_the_delay() -> None:
+    """An attempt that would start after the deadline is not planned."""
+    policy = RetryPolicy(deadline=10)
+    assert policy.delay(after(THROTTLED, since_first=9.5), rng=lambda: 0.5) == 0.5
+    assert policy.delay(after(THROTTLED, since_first=9.6), rng=lambda: 0.5) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["attempts", "base_delay", "throttle_delay", "max_delay", "max_retry_after", "deadline"],
+)
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_numbers_must_be_above_zero(name: str, value: float) -> None:
+    """A policy that could not work is refused with the name of the number."""
+    with pytest.raises(ConfigurationError, match=name):
+        RetryPolicy(**{name: value})
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1), st.floats(0, 1e9) | st.none())
+def test_no_delay_is_longer_than_what_bounds_it(
+    number: int, chance: float, asked: float | None
+) -> None:
+    """For any attempt, chance and Retry-After the delay stays within the policy's limits."""
+    policy = RetryPolicy(attempts=10_001, deadline=1e9)
+    error = Throttled("slow down", status=429, retry_after=asked)
+    delay = policy.delay(after(error, number=number), rng=lambda: chance)
+    assert delay is None or 0 <= delay <= max(policy.max_delay, policy.max_retry_after)
+
+
+def test_the_budget_bounds_an_outage() -> None:
+    """Without successes the tokens pay for 35 retries after losses or 100 after throttling."""
+    budget = RetryBudget()
+    assert sum(budget.take(DOWN) for _ in range(1000)) == 35
+    budget = RetryBudget()
+    assert sum(budget.take(THROTTLED) for _ in range(1000)) == 100
+
+
+def test_successes_fill_the_budget_again() -> None:
+    """A success gives a token, one after a retry the whole retry, and never above the capacity."""
+    budget = RetryBudget()
+    while budget.take(DOWN):
+        pass
+    left = budget.tokens
+    budget.give(after(None))
+    assert budget.tokens == left + 1
+    budget.give(after(None, number=2))
+    assert budget.tokens == left + 15
+    assert budget.take(DOWN)
+    for _ in range(1000):
+        budget.give(after(None))
+    assert budget.tokens == RetryBudget.CAPACITY

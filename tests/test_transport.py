@@ -1,0 +1,280 @@
+"""The transport over real sockets: one exchange, whatever the server and the caller do."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import random
+import socket
+import traceback
+import zlib
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+from servers import answering, hanging_up, serving, silent
+
+from ci_live_audit import ConfigurationError, DecodeError, RequestTimeout, TransportError
+from ci_live_audit import transport as transport_module
+from ci_live_audit.credentials import Secret
+from ci_live_audit.transport import Answer, Transport
+
+HEADERS = {"host": "example.com", "authorization": Secret("canary-signature")}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Real time: virtual time does not wait for sockets."""
+    return "asyncio"
+
+
+async def get(transport: Transport, *, timeout: float = 5.0) -> Answer:
+    return await transport.send("GET", "/path", HEADERS, b"", timeout)
+
+
+async def test_an_exchange() -> None:
+    """Method, path, headers and body arrive as given; status, headers and body come back."""
+    async with serving(
+        answering(b"o", b"k", status="201 Created", headers="X-One: 1\r\n")
+    ) as served:
+        transport = Transport(served.url + "/")
+        answer = await transport.send(
+            "POST", "/path", {**HEADERS, "content-length": "3"}, b"abc", 5
+        )
+        await transport.aclose()
+    assert (answer.status, answer.body, answer.headers["x-one"]) == (201, b"ok", "1")
+    head = served.requests[0].decode().lower()
+    assert head.startswith("post /path http/1.1\r\n")
+    assert head.count("content-length: 3") == head.count("host: example.com") == 1
+    assert "accept-encoding: identity" in head
+
+
+async def test_connections_are_used_again() -> None:
+    """One call after the other takes one connection, five at a time take five."""
+    async with serving(answering(b"ok")) as served:
+        transport = Transport(served.url)
+        for _ in range(10):
+            await get(transport)
+        assert served.accepted == 1
+        for _ in range(3):
+            await asyncio.gather(*(get(transport) for _ in range(5)))
+        assert served.accepted == 5
+        await transport.aclose()
+        assert await served.all_closed()
+
+
+async def test_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that was idle too long is closed by the next call that goes well."""
+    monkeypatch.setattr(transport_module, "KEEP_ALIVE", 0.05)
+    async with serving(answering(b"ok")) as served:
+        transport = Transport(served.url)
+        await asyncio.gather(*(get(transport) for _ in range(5)))
+        await asyncio.sleep(0.06)
+        await get(transport)
+        await asyncio.sleep(0.01)
+        assert served.open == 1
+        await transport.aclose()
+
+
+async def test_no_more_idle_connections_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a burst only so many connections are kept."""
+    monkeypatch.setattr(transport_module, "MAX_IDLE", 2)
+    async with serving(answering(b"ok")) as served:
+        transport = Transport(served.url)
+        await asyncio.gather(*(get(transport) for _ in range(6)))
+        await asyncio.sleep(0.01)
+        assert served.open == 2
+        await transport.aclose()
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [silent(), hanging_up(b"HTTP/1.1 200 OK\r\n"), answering(*[b"x"] * 100, pause=0.02)],
+    ids=["silent", "hangs up", "slow"],
+)
+async def test_no_answer_in_time(handler: Any) -> None:
+    """A server that is silent, hangs up or sends too slowly ends in a typed error in time."""
+    async with serving(handler) as served:
+        transport = Transport(served.url)
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(TransportError) as caught:
+            await get(transport, timeout=0.2)
+        assert asyncio.get_running_loop().time() - began < 1
+        assert caught.value.sent
+        assert await served.all_closed()
+        await transport.aclose()
+
+
+async def test_a_timeout_is_a_request_timeout() -> None:
+    """The deadline's error says how long it was."""
+    async with serving(silent()) as served:
+        transport = Transport(served.url)
+        with pytest.raises(RequestTimeout, match=r"no answer within 0\.1 s"):
+            await get(transport, timeout=0.1)
+        await transport.aclose()
+
+
+async def test_a_refused_connection_was_not_sent() -> None:
+    """Where nobody listens, nothing was sent."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    transport = Transport(f"http://127.0.0.1:{port}")
+    with pytest.raises(TransportError, match="ConnectError") as caught:
+        await get(transport)
+    assert not caught.value.sent
+
+
+async def test_a_connection_that_is_not_made_in_time_was_not_sent() -> None:
+    """Half of the time may be spent on connecting; then the error says that nothing was sent."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        fill = [socket.socket() for _ in range(4)]  # a full backlog drops further attempts
+        for sock in fill:
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+        transport = Transport(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(RequestTimeout, match="no connection within") as caught:
+            await get(transport, timeout=0.2)
+        for sock in fill:
+            sock.close()
+    assert not caught.value.sent
+
+
+async def test_tls_that_fails_was_not_sent() -> None:
+    """A server that does not speak TLS ends the handshake, and nothing was sent."""
+    async with serving(hanging_up(b"not TLS at all")) as served:
+        transport = Transport(served.url.replace("http://", "https://"))
+        with pytest.raises(TransportError) as caught:
+            await get(transport, timeout=1)
+    assert not caught.value.sent
+
+
+GZIPPED = gzip.compress(b"ok" * 1000)
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [(GZIPPED, "gzip"), (zlib.compress(b"ok" * 1000), "deflate"), (b"ok" * 1000, "identity")],
+)
+async def test_compressed_bodies_are_decoded(body: bytes, encoding: str) -> None:
+    """A server that compresses though it was asked not to is understood."""
+    async with serving(answering(body, headers=f"Content-Encoding: {encoding}\r\n")) as served:
+        transport = Transport(served.url)
+        assert (await get(transport)).body == b"ok" * 1000
+        await transport.aclose()
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "path"),
+    [
+        (b"x" * 5001, "identity", "Response"),
+        (gzip.compress(b"x" * 10_000_000), "gzip", "Response"),
+        (GZIPPED[:-4], "gzip", ""),
+        (b"not gzip", "gzip", ""),
+        (b"x", "br", "Response"),
+    ],
+    ids=["too large", "bomb", "cut off", "not gzip", "unknown"],
+)
+async def test_bodies_that_cannot_be_taken(body: bytes, encoding: str, path: str) -> None:
+    """Too large, broken or strangely compressed bodies are errors, bounded in memory."""
+    async with serving(answering(body, headers=f"Content-Encoding: {encoding}\r\n")) as served:
+        transport = Transport(served.url, max_body=5000)
+        with pytest.raises(DecodeError) as caught:
+            await get(transport)
+        assert caught.value.path == path
+        await transport.aclose()
+
+
+async def test_cancelled_callers_do_no_harm() -> None:
+    """After 300 calls cancelled at random instants 20 succeed, and no connection is left."""
+    async with serving(answering(b"o", b"k", pause=0.001)) as served:
+        transport = Transport(served.url)
+        rng = random.Random(1)
+
+        async def impatient() -> None:
+            async with asyncio.timeout(rng.random() * 0.02):
+                await get(transport)
+
+        for _ in range(30):
+            results = await asyncio.gather(
+                *(impatient() for _ in range(10)), return_exceptions=True
+            )
+            assert {type(result) for result in results} <= {TimeoutError, type(None)}
+        answers = await asyncio.gather(*(get(transport) for _ in range(20)))
+        assert [answer.body for answer in answers] == [b"ok"] * 20
+        await transport.aclose()
+        assert await served.all_closed()
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_a_given_client_is_used_and_not_hurt(library: Any) -> None:
+    """A client of the family is used as it is; cancelled callers leave its exchanges alone."""
+    async with serving(answering(b"o", b"k", pause=0.05)) as served:
+        async with library.AsyncClient(limits=library.Limits(max_connections=2)) as client:
+            transport = Transport(served.url, client)
+            for _ in range(5):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.02):
+                        await get(transport)
+            assert (await get(transport)).body == b"ok"
+            await transport.aclose()
+            assert not client.is_closed
+        assert len(served.requests) == 6
+
+
+async def test_a_given_client_times_out() -> None:
+    """The library's own timeout becomes the typed one."""
+    async with serving(silent()) as served, httpx.AsyncClient() as client:
+        transport = Transport(served.url, client)
+        with pytest.raises(RequestTimeout):
+            await get(transport, timeout=0.1)
+        await transport.aclose()
+
+
+async def test_closing_ends_what_is_under_way() -> None:
+    """A call that is under way when the client is closed ends at once and says why."""
+    async with serving(silent()) as served:
+        transport = Transport(served.url)
+        call = asyncio.create_task(get(transport))
+        await asyncio.sleep(0.02)
+        await transport.aclose()
+        with pytest.raises(ConfigurationError, match="closed during the call") as caught:
+            await call
+        assert caught.value.may_have_happened
+        with pytest.raises(ConfigurationError, match="is closed"):
+            await get(transport)
+        await transport.aclose()
+
+
+async def test_an_error_keeps_its_cause_but_no_request() -> None:
+    """The cause is there for who looks for it; frames and requests with signed headers are not."""
+    async with serving(hanging_up()) as served:
+        transport = Transport(served.url)
+        with pytest.raises(TransportError) as caught:
+            await get(transport)
+        await transport.aclose()
+    text = "".join(
+        traceback.TracebackException.from_exception(caught.value, capture_locals=True).format()
+    )
+    assert isinstance(caught.value.__cause__, httpx.RemoteProtocolError)
+    assert "canary" not in text
+    with pytest.raises(RuntimeError):
+        _ = caught.value.__cause__.request
+
+
+async def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy named by the environment is used, except for hosts on this machine."""
+    async with serving(answering(b"proxied")) as proxy, serving(answering(b"direct")) as direct:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        far = Transport("http://far.example")
+        near = Transport(direct.url)
+        assert (await get(far)).body == b"proxied"
+        assert (await get(near)).body == b"direct"
+        assert proxy.requests[0].startswith(b"GET http://far.example/path HTTP/1.1")
+        monkeypatch.setenv("NO_PROXY", "far.example")
+        without = Transport("http://far.example")
+        with pytest.raises(TransportError):
+            await get(without, timeout=0.5)
+        assert len(proxy.requests) == 1
+        for transport in (far, near, without):
+            await transport.aclose()
