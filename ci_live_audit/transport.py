@@ -220,6 +220,8 @@ class _Connections:
 async def _read(response: Any, limit: int) -> Answer:
     """The whole answer, with no more of its body in memory than may be there."""
     headers = {name.lower(): value for name, value in response.headers.items()}
+    if response.is_stream_consumed:  # a mock's answer is in memory already, and decoded
+        return Answer(status=response.status_code, headers=headers, body=response.content)
     encoding = headers.get("content-encoding", "identity").lower()
     if encoding not in {"identity", "gzip", "deflate"}:
         raise DecodeError(f"Content-Encoding {encoding} was not asked for", path="Response")

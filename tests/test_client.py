@@ -1,0 +1,754 @@
+"""The client and its one loop of attempts, in process and on virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+
+from ci_live_audit import (
+    AccessDenied,
+    Attempt,
+    ConfigurationError,
+    Credentials,
+    CredentialsError,
+    DecodeError,
+    InvalidArgument,
+    JobNotFound,
+    JobState,
+    LiveAuditClient,
+    LiveAuditError,
+    LocalRateLimiter,
+    RetryPolicy,
+    ServiceError,
+    ServiceUnavailable,
+    Throttled,
+    TransportError,
+    UserInfo,
+    Verdict,
+)
+from ci_live_audit.testing import Emulator, Fault, frame
+
+URL = "rtmp://live.example.com/app/room7"
+
+
+@pytest.fixture
+def emulator() -> Emulator:
+    return Emulator()
+
+
+@pytest.fixture
+async def client(emulator: Emulator) -> AsyncIterator[LiveAuditClient]:
+    async with emulator.client() as client:
+        yield client
+
+
+def http_client(app: Any) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app))
+
+
+def answering(
+    status: int, body: bytes = b"", headers: Mapping[str, str] | None = None
+) -> tuple[httpx.AsyncClient, list[dict[str, str]]]:
+    """An HTTP client that gets one answer to everything, and the headers of what it sent."""
+    sent: list[dict[str, str]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(dict(request.headers))
+        return httpx.Response(status, content=body, headers=headers)
+
+    return httpx.AsyncClient(transport=httpx.MockTransport(answer)), sent
+
+
+def for_tests(**options: Any) -> LiveAuditClient:
+    return LiveAuditClient(
+        "examplebucket-1250000000",
+        "ap-beijing",
+        **({"credentials": Credentials("AKIDEXAMPLE", "canary-key", "canary-token")} | options),
+    )
+
+
+# Verbs
+
+
+async def test_a_job_from_submission_to_cancellation(
+    emulator: Emulator, client: LiveAuditClient
+) -> None:
+    """What is submitted can be queried while it runs, and be cancelled."""
+    emulator.add_stream(URL, duration=60, script=[frame(5, "Porn", score=98)])
+    user = UserInfo(token_id="t", ip="10.0.0.1")
+    submitted = await client.submit(
+        URL, biz_type="b81d45f9", data_id="room 7 & more", user_info=user
+    )
+    assert submitted.state == JobState.SUBMITTED
+    await asyncio.sleep(10)
+    job = await client.query(submitted.job_id)
+    assert (job.state, job.label, job.result) == (JobState.AUDITING, "Porn", Verdict.SENSITIVE)
+    assert (job.data_id, job.user_info) == ("room 7 & more", user)
+    assert job.porn is not None
+    assert job.porn.count == 1
+    cancelled = await client.cancel(job.job_id)
+    assert cancelled.job_id == job.job_id
+    assert (await client.query(job.job_id)).ended
+
+
+async def test_results_say_when_they_came(emulator: Emulator) -> None:
+    """received_at is the time of the answer, and URLs expire two hours later."""
+    now = 1_700_000_000.0
+    emulator = Emulator(now=lambda: now)
+    async with emulator.client(now=lambda: now) as client:
+        job_id = emulator.add_job(duration=10, script=[frame(1)])
+        await asyncio.sleep(5)
+        job = await client.query(job_id)
+    assert job.received_at == datetime.fromtimestamp(now, UTC)
+    assert job.snapshots[0].url_expires_at == job.received_at + timedelta(hours=2)
+
+
+async def test_a_failed_job_is_a_result(emulator: Emulator, client: LiveAuditClient) -> None:
+    """A job in state Failed is not an error of the query."""
+    job_id = emulator.add_job(duration=5, failure=("ResourceDownloadFailed", "no stream"))
+    await asyncio.sleep(6)
+    job = await client.query(job_id)
+    assert (job.state, job.code, job.message) == (
+        JobState.FAILED,
+        "ResourceDownloadFailed",
+        "no stream",
+    )
+
+
+async def test_the_request_id_is_taken_from_the_header_if_the_body_has_none() -> None:
+    """Support asks for a request id, so results have one wherever it came from."""
+    http, _ = answering(
+        200,
+        b"<Response><JobsDetail><JobId>a</JobId><State>Success</State></JobsDetail></Response>",
+        {"x-ci-request-id": "from the header"},
+    )
+    async with for_tests(http_client=http) as client:
+        assert (await client.query("a")).request_id == "from the header"
+
+
+async def test_an_empty_answer_to_a_cancel_is_enough() -> None:
+    """A status of 200 says it all, so the body may be empty."""
+    http, sent = answering(200)
+    async with for_tests(http_client=http) as client:
+        assert (await client.cancel("av1")).job_id == "av1"
+    assert sent[0]["content-length"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "code"),
+    [
+        (lambda c: c.query("unknown"), JobNotFound, "AuditingJobNotFound"),
+        (lambda c: c.cancel("unknown"), JobNotFound, "AuditingJobNotFound"),
+        (lambda c: c.query("---"), InvalidArgument, "InvalidArgument"),
+    ],
+)
+async def test_refusals_are_raised_at_once(
+    client: LiveAuditClient,
+    emulator: Emulator,
+    call: Callable[[LiveAuditClient], Any],
+    kind: type[ServiceError],
+    code: str,
+) -> None:
+    """What repeating would not help is sent once, and the error carries all the facts."""
+    with pytest.raises(kind) as caught:
+        await call(client)
+    error = caught.value
+    assert (error.code, error.attempts, len(emulator.arrivals)) == (code, 1, 1)
+    assert error.operation in str(error)
+    assert error.request_id in str(error)
+    assert error.trace_id
+
+
+async def test_bad_arguments_are_not_sent(client: LiveAuditClient, emulator: Emulator) -> None:
+    """What cannot be right is refused before it costs a slot."""
+    for call in (client.query("../bucket"), client.cancel(""), client.submit("file:///etc")):
+        with pytest.raises(ConfigurationError):
+            await call
+    assert emulator.arrivals == []
+
+
+# Attempts
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.throttle(),
+        Fault.throttle(status=503),
+        Fault.error(500),
+        Fault.error(503),
+        Fault.reset(),
+        Fault.truncated(),
+        Fault.garbage(),
+        Fault.slow(60),
+    ],
+    ids=lambda fault: f"{fault.kind} {fault.status or ''}",
+)
+async def test_a_query_survives_what_passes(
+    emulator: Emulator, client: LiveAuditClient, fault: Fault
+) -> None:
+    """Two failures of any kind are retried, and nobody notices but the hook."""
+    attempts: list[Attempt] = []
+    job_id = emulator.add_job()
+    emulator.inject(fault, times=2)
+    job = await client.with_options(on_attempt=attempts.append).query(job_id)
+    assert job.job_id == job_id
+    assert [attempt.number for attempt in attempts] == [1, 2, 3]
+    assert [attempt.error is None for attempt in attempts] == [False, False, True]
+    assert [attempt.delay is None for attempt in attempts] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Fault.throttle(), Throttled),
+        (Fault.error(500), ServiceUnavailable),
+        (Fault.reset(), TransportError),
+        (Fault.garbage(), DecodeError),
+    ],
+)
+async def test_what_does_not_pass_is_raised_after_the_last_attempt(
+    emulator: Emulator, client: LiveAuditClient, fault: Fault, kind: type[LiveAuditError]
+) -> None:
+    """The error names the operation, the job and the number of attempts."""
+    job_id = emulator.add_job()
+    emulator.inject(fault)
+    with pytest.raises(kind, match=rf"query of {job_id}: .* \(after 4 attempts\)") as caught:
+        await client.query(job_id)
+    assert (caught.value.operation, caught.value.job_id) == ("query", job_id)
+    assert caught.value.attempts == len(emulator.arrivals) == 4
+
+
+async def test_every_attempt_passes_the_limiter_and_is_freshly_signed(emulator: Emulator) -> None:
+    """With a slot of a second, three attempts are sent a second apart, with three signatures."""
+    seen: list[str] = []
+    loop = asyncio.get_running_loop()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(dict(scope["headers"])[b"authorization"].decode())
+        await emulator(scope, receive, send)
+
+    emulator.inject(Fault.error(), times=2)
+    retry = RetryPolicy(base_delay=1e-9)
+    async with emulator.client(
+        http_client=http_client(app),
+        rate=1,
+        retry=retry,
+        now=lambda: 1_700_000_000 + loop.time(),
+    ) as client:
+        emulator._now = lambda: 1_700_000_000 + loop.time()
+        await client.query(emulator.add_job())
+    first, second, third = (arrival.time for arrival in emulator.arrivals)
+    assert second - first >= 1
+    assert third - second >= 1
+    assert len(set(seen)) == 3
+
+
+async def test_throttling_holds_back_everybody_on_the_limiter(emulator: Emulator) -> None:
+    """After one refusal nobody who shares the limiter sends for a second."""
+    limiter = LocalRateLimiter(20)
+    job_id = emulator.add_job()
+    async with emulator.client(limiter=limiter) as one, emulator.client(limiter=limiter) as other:
+        await one.query(job_id)
+        emulator.inject(Fault.throttle(), times=1)
+        await asyncio.gather(one.query(job_id), *(other.query(job_id) for _ in range(10)))
+    refused = next(arrival.time for arrival in emulator.arrivals if arrival.status == 429)
+    later = [arrival.time for arrival in emulator.arrivals if arrival.time > refused]
+    assert len(later) == 11
+    assert min(later) >= refused + 1
+
+
+async def test_retry_after_is_obeyed_by_everybody(emulator: Emulator) -> None:
+    """A service that asks for seven seconds gets them."""
+    job_id = emulator.add_job()
+    emulator.inject(Fault.throttle(retry_after=7), times=1)
+    async with emulator.client() as client:
+        await asyncio.gather(client.query(job_id), client.query(job_id))
+    times = [arrival.time for arrival in emulator.arrivals]
+    assert len(times) == 3  # the other had left together with the one that was refused
+    assert times[2] - times[0] >= 7
+
+
+async def test_a_retry_after_that_is_too_long_is_raised(emulator: Emulator) -> None:
+    """Asked to wait an hour, the call ends at once and says so."""
+    emulator.inject(Fault.throttle(retry_after=3600))
+    async with emulator.client() as client:
+        with pytest.raises(Throttled) as caught:
+            await client.query(emulator.add_job())
+    assert (caught.value.attempts, caught.value.retry_after) == (1, 3600)
+
+
+@pytest.mark.parametrize(
+    ("fault", "most"), [(Fault.error(500), 1035), (Fault.reset(), 1035), (Fault.throttle(), 1100)]
+)
+async def test_an_outage_costs_at_most_1200_attempts(fault: Fault, most: int) -> None:
+    """1,000 calls into a total outage cost little more than 1,000 attempts."""
+    emulator = Emulator(rate=1e6)
+    job_id = emulator.add_job(duration=1e9)
+    emulator.inject(fault)
+    async with emulator.client(rate=1000) as client:
+        calls = (client.query(job_id) for _ in range(1000))
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(result, LiveAuditError) for result in results)
+    assert len(emulator.arrivals) <= most
+
+
+async def test_after_an_outage_retries_come_back() -> None:
+    """Successes fill the budget again, so that the next fault is survived."""
+    emulator = Emulator(rate=1e6)
+    job_id = emulator.add_job(duration=1e9)
+    emulator.inject(Fault.error(), times=200)
+    async with emulator.client(retry=RetryPolicy(deadline=1e9)) as client:
+        for _ in range(200):
+            try:
+                await client.query(job_id)
+            except ServiceUnavailable as error:
+                last = error
+        assert last.attempts == 1  # the budget was used up
+        emulator.inject(Fault.error(), times=1)
+        assert (await client.query(job_id)).job_id == job_id
+
+
+# Submissions and cancellations are not queries
+
+
+@pytest.mark.parametrize("fault", [Fault.reset(), Fault.garbage(), Fault.error(500)])
+async def test_a_submission_that_may_have_arrived_is_not_repeated(
+    emulator: Emulator, client: LiveAuditClient, fault: Fault
+) -> None:
+    """There may be a job and a bill already, and the error says so."""
+    emulator.inject(fault)
+    with pytest.raises(LiveAuditError) as caught:
+        await client.submit(URL)
+    assert len(emulator.arrivals) == caught.value.attempts == 1
+    assert caught.value.may_have_happened
+    assert "submit: " in str(caught.value)
+
+
+async def test_a_submission_that_did_not_arrive_is_repeated(
+    emulator: Emulator, client: LiveAuditClient
+) -> None:
+    """A refusal by the rate limit is no submission, so the next attempt starts the only job."""
+    emulator.inject(Fault.throttle(), times=2)
+    await client.submit(URL)
+    assert (len(emulator.arrivals), len(emulator.jobs)) == (3, 1)
+
+
+async def test_a_cancel_whose_answer_was_lost_counts_as_done(
+    emulator: Emulator, client: LiveAuditClient
+) -> None:
+    """Carried out, unanswered, repeated and refused: a query tells that the job has ended."""
+    job_id = emulator.add_job(data_id="mine")
+    emulator.inject(Fault.reset(), times=1)
+    cancelled = await client.cancel(job_id)
+    assert (cancelled.job_id, cancelled.data_id) == (job_id, "mine")
+    assert cancelled.state == JobState.CANCELLED
+    assert [arrival.method for arrival in emulator.arrivals] == ["POST", "POST", "GET"]
+
+
+async def test_a_cancel_that_is_refused_is_raised(
+    emulator: Emulator, client: LiveAuditClient
+) -> None:
+    """Refused at the first attempt, nothing was lost on the way, so nothing is asked."""
+    job_id = emulator.add_job(duration=1)
+    await asyncio.sleep(2)
+    with pytest.raises(InvalidArgument):
+        await client.cancel(job_id)
+    assert [arrival.method for arrival in emulator.arrivals] == ["POST"]
+
+
+async def test_a_cancel_that_is_refused_while_the_job_runs_on_is_raised(emulator: Emulator) -> None:
+    """If the job still runs, a refusal after a lost attempt is a refusal."""
+    job_id = emulator.add_job()
+    refusals = iter([ConnectionResetError("lost"), b"<Error><Code>InvalidArgument</Code></Error>"])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["method"] == "GET":
+            await emulator(scope, receive, send)
+            return
+        refusal = next(refusals)
+        if isinstance(refusal, Exception):
+            raise refusal
+        await send({"type": "http.response.start", "status": 400, "headers": []})
+        await send({"type": "http.response.body", "body": refusal})
+
+    async with emulator.client(http_client=http_client(app)) as client:
+        with pytest.raises(InvalidArgument) as caught:
+            await client.cancel(job_id)
+    assert caught.value.may_have_happened
+    assert caught.value.attempts == 2
+
+
+# Clock and credentials
+
+
+@pytest.mark.parametrize("seconds", [-86000, -4000, -700, 61, 4000, 86000])
+async def test_a_wrong_clock_is_corrected_once(
+    emulator: Emulator, client: LiveAuditClient, seconds: float
+) -> None:
+    """The service's clock is learnt from one refusal; from then on every signature is in time."""
+    job_id = emulator.add_job()
+    emulator.inject(Fault.skew(seconds))
+    await client.query(job_id)
+    await client.query(job_id)
+    refused = {-1: 403, 1: 401}[1 if seconds > 0 else -1]
+    expected = [200, 200] if 0 < seconds < 600 else [refused, 200, 200]
+    assert [arrival.status for arrival in emulator.arrivals] == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("SignatureExpired", ""),
+        ("RequestTimeTooSkewed", ""),
+        ("AccessDenied", "Request has expired"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("date", "attempts"),
+    [(3600, 2), (-3600, 2), (0, 1), (20, 1), (200_000, 1), (None, 1)],
+)
+async def test_only_a_clock_that_is_really_off_is_corrected(
+    code: str, message: str, date: float | None, attempts: int
+) -> None:
+    """A Date that agrees, is missing or absurd corrects nothing; one that does not, once."""
+    now = 1_700_000_000
+    headers = {}
+    if date is not None:
+        moment = datetime.fromtimestamp(now + date, UTC)
+        headers["date"] = moment.strftime("%a, %d %b %Y %H:%M:%S GMT")
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+    http, sent = answering(403, body, headers)
+    async with for_tests(http_client=http, now=lambda: now) as client:
+        with pytest.raises(AccessDenied):
+            await client.query("a")
+    assert len(sent) == attempts
+
+
+async def test_one_attempt_learns_the_clock_for_the_next_call(emulator: Emulator) -> None:
+    """A client that never retries fails once and then signs in time."""
+    emulator.inject(Fault.skew(4000))
+    job_id = emulator.add_job()
+    async with emulator.client(retry=RetryPolicy(attempts=1)) as client:
+        with pytest.raises(AccessDenied):
+            await client.query(job_id)
+        assert (await client.query(job_id)).job_id == job_id
+
+
+async def test_credentials_that_were_replaced_are_asked_for_again(emulator: Emulator) -> None:
+    """A key that the service no longer knows is dropped, and the provider asked once more."""
+    rotated = [Credentials("AKIDOLD", "old", expires_at=2e9), emulator.credentials]
+
+    async def provider() -> Credentials:
+        return rotated.pop(0) if len(rotated) > 1 else rotated[0]
+
+    job_id = emulator.add_job()
+    async with emulator.client(credentials=provider) as client:
+        await client.query(job_id)
+    assert [arrival.status for arrival in emulator.arrivals] == [401, 200]
+
+
+async def test_credentials_that_stay_wrong_are_refused(emulator: Emulator) -> None:
+    """Asking the provider again is tried once; fixed credentials are not tried again at all."""
+    wrong = Credentials("AKIDOTHER", "secretexample")
+
+    async def provider() -> Credentials:
+        return wrong
+
+    for credentials, attempts in ((wrong, 1), (provider, 2)):
+        emulator.arrivals.clear()
+        async with emulator.client(credentials=credentials) as client:
+            with pytest.raises(AccessDenied):
+                await client.query("a")
+        assert len(emulator.arrivals) == attempts
+
+
+async def test_credentials_rotate_between_attempts(emulator: Emulator) -> None:
+    """Every attempt of a call is signed with what the provider gives at that moment."""
+    keys = [Credentials("AKID", f"key{number}", f"token{number}") for number in range(4)]
+    given = iter(keys)
+
+    async def provider() -> Credentials:
+        emulator.credentials = next(given)
+        return emulator.credentials
+
+    emulator.inject(Fault.error(), times=3)
+    job_id = emulator.add_job()
+    async with emulator.client(credentials=provider) as client:
+        await client.query(job_id)
+    assert [arrival.status for arrival in emulator.arrivals] == [500, 500, 500, 200]
+
+
+async def test_no_credentials_is_an_error_of_the_call(emulator: Emulator) -> None:
+    """A provider that fails sends nothing, and the error names the call."""
+
+    async def provider() -> Credentials:
+        raise RuntimeError("vault is sealed")
+
+    async with emulator.client(credentials=provider) as client:
+        with pytest.raises(CredentialsError, match=r"query of a: .*vault is sealed"):
+            await client.query("a")
+    assert emulator.arrivals == []
+
+
+# What others may do
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirects_are_not_followed(status: int) -> None:
+    """A signed request goes to no other place; the error says where it was sent."""
+    http, sent = answering(status, headers={"location": "https://elsewhere.example/"})
+    async with for_tests(http_client=http) as client:
+        with pytest.raises(ServiceError, match=r"redirected to https://elsewhere\.example/"):
+            await client.query("a")
+    assert [headers["host"] for headers in sent] == [
+        "examplebucket-1250000000.ci.ap-beijing.myqcloud.com"
+    ]
+
+
+async def test_httpx2_will_do(emulator: Emulator) -> None:
+    """The maintained fork of httpx is taken as it is."""
+    transport = httpx2.ASGITransport(emulator)  # type: ignore[arg-type]
+    async with (
+        httpx2.AsyncClient(transport=transport) as http,
+        emulator.client(http_client=http) as client,
+    ):
+        job_id = emulator.add_job()
+        assert (await client.query(job_id)).job_id == job_id
+
+
+async def test_cancelled_calls_leave_nothing_behind(
+    emulator: Emulator, client: LiveAuditClient
+) -> None:
+    """Cancelled in the limiter, in the exchange or between attempts, a call is simply gone."""
+    job_id = emulator.add_job(duration=1e6)
+    emulator.inject(Fault.slow(3), share=0.3)
+    emulator.inject(Fault.error(), share=0.3)
+    before = asyncio.all_tasks()
+    calls = [asyncio.create_task(client.query(job_id)) for _ in range(200)]
+    for number, call in enumerate(calls):
+        await asyncio.sleep(0.037)
+        if number % 2:
+            call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    emulator.faults.clear()
+    assert (await client.query(job_id)).job_id == job_id
+    await asyncio.sleep(3)
+    assert asyncio.all_tasks() == before
+
+
+async def test_an_urgent_call_does_not_wait_for_retries(emulator: Emulator) -> None:
+    """While one call waits for its next attempt, another goes through."""
+    job_id = emulator.add_job()
+    emulator.inject(Fault.error(), times=3)
+    async with emulator.client(retry=RetryPolicy(base_delay=100, max_delay=100)) as client:
+        slow = asyncio.create_task(client.query(job_id))
+        await asyncio.sleep(0.01)
+        emulator.faults.clear()
+        began = asyncio.get_running_loop().time()
+        await client.query(job_id)
+        assert asyncio.get_running_loop().time() - began < 0.1
+        await slow
+
+
+# Construction and life
+
+
+async def test_the_region_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a region argument TENCENTCLOUD_REGION is used; without both there is an error."""
+    with pytest.raises(ConfigurationError, match="TENCENTCLOUD_REGION"):
+        LiveAuditClient("examplebucket-1250000000")
+    monkeypatch.setenv("TENCENTCLOUD_REGION", "eu-frankfurt")
+    http, sent = answering(200)
+    credentials = Credentials("id", "key")
+    async with LiveAuditClient(
+        "examplebucket-1250000000", credentials=credentials, http_client=http
+    ) as client:
+        await client.cancel("a")
+    assert sent[0]["host"] == "examplebucket-1250000000.ci.eu-frankfurt.myqcloud.com"
+
+
+async def test_without_an_argument_the_default_chain_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Credentials of an existing environment are found without a word."""
+    monkeypatch.setenv("TENCENTCLOUD_SECRET_ID", "AKIDFROMENV")
+    monkeypatch.setenv("TENCENTCLOUD_SECRET_KEY", "key")
+    http, sent = answering(200)
+    async with for_tests(credentials=None, http_client=http) as client:
+        await client.cancel("a")
+    assert "q-ak=AKIDFROMENV&" in sent[0]["authorization"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": 0},
+        {"timeout": -1},
+        {"timeout": float("inf")},
+        {"rate": 0},
+        {"credentials": 7},
+        {"endpoint": "ftp://example.com"},
+        {"endpoint": "https://"},
+        {"endpoint": "https://example.com/path"},
+        {"endpoint": "https://user:pass@example.com"},
+        {"endpoint": "https://example.com?x=1"},
+        {"endpoint": "https://example.com:99999"},
+        {"endpoint": "https://[::1"},
+        {"endpoint": "https://exa mple.com"},
+        {"endpoint": "example.com"},
+    ],
+    ids=str,
+)
+def test_bad_options_are_refused(options: dict[str, Any]) -> None:
+    """An argument that cannot work says so when the client is made."""
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        for_tests(**options)
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:8080", "http://[::1]:80/", "https://ci"])
+def test_good_endpoints_are_taken(endpoint: str) -> None:
+    """A scheme, a host and perhaps a port make an endpoint."""
+    for_tests(endpoint=endpoint)
+
+
+async def test_siblings_share_and_differ(emulator: Emulator) -> None:
+    """with_options changes what is given, shares the rest, and does not close what is shared."""
+    seen: list[Attempt] = []
+    job_id = emulator.add_job()
+    emulator.inject(Fault.slow(5), times=1)
+    async with emulator.client() as client:
+        sibling = client.with_options(
+            timeout=1, retry=RetryPolicy(attempts=1), on_attempt=seen.append
+        )
+        async with sibling:
+            with pytest.raises(TransportError, match="within 1 s"):
+                await sibling.query(job_id)
+        assert len(seen) == 1
+        assert (await client.query(job_id)).job_id == job_id
+        assert (await client.with_options().query(job_id)).job_id == job_id
+        assert len(seen) == 1
+
+
+async def test_a_closed_client_says_so(emulator: Emulator) -> None:
+    """After closing, even twice, a call is a clear error and nothing is sent."""
+    client = emulator.client()
+    async with client:
+        pass
+    await client.aclose()
+    with pytest.raises(ConfigurationError, match="closed"):
+        await client.query("a")
+
+
+def test_a_second_event_loop_is_told_so(emulator: Emulator) -> None:
+    """A client that is used from another loop says what to do."""
+    client = emulator.client()
+    job_id = emulator.add_job()
+    asyncio.run(client.query(job_id))  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="another event loop"):
+        asyncio.run(client.query(job_id))  # type: ignore[arg-type]
+
+
+# What is told
+
+
+async def test_attempts_are_told_with_their_times(emulator: Emulator) -> None:
+    """The hook sees operation, job, number, waiting, duration, status, request id and delay."""
+    seen: list[Attempt] = []
+    job_id = emulator.add_job()
+    emulator.inject(Fault.error(503), times=1)
+    emulator.inject(Fault.slow(2), times=1)
+    async with emulator.client(on_attempt=seen.append, rate=1) as client:
+        job = await client.query(job_id)
+    first, second = seen
+    assert (first.operation, first.job_id, first.number, first.status) == ("query", job_id, 1, 503)
+    assert isinstance(first.error, ServiceUnavailable)
+    assert first.request_id == first.error.request_id
+    assert second.request_id == job.request_id
+    assert second.elapsed == pytest.approx(2)
+    assert first.delay is not None
+    assert second.queued == pytest.approx(1 - first.delay, abs=0.01)
+    assert second.since_first == pytest.approx(3, abs=0.01)
+
+
+async def test_a_hook_that_raises_is_logged_and_no_more(
+    emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a hook does wrong does not reach the caller."""
+
+    def hook(attempt: Attempt) -> None:
+        raise ValueError(attempt.number)
+
+    async with emulator.client(on_attempt=hook) as client:
+        await client.query(emulator.add_job())
+    assert "on_attempt failed" in caplog.text
+
+
+async def test_logging_is_silent_unless_asked(
+    emulator: Emulator, client: LiveAuditClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Attempts are logged at DEBUG, throttled ones at WARNING, nothing above that."""
+    job_id = emulator.add_job()
+    emulator.inject(Fault.throttle(), times=1)
+    with caplog.at_level(logging.DEBUG, logger="ci_live_audit"):
+        await client.query(job_id)
+    levels = [record.levelname for record in caplog.records if record.name == "ci_live_audit"]
+    assert levels == ["WARNING", "DEBUG"]
+    assert any(
+        isinstance(handler, logging.NullHandler)
+        for handler in logging.getLogger("ci_live_audit").handlers
+    )
+
+
+async def test_no_secret_in_errors_logs_or_tracebacks(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither key, token nor signature shows in an error, its locals, the log or the hook."""
+    seen: list[Attempt] = []
+    http, sent = answering(500, b"<Error><Code>InternalError</Code></Error>")
+    with caplog.at_level(1):
+        async with for_tests(http_client=http, on_attempt=seen.append) as client:
+            with pytest.raises(ServiceUnavailable) as caught:
+                await client.query("a")
+    told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    signature = sent[0]["authorization"].rpartition("q-signature=")[2]
+    frames = [frame for frame in told.stack if frame.filename != __file__]
+    assert len(frames) >= 3
+    text = str([frame.locals for frame in frames]) + str(caught.value)
+    text += caplog.text + repr(seen) + repr(vars(client))
+    assert "canary" not in text
+    assert signature not in text
+
+
+class TestOnRealTime:
+    """What needs worker threads, for which virtual time does not wait."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    async def test_a_large_answer_is_decoded_off_the_loop(self, emulator: Emulator) -> None:
+        """While a long night's answer is decoded, the loop goes on turning."""
+        emulator.add_job("big", duration=1e6, script=[frame(0) for _ in range(2000)])
+        emulator.jobs["big"].started = time.monotonic() - 1000
+        beats = 0
+
+        async def heart() -> None:
+            nonlocal beats
+            while True:
+                await asyncio.sleep(0.001)
+                beats += 1
+
+        beating = asyncio.create_task(heart())
+        async with emulator.client() as client:
+            job = await client.query("big")
+        beating.cancel()
+        assert len(job.snapshots) == 2000
+        assert beats > 3
