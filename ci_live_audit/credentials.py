@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, Self, runtime_checkable
 
 import anyio
 import anyio.to_thread
@@ -46,8 +46,8 @@ def _visible(name: str, value: str) -> Secret:
     if not re.fullmatch(r"[!-~]+", value):
         # A line break from a file is the usual reason, so say it without the value.
         raise CredentialsError(
-            f"{name}: expected visible ASCII characters only; got "
-            f"{len(value)} characters with blanks, line breaks or others among them"
+            f"{name}: expected visible ASCII characters, at least one; got {len(value)} characters"
+            f"{' with blanks, line breaks or others among them' if value else ''}"
         )
     return Secret(value)
 
@@ -62,6 +62,12 @@ def _secret_key(value: str) -> str:
 
 def _token(value: str | None) -> str | None:
     return None if value is None else _visible("token", value)
+
+
+def _expires_at(value: float | None) -> float | None:
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    raise CredentialsError(f"expires_at: expected Unix seconds, got {type(value).__name__}")
 
 
 @attrs.frozen
@@ -84,7 +90,13 @@ class Credentials:
     secret_id: str = attrs.field(converter=_secret_id)
     secret_key: str = attrs.field(converter=_secret_key)
     token: str | None = attrs.field(default=None, converter=_token)
-    expires_at: float | None = attrs.field(default=None, kw_only=True)
+    expires_at: float | None = attrs.field(default=None, converter=_expires_at, kw_only=True)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("Credentials are not pickled: pass what provides them instead")
@@ -155,7 +167,7 @@ class CredentialCache:
         self._lock = anyio.Lock()
 
     async def get(self) -> Credentials:
-        """Credentials that are valid now.
+        """The current credentials.
 
         Raises:
             CredentialsError: There are none.
@@ -169,7 +181,8 @@ class CredentialCache:
             return kept
         rounds = self._rounds
         async with self._lock:
-            if self._rounds == rounds:  # nobody asked the provider while this caller waited
+            # Nobody asked the provider while this caller waited, or what it gave was refused.
+            if self._rounds == rounds or (self._kept is None and self._failure is None):
                 await self._ask()
             if self._failure is not None:
                 raise CredentialsError(str(self._failure)) from self._failure
@@ -198,6 +211,7 @@ class CredentialCache:
             if self._kept is not None and self._is_valid(self._kept):
                 logger.warning("credentials could not be renewed, using the old: %s", problem)
                 self._paused_until = self._now() + self.PAUSE
+                self._failure = None
             elif isinstance(problem, CredentialsError):
                 self._failure = problem
             else:
@@ -215,7 +229,7 @@ def _provider(source: CredentialsSource) -> Callable[[], Awaitable[Credentials]]
         ask = partial(_from_info, source)
     elif callable(source):
         ask = source
-    elif hasattr(source, "secret_id") and hasattr(source, "secret_key"):
+    elif all(inspect.getattr_static(source, name, None) for name in ("secret_id", "secret_key")):
         ask = partial(_from_attributes, source)
     else:
         raise CredentialsError(

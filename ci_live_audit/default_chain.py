@@ -9,14 +9,17 @@ import configparser
 import http.client
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec
 
 from ci_live_audit.credentials import Credentials
 from ci_live_audit.errors import CredentialsError
 
 __all__ = ["cvm_role", "default_chain"]
 
+P = ParamSpec("P")
 # Spellings of id, key and token, in the order in which they are tried: Tencent Cloud's tools,
 # its function runtimes, the samples of the COS SDKs, coscmd, the samples of the CI documents.
 ENVIRONMENT = (
@@ -35,6 +38,21 @@ PROFILES = (Path("~/.tencentcloud/credentials"), Path("/etc/tencentcloud/credent
 METADATA = "metadata.tencentyun.com"
 
 
+def _anew(find: Callable[P, Credentials]) -> Callable[P, Credentials]:
+    """An error without frames and causes of its own: what a place held is in those."""
+
+    @wraps(find)
+    def found(*args: P.args, **kwargs: P.kwargs) -> Credentials:
+        try:
+            return find(*args, **kwargs)
+        except CredentialsError as problem:
+            reason = str(problem)
+        raise CredentialsError(reason)
+
+    return found
+
+
+@_anew
 def default_chain(
     environ: Mapping[str, str] | None = None, *, metadata: str = METADATA
 ) -> Credentials:
@@ -80,13 +98,25 @@ def _from_environment(
             f"{key_name if secret_id else id_name} is missing in the environment, though "
             f"{id_name if secret_id else key_name} is set"
         )
-    tokens = (environ.get(name) for name in token_names)
-    return Credentials(secret_id, secret_key, next(filter(None, tokens), None))
+    token_name = next((name for name in token_names if environ.get(name)), "")
+    return _checked(
+        f"{id_name}, {key_name}{token_name and ', '}{token_name}",
+        secret_id,
+        secret_key,
+        environ.get(token_name),
+    )
+
+
+def _checked(place: object, secret_id: str, secret_key: str, token: str | None) -> Credentials:
+    try:
+        return Credentials(secret_id, secret_key, token or None)
+    except CredentialsError as problem:
+        raise CredentialsError(f"{place}: {problem}") from None
 
 
 def _read(path: Path) -> str | None:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as problem:
@@ -101,9 +131,7 @@ def _from_profile(path: Path) -> Credentials | None:
     try:
         parser.read_string(text)
         section = parser["default"]
-        return Credentials(
-            section["secret_id"], section["secret_key"], section.get("token") or None
-        )
+        return _checked(path, section["secret_id"], section["secret_key"], section.get("token"))
     except KeyError as problem:
         raise CredentialsError(f"{path}: {problem.args[0]} is missing") from None
     except configparser.Error as problem:
@@ -119,13 +147,14 @@ def _from_tccli(path: Path, metadata: str) -> Credentials | None:
         profile = json.loads(text)
         if profile.get("type") == "cvm-role":
             return cvm_role(metadata=metadata)
-        return Credentials(profile["secretId"], profile["secretKey"], profile.get("token") or None)
+        return _checked(path, profile["secretId"], profile["secretKey"], profile.get("token"))
     except KeyError as problem:
         raise CredentialsError(f"{path}: {problem.args[0]} is missing") from None
     except (ValueError, AttributeError):
         raise CredentialsError(f"{path}: not a JSON object") from None
 
 
+@_anew
 def cvm_role(role: str | None = None, *, metadata: str = METADATA) -> Credentials:
     """The temporary credentials of the role that is bound to this CVM instance; blocks.
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import Enum, IntEnum, StrEnum
-from typing import Annotated, Any, TypeVar
+from functools import cache
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import attrs
 
@@ -147,6 +148,22 @@ class Tag:
 def wire_name(attribute: str) -> str:
     """The name that the service gives an attribute: ``hit_flag`` is ``HitFlag``."""
     return "".join(word.capitalize() for word in attribute.split("_"))
+
+
+@cache
+def tags(cls: Any) -> Mapping[str, Tag]:
+    """The wire name of every attribute of a result class that has a node of its own."""
+    hints = get_type_hints(cls, include_extras=True)
+    marks = {
+        field.name: [mark for mark in get_args(hints[field.name]) if isinstance(mark, Tag)]
+        for field in attrs.fields(cls)
+        if field.name not in DERIVED
+    }
+    return {name: own[0] if own else Tag(wire_name(name)) for name, own in marks.items()}
+
+
+# Attributes that are filled from something else than a node of their own.
+DERIVED = {"scenes", "extra", "keywords_raw", "url_expires_at", "received_at"}
 
 
 class Result:

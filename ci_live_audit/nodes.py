@@ -15,10 +15,8 @@ from functools import cache, partial
 from types import NoneType
 from typing import Any, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
-import attrs
-
 from ci_live_audit.errors import DecodeError
-from ci_live_audit.models import ReadOnly, Scene, Tag, wire_name
+from ci_live_audit.models import ReadOnly, Scene, tags
 
 __all__ = ["Unreadable", "Value", "as_text", "excerpt", "values"]
 
@@ -82,22 +80,14 @@ class _Plan(NamedTuple):
     has_url: bool
 
 
-# Attributes that are filled from something else than a node of their own.
-DERIVED = {"scenes", "extra", "keywords_raw", "url_expires_at", "received_at"}
-
-
 @cache
 def _plan(cls: Any) -> _Plan:
     hints = get_type_hints(cls)
-    tagged = get_type_hints(cls, include_extras=True)
-    names = {field.name for field in attrs.fields(cls)}
     fields: dict[str, _Field] = {}
-    for name in names - DERIVED:
-        marks = (mark for mark in get_args(tagged[name]) if isinstance(mark, Tag))
-        tag = next(marks, Tag(wire_name(name)))
+    for name, tag in tags(cls).items():
         field = _Field(name, _reader(hints[name]), tag.item)
         fields |= {spelling: field for spelling in (tag.name, tag.also) if spelling}
-    return _Plan(fields, "scenes" in names, "url_expires_at" in names)
+    return _Plan(fields, "scenes" in hints, "url_expires_at" in hints)
 
 
 def _reader(hint: Any) -> Reader:

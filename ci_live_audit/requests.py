@@ -5,6 +5,7 @@ Pure. What the service would refuse for sure is refused here, with the name of t
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -14,7 +15,7 @@ from xml.sax.saxutils import escape
 import attrs
 
 from ci_live_audit.errors import ConfigurationError
-from ci_live_audit.models import ReadOnly, UserInfo, wire_name
+from ci_live_audit.models import ReadOnly, UserInfo, tags
 
 __all__ = ["Request", "cancel", "host", "query", "submit"]
 
@@ -70,18 +71,18 @@ def submit(
     tree: dict[str, Any] = {
         "Input": {
             "Url": _url("url", url, {"rtmp", "hls", "http", "https"}),
-            "DataId": _text("data_id", data_id, limit=512),
+            "DataId": _given("data_id", data_id, limit=512),
             "UserInfo": _user_info(user_info),
         },
         "Conf": {
-            "BizType": _text("biz_type", biz_type),
+            "BizType": _given("biz_type", biz_type),
             "Callback": None if callback is None else _url("callback", callback, {"http", "https"}),
             "CallbackType": _callback_type(callback_type),
         },
-        "StorageConf": {"Path": _text("storage_path", storage_path)},
+        "StorageConf": {"Path": _given("storage_path", storage_path)},
         "Type": "live_video",
     }
-    body = _render("Request", _merged(tree, extra or {})).encode()
+    body = _render("Request", "extra", _merged(tree, {} if extra is None else extra)).encode()
     headers = {"content-type": "application/xml", "content-length": str(len(body))}
     return Request(
         operation="submit",
@@ -112,12 +113,13 @@ def host(bucket: str, region: str) -> str:
 def _string(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise ConfigurationError(f"{name}: expected a text, got {type(value).__name__}")
-    return value
+    return str.__str__(value)  # of an enum of texts the text, not what it prints
 
 
 def _job_id(value: str) -> str:
     # It becomes part of the path, so it must not be able to leave its place in it.
-    if re.fullmatch(r"[A-Za-z0-9_-]{1,128}", _string("job_id", value)):
+    value = _string("job_id", value)
+    if re.fullmatch(r"[A-Za-z0-9_-]{1,128}", value):
         return value
     raise ConfigurationError(f"job_id: expected 1 to 128 of A-Z a-z 0-9 _ -; got {value[:140]!r}")
 
@@ -129,7 +131,8 @@ NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def _text(name: str, value: str | None, *, limit: int | None = None) -> str | None:
     if value is None:
         return None
-    bad = NOT_XML.search(_string(name, value))
+    value = _string(name, value)
+    bad = NOT_XML.search(value)
     if bad:
         raise ConfigurationError(f"{name}: {bad.group()!r} at {bad.start()} cannot be sent in XML")
     if limit is not None and len(value.encode()) > limit:
@@ -139,23 +142,35 @@ def _text(name: str, value: str | None, *, limit: int | None = None) -> str | No
     return value
 
 
+def _given(name: str, value: str | None, *, limit: int | None = None) -> str | None:
+    if value == "":
+        # A setting that was never set, more likely than not; it would be left out in silence.
+        raise ConfigurationError(f"{name}: empty; leave the argument out to use the default")
+    return _text(name, value, limit=limit)
+
+
 def _url(name: str, value: str, schemes: set[str]) -> str:
     text = _text(name, _string(name, value)) or ""
     try:
         parts = urlsplit(text)
-        known = parts.scheme in schemes and bool(parts.hostname)
-    except ValueError:
-        known = False
-    if known and not re.search(r"\s", text):
+        wrong = f"its scheme is {parts.scheme!r}" if parts.scheme not in schemes else None
+        wrong = wrong or (None if parts.hostname else "it names no host")
+        wrong = wrong or ("its port is 0" if parts.port == 0 else None)
+    except ValueError as problem:
+        wrong = str(problem)
+    if re.search(r"\s", text):
+        wrong = "it has a blank in it"
+    if wrong is None:
         return text
-    raise ConfigurationError(
-        f"{name}: expected a URL of {', '.join(sorted(schemes))}; got {text[:140]!r}"
-    )
+    # The URL itself is not quoted: a stream's address may hold its key.
+    raise ConfigurationError(f"{name}: expected a URL of {', '.join(sorted(schemes))}, but {wrong}")
 
 
 def _callback_type(value: int | None) -> str | None:
-    if value is None or (value in {1, 2} and not isinstance(value, bool)):
-        return None if value is None else str(value)
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and value in {1, 2}:
+        return str(int(value))
     raise ConfigurationError(
         f"callback_type: 1 (everything) or 2 (only what violates); got {value!r}"
     )
@@ -166,19 +181,19 @@ def _user_info(value: UserInfo | None) -> dict[str, Any]:
         return {}
     if not isinstance(value, UserInfo):
         raise ConfigurationError(f"user_info: expected UserInfo, got {type(value).__name__}")
-    names = [field.name for field in attrs.fields(UserInfo) if field.name != "extra"]
-    return {
-        "IP" if name == "ip" else wire_name(name): _text(
-            f"user_info.{name}", getattr(value, name), limit=128
-        )
-        for name in names
-    } | dict(value.extra)
+    known = {
+        tag.name: _text(f"user_info.{name}", getattr(value, name), limit=128)
+        for name, tag in tags(UserInfo).items()
+    }
+    return _merged(known, value.extra, "user_info.extra")
 
 
 # The body
 
 
 def _merged(tree: Mapping[str, Any], extra: Mapping[str, Any], at: str = "extra") -> dict[str, Any]:
+    if not isinstance(extra, Mapping):
+        raise ConfigurationError(f"{at}: expected a mapping, got {type(extra).__name__}")
     merged = dict(tree)
     value: Tree
     for tag, value in extra.items():
@@ -195,20 +210,21 @@ def _merged(tree: Mapping[str, Any], extra: Mapping[str, Any], at: str = "extra"
 Tree: TypeAlias = Mapping[str, Any] | list[Any] | tuple[Any, ...] | str | float | None
 
 
-def _render(tag: str, value: Tree, at: str = "") -> str:
+def _render(tag: str, at: str, value: Tree) -> str:
     """An element with everything in it escaped; nothing where there is nothing to say."""
-    at = f"{at}.{tag}" if at else tag
     if not isinstance(tag, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", tag):
         raise ConfigurationError(f"{at}: not a name of an element")
     if isinstance(value, list | tuple):
-        return "".join(_render(tag, item, at) for item in value)
+        return "".join(_render(tag, at, item) for item in value)
     if isinstance(value, Mapping):
-        inside = "".join(_render(name, item, at) for name, item in value.items())
-    elif isinstance(value, str | int | float) and not isinstance(value, bool):
-        inside = escape(_text(at, str(value)) or "", {"\r": "&#13;"})
+        inside = "".join(_render(name, f"{at}.{name}", item) for name, item in value.items())
+    elif isinstance(value, str):
+        inside = escape(_text(at, value) or "", {"\r": "&#13;"})
     elif value is None:
         inside = ""
+    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        inside = str(value)
     else:
         raise ConfigurationError(f"{at}: expected text, numbers, mappings or lists of them")
     # The document requires Conf, and none of its children.
-    return f"<{tag}>{inside}</{tag}>" if inside or at == "Request.Conf" else ""
+    return f"<{tag}>{inside}</{tag}>" if inside or at == "extra.Conf" else ""

@@ -15,7 +15,7 @@ import ssl
 import urllib.request
 import zlib
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from importlib.metadata import version
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -53,7 +53,8 @@ class Answer:
 class HttpClient(Protocol):
     """What is used of ``http_client``: any client of the httpx family has it."""
 
-    def stream(self, method: str, url: str, **options: Any) -> Any:
+    @property
+    def stream(self) -> Callable[..., contextlib.AbstractAsyncContextManager[Any]]:
         """As ``httpx.AsyncClient.stream``."""
         ...
 
@@ -163,7 +164,7 @@ class Transport:
         if self._connections is not None:
             return self._connections.stream(method, url, **options)
         # Tuples and texts only: objects of one library of the family do not fit another.
-        return self._client.stream(method, url, follow_redirects=False, **options)  # type: ignore[union-attr,no-any-return]
+        return self._client.stream(method, url, follow_redirects=False, **options)  # type: ignore[union-attr]
 
 
 class _Connections:

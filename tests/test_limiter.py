@@ -209,9 +209,9 @@ def test_any_schedule_keeps_the_bound(arrivals: list[tuple[float, float]]) -> No
 def test_a_second_event_loop_is_told_so() -> None:
     """A limiter that is used on another loop says what to do, instead of hanging."""
     limiter = LocalRateLimiter(20)
-    asyncio.run(limiter.acquire())  # type: ignore[arg-type]
+    asyncio.run(limiter.acquire())
     with pytest.raises(ConfigurationError, match="another event loop"):
-        asyncio.run(limiter.acquire())  # type: ignore[arg-type]
+        asyncio.run(limiter.acquire())
 
 
 def test_the_protocol_is_what_the_local_limiter_has() -> None:

@@ -120,7 +120,7 @@ def test_the_deadline_counts_the_delay() -> None:
 def test_numbers_must_be_above_zero(name: str, value: float) -> None:
     """A policy that could not work is refused with the name of the number."""
     with pytest.raises(ConfigurationError, match=name):
-        RetryPolicy(**{name: value})
+        RetryPolicy(**{name: value})  # type: ignore[arg-type]
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1), st.floats(0, 1e9) | st.none())

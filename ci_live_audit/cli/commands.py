@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from ci_live_audit.cli.demo import Demo
-from ci_live_audit.errors import LiveAuditError
+from ci_live_audit.errors import ConfigurationError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,7 +27,7 @@ def demo() -> None:
     """
     try:
         asyncio.run(Demo(Console()).run())
-    except LiveAuditError as error:
+    except ConfigurationError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -12,12 +12,13 @@ from rich.live import Live
 from rich.table import Table
 
 from ci_live_audit.client import LiveAuditClient
-from ci_live_audit.models import AuditJob, JobState, SubmittedJob, Verdict
+from ci_live_audit.errors import LiveAuditError
+from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot, Verdict
 from ci_live_audit.retry import Attempt
 from ci_live_audit.testing import Emulator, frame, sound
 
 # Each stream: seconds it runs, and what is on it.
-STREAMS = {
+STREAMS: dict[str, tuple[float, list[Snapshot | AudioSection]]] = {
     "news": (5.0, [frame(1), frame(3), sound(1, text="good evening")]),
     "chess": (4.0, [frame(1), frame(2), frame(3)]),
     "karaoke": (6.0, [frame(1), sound(1, "Ads", duration=2, score=91, text="buy now")]),
@@ -31,7 +32,7 @@ STREAMS = {
     "gardening": (3.0, [frame(1), frame(2)]),
     "broken": (4.0, [frame(1)]),
 }
-FAILURES = {"broken": ("ResourceDownloadFailed", "the stream could not be read")}
+FAILURES = {"broken": ("ResourceDownloadFailed", "stream unreadable")}
 INTERVAL = 0.5
 STYLES = {Verdict.SENSITIVE: "bold red", Verdict.SUSPECTED: "yellow"}
 
@@ -42,7 +43,8 @@ class _Row:
     job_id: str = ""
     job: AuditJob | None = None
     polls: int = 0
-    stopped: bool = False
+    cancelled: bool = False
+    remark: str = ""
 
 
 class Demo:
@@ -83,7 +85,7 @@ class Demo:
         if not self._console.is_terminal:
             self._console.print(self._table())
         seconds = asyncio.get_running_loop().time() - began
-        cancelled = sum(row.stopped for row in self._rows)
+        cancelled = sum(row.cancelled for row in self._rows)
         self._console.print(
             f"{len(self._rows)} streams, {cancelled} cancelled, {self._requests} requests in "
             f"{seconds:.1f} s ({self._requests / seconds:.1f} a second; the quota is 20), "
@@ -91,16 +93,27 @@ class Demo:
         )
 
     async def _follow(self, client: LiveAuditClient, row: _Row) -> None:
-        submitted: SubmittedJob = await client.submit(_url(row.room), data_id=row.room)
-        row.job_id = submitted.job_id
+        try:
+            await self._moderate(client, row)
+        except LiveAuditError as error:  # the other streams go on
+            row.remark = str(error)
+            self._console.print(f"{row.room}: {error}")
+
+    async def _moderate(self, client: LiveAuditClient, row: _Row) -> None:
+        row.job_id = (await client.submit(_url(row.room), data_id=row.room)).job_id
         while row.job is None or not row.job.ended:
             await anyio.sleep(INTERVAL)
             before, row.job = row.job, await client.query(row.job_id)
             row.polls += 1
             self._tell(row, before)
-            if row.job.result == Verdict.SENSITIVE and not (row.job.ended or row.stopped):
+            if row.job.result == Verdict.SENSITIVE and not (row.job.ended or row.cancelled):
                 await client.cancel(row.job_id)
-                row.stopped = True
+                row.cancelled = True
+                row.remark = "cancelled by us"
+            elif row.job.result == Verdict.SUSPECTED:
+                row.remark = "to be reviewed"
+            elif row.job.state == JobState.FAILED:
+                row.remark = row.job.message or ""
 
     def _moving_table(self) -> Live | nullcontext[None]:
         if not self._console.is_terminal:
@@ -115,25 +128,22 @@ class Demo:
             self._console.print(f"{row.room}: {job.state}, {job.label or 'nothing found yet'}")
 
     def _table(self) -> Table:
-        table = Table("stream", "job", "state", "found", "snapshots", "sounds", "queries")
+        table = Table("stream", "job", "state", "found", "frames", "sounds", "queries", "")
         for row in self._rows:
             job = row.job
             if job is None:
-                table.add_row(row.room, row.job_id[:10], "Submitted" if row.job_id else "")
+                table.add_row(row.room, row.job_id[:8], "Submitted" if row.job_id else "")
                 continue
-            state = str(job.state)
-            if job.state == JobState.FAILED:
-                state += f" ({job.code})"
-            style = STYLES.get(job.result) if job.result is not None else None
             table.add_row(
                 row.room,
-                f"{row.job_id[:10]}…",
-                state,
+                row.job_id[:8],
+                job.state,
                 job.label,
                 str(len(job.snapshots)),
                 str(len(job.audio_sections)),
                 str(row.polls),
-                style=style,
+                row.remark,
+                style=STYLES.get(job.result or Verdict.NORMAL),
             )
         return table
 

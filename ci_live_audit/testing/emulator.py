@@ -6,14 +6,12 @@ import asyncio
 import math
 import random
 import time
-import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
-from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
 import attrs
@@ -23,13 +21,15 @@ from ci_live_audit import requests
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.credentials import Credentials
 from ci_live_audit.models import (
+    ENDED,
     AudioSection,
     CancelledJob,
     JobState,
+    ReadOnly,
     Snapshot,
     SubmittedJob,
     UserInfo,
-    wire_name,
+    tags,
 )
 from ci_live_audit.testing.faults import Fault, Faults
 from ci_live_audit.testing.streams import LiveJob, Stream
@@ -97,7 +97,8 @@ class Emulator:
         self.rate = rate
         self.arrivals: list[Arrival] = []
         self.jobs: dict[str, LiveJob] = {}
-        self.faults = Faults(random.Random(seed))  # noqa: S311 - repeatable chance
+        self._rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
+        self.faults = Faults(self._rng)
         self._streams: dict[str, Stream] = {}
         self._clock = clock
         self._now = now
@@ -168,6 +169,7 @@ class Emulator:
         defaults: dict[str, Any] = {
             "credentials": self.credentials,
             "rate": self.rate,
+            "now": self._now,
             "http_client": httpx.AsyncClient(transport=transport),
         }
         return LiveAuditClient(self.bucket, self.region, **(defaults | options))
@@ -188,23 +190,27 @@ class Emulator:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request: https://asgi.readthedocs.io/en/latest/specs/www.html."""
-        path = unquote(scope["raw_path"].decode() if scope.get("raw_path") else scope["path"])
-        arrival = Arrival(self.clock(), scope["method"], path)
+        arrival = Arrival(self.clock(), scope["method"], scope["path"])
         self.arrivals.append(arrival)
-        headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in scope["headers"]
+        }
         call = _Call(
             method=arrival.method,
-            path=path,
+            path=arrival.path,
             query=scope["query_string"].decode(),
             headers=headers,
             body=await _body(receive),
-            request_id=uuid.uuid4().hex,
+            request_id=self._new_id(),
             time=arrival.time,
         )
         fault = self.faults.pick(call.operation) or NO_FAULT
+        # The rate is a matter of when a request arrives, not of when it is answered.
+        refusal = self._throttle(arrival.time, fault)
         await asyncio.sleep(fault.seconds if fault.kind == "slow" else 0)
         now = self._now() + (fault.seconds if fault.kind == "skew" else 0)
-        answer = self._answer(call, fault, now)
+        answer = refusal or self._answer(call, fault, now)
         if isinstance(answer, Refusal):
             status = answer.status
             body = error_document(answer.code, answer.message, call.request_id, **answer.more)
@@ -216,7 +222,7 @@ class Emulator:
             body = b"<html><head><title>Welcome to the hotel network</title><body><p>Sign in"
         arrival.status = status
         answer_headers = {
-            "content-type": "application/xml",
+            "content-type": "text/html" if fault.kind == "garbage" else "application/xml",
             "content-length": str(len(body)),
             "date": format_datetime(datetime.fromtimestamp(now, UTC), usegmt=True),
             "server": "tencent-ci",
@@ -238,11 +244,10 @@ class Emulator:
 
     # What it does
 
+    def _new_id(self) -> str:
+        return f"{self._rng.getrandbits(128):032x}"
+
     def _answer(self, call: _Call, fault: Fault, now: float) -> bytes | Refusal:
-        if fault.kind == "throttle" or call.time - self._recent[0] < self._second:
-            status = fault.status if fault.kind == "throttle" else 429
-            return Refusal(status, "SlowDown", "Reduce your request rate.")
-        self._recent.append(call.time)
         if fault.kind == "error":
             code = "ServiceUnavailable" if fault.status == 503 else "InternalError"
             return Refusal(fault.status, code, "Try again later.")
@@ -263,6 +268,13 @@ class Emulator:
         answer = job.answer(self.clock(), now, f"{self.bucket}.cos.{self.region}.myqcloud.com")
         return render(attrs.evolve(answer, request_id=call.request_id))
 
+    def _throttle(self, time: float, fault: Fault) -> Refusal | None:
+        if fault.kind == "throttle" or time - self._recent[0] < self._second:
+            status = fault.status if fault.kind == "throttle" else 429
+            return Refusal(status, "SlowDown", "Reduce your request rate.")
+        self._recent.append(time)
+        return None
+
     def _check(self, call: _Call, now: float) -> Refusal | None:
         host = call.headers.get("host", "")
         if host.endswith(".myqcloud.com") and host != self.host:
@@ -272,7 +284,7 @@ class Emulator:
         return verify(call.method, call.path, call.query, call.headers, self.credentials, now)
 
     def _cancel(self, job: LiveJob, call: _Call) -> bytes | Refusal:
-        if job.answer(self.clock(), 0, "").ended:
+        if job.state(self.clock()) in ENDED:
             return Refusal(400, "InvalidArgument", "The auditing job has already ended.")
         job.cancelled = self.clock()
         return render(
@@ -290,7 +302,7 @@ class Emulator:
             return Refusal(400, "MissingContent", "The request has no body.")
         try:
             request = ET.fromstring(call.body)  # noqa: S314 - from a test on this machine
-        except ET.ParseError:
+        except (ET.ParseError, LookupError, ValueError):
             return Refusal(400, "InvalidContent", "The body is not well-formed XML.")
         url = request.findtext("Input/Url")
         if request.tag != "Request" or request.findtext("Type") != "live_video" or not url:
@@ -319,7 +331,7 @@ class Emulator:
             started = self.clock()
         except RuntimeError:  # no event loop yet: the stream begins with the first query
             started = None
-        job_id = job_id or f"av{uuid.uuid4().hex}"
+        job_id = job_id or f"av{self._new_id()}"
         job = LiveJob(job_id=job_id, stream=stream, created=self._now(), started=started, **facts)
         self.jobs[job_id] = job
         return job
@@ -374,6 +386,6 @@ def _user_info(request: ET.Element) -> UserInfo | None:
     node = request.find("Input/UserInfo")
     if node is None:
         return None
-    names = {"IP" if f.name == "ip" else wire_name(f.name): f.name for f in attrs.fields(UserInfo)}
+    names = {tag.name: attribute for attribute, tag in tags(UserInfo).items()}
     texts: dict[str, Any] = {names[n.tag]: n.text for n in node if n.tag in names}
-    return UserInfo(**texts)
+    return UserInfo(extra=ReadOnly({n.tag: n.text for n in node if n.tag not in names}), **texts)

@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def live_audit_emulator() -> Emulator:
     """A fresh emulator: ``emulator.client()`` in process, ``emulator.serve()`` on a socket."""
-    from ci_live_audit.testing import Emulator  # noqa: PLC0415 - not in every test run's start
+    from ci_live_audit.testing import Emulator  # noqa: PLC0415 - for who uses it
 
     return Emulator()

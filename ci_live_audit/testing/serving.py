@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import struct
 import threading
@@ -27,6 +28,13 @@ __all__ = ["serve"]
 
 class _Protocol(H11Protocol):
     """Lets the app reset its connection: uvicorn has no word for that."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # Injected faults are no errors, and the loggers of uvicorn are not ours to silence.
+        self.logger = logging.getLogger("ci_live_audit.testing")
+        self.logger.disabled = True
+        self.access_log = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.app_state = {**self.app_state, "abort": _aborter(transport)}
@@ -57,8 +65,6 @@ async def serve(app: Any, host: str, port: int) -> AsyncGenerator[str, None]:
         loop="asyncio",
         lifespan="off",
         log_config=None,
-        log_level=100,
-        access_log=False,
         date_header=False,
         server_header=False,
         timeout_graceful_shutdown=1,
@@ -71,5 +77,6 @@ async def serve(app: Any, host: str, port: int) -> AsyncGenerator[str, None]:
         yield f"http://{host}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        await anyio.to_thread.run_sync(thread.join)
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(thread.join)
         listener.close()

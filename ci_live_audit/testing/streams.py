@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 
@@ -121,7 +121,7 @@ class Stream:
     ) -> Stream:
         """A stream that follows a script, or without one a clean stream with some of each."""
         if script is None:
-            steps = [duration * step / 8 for step in range(1, 8)]
+            steps = [min(duration, 3600.0) * step / 8 for step in range(1, 8)]
             script = [frame(at) for at in steps] + [sound(at, duration=0) for at in steps[::3]]
         return cls(duration=duration, script=tuple(sorted(script, key=_found)), failure=failure)
 
@@ -144,6 +144,7 @@ class LiveJob:
         created: When it was submitted, in Unix seconds.
         started: The same by the emulator's clock; None until that clock is known.
         cancelled: When it was cancelled, by the emulator's clock.
+        queries: How often it was asked for.
     """
 
     job_id: str
@@ -154,6 +155,7 @@ class LiveJob:
     user_info: UserInfo | None = None
     started: float | None = None
     cancelled: float | None = None
+    queries: int = 0
 
     def elapsed(self, clock: float) -> float:
         """Seconds for which the job has run."""
@@ -169,8 +171,10 @@ class LiveJob:
             return JobState.SUCCESS if self.stream.failure is None else JobState.FAILED
         if self.cancelled is not None:
             return JobState.CANCELLED
-        waiting = min(1.0, self.stream.duration / 10)
-        return JobState.SUBMITTED if elapsed < waiting else JobState.AUDITING
+        return JobState.SUBMITTED if elapsed < self._waiting() else JobState.AUDITING
+
+    def _waiting(self) -> float:
+        return min(1.0, self.stream.duration / 10)
 
     def creation_time(self) -> datetime:
         """When the job was submitted, to the second and in the service's zone."""
@@ -184,14 +188,16 @@ class LiveJob:
             now: Unix seconds; the URLs of what was found are signed anew each time.
             host: Where they lead.
         """
+        self.queries += 1
         state = self.state(clock)
-        found = [i for i in self.stream.script if _found(i) <= self.elapsed(clock) * 1000]
-        if state == JobState.SUBMITTED:
-            found = []
+        elapsed = self.elapsed(clock)
+        # What a job in state Submitted does not show, its cancellation does not bring up.
+        script = self.stream.script if elapsed >= self._waiting() else ()
+        found = [item for item in script if _found(item) <= elapsed * 1000]
         snapshots = tuple(
             attrs.evolve(
                 item,
-                url=_signed(f"https://{host}/{self.job_id}/{number}.jpg", now),
+                url=_signed(f"https://{host}/{self.job_id}/{number}.jpg", now, self.queries),
                 snapshot_time=self._epoch(item.snapshot_time),
             )
             for number, item in enumerate(i for i in found if isinstance(i, Snapshot))
@@ -199,7 +205,7 @@ class LiveJob:
         sections = tuple(
             attrs.evolve(
                 item,
-                url=_signed(f"https://{host}/{self.job_id}/{number}.mp3", now),
+                url=_signed(f"https://{host}/{self.job_id}/{number}.mp3", now, self.queries),
                 offset_time=self._epoch(item.offset_time),
             )
             for number, item in enumerate(i for i in found if isinstance(i, AudioSection))
@@ -249,8 +255,6 @@ def _summary(found: list[Snapshot | AudioSection]) -> ReadOnly[Scene]:
     return ReadOnly(summary)
 
 
-_serial = itertools.count(1)
-
-
-def _signed(url: str, now: float) -> str:
-    return f"{url}?q-sign-time={int(now)};{int(now) + 7200}&q-signature={next(_serial):040x}"
+def _signed(url: str, now: float, nonce: int) -> str:
+    signature = hashlib.sha1(f"{url}{nonce}".encode()).hexdigest()  # noqa: S324 - for its looks
+    return f"{url}?q-sign-time={int(now)};{int(now) + 7200}&q-signature={signature}"

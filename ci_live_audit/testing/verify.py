@@ -80,7 +80,7 @@ def verify(  # noqa: PLR0917 - the parts of a request, in its order
         digest = hashlib.sha1(http_string.encode()).hexdigest()  # noqa: S324 - the service's choice
         string_to_sign = f"sha1\n{said.time}\n{digest}\n"
         key = _hmac_sha1(credentials.secret_key, said.time)
-        if hmac.compare_digest(_hmac_sha1(key, string_to_sign), said.signature):
+        if hmac.compare_digest(_hmac_sha1(key, string_to_sign).encode(), said.signature.encode()):
             return None
         more = {"StringToSign": string_to_sign, "FormatString": http_string}
     return Refusal(403, "SignatureDoesNotMatch", "The signature does not match.", more)
@@ -126,9 +126,9 @@ class _Authorization:
         return said if right else None
 
 
-def _spellings(host: str) -> set[str]:
+def _spellings(host: str) -> list[str]:
     """With and without the port: SDKs of the vendor sign the host without it."""
-    return {host, host.rpartition(":")[0] or host}
+    return [host.rpartition(":")[0] or host, host]
 
 
 def _encoded(fields: Mapping[str, str]) -> dict[str, str]:

@@ -6,17 +6,12 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Any, TypeAlias, get_args, get_type_hints
+from typing import Any, TypeAlias
 from xml.sax.saxutils import escape
 
-import attrs
-
-from ci_live_audit.models import AuditJob, CancelledJob, Result, SubmittedJob, Tag, wire_name
+from ci_live_audit.models import AuditJob, CancelledJob, Result, SubmittedJob, tags
 
 __all__ = ["error_document", "render"]
-
-# No nodes of their own: derived when the answer is read, or written in another place.
-NOT_NODES = {"extra", "keywords_raw", "received_at", "request_id", "scenes", "url_expires_at"}
 
 
 def render(answer: AuditJob | SubmittedJob | CancelledJob) -> bytes:
@@ -30,7 +25,8 @@ def error_document(code: str, message: str, request_id: str, **more: str) -> byt
 
     https://www.tencentcloud.com/document/product/1045/43611
     """
-    nodes = {"Code": code, "Message": message, **more, "RequestId": request_id}
+    ids = {"RequestId": request_id, "TraceId": request_id[::-1]}
+    nodes = {"Code": code, "Message": message, **more, **ids}
     return f"<Error>{''.join(map(_element, nodes, nodes.values()))}</Error>".encode()
 
 
@@ -46,14 +42,12 @@ def _element(tag: str, value: Node) -> str:
 
 
 def _children(result: Result) -> str:
-    hints = get_type_hints(type(result), include_extras=True)
     nodes = ""
-    for field in attrs.fields(type(result)):  # type: ignore[arg-type]
-        if field.name in NOT_NODES:
+    cls: Any = type(result)
+    for name, tag in tags(cls).items():
+        value = getattr(result, name)
+        if name == "request_id":  # stands beside the job, not in it
             continue
-        marks = (mark for mark in get_args(hints[field.name]) if isinstance(mark, Tag))
-        tag = next(marks, Tag(wire_name(field.name)))
-        value = getattr(result, field.name)
         if tag.item is None or not value:
             nodes += _element(tag.name, value)
         else:

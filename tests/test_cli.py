@@ -1,0 +1,131 @@
+"""The command line, in a process and a terminal of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ci_live_audit import ConfigurationError, cli
+from ci_live_audit.cli import demo as demo_module
+from ci_live_audit.cli.commands import cli as commands
+from ci_live_audit.testing import Emulator, Fault
+
+SCRIPT = Path(sys.executable).parent / "ci-live-audit"
+
+
+def test_the_script_is_installed_and_helps() -> None:
+    """The console script runs, and says what the demo is."""
+    shown = subprocess.run([SCRIPT, "--help"], check=True, capture_output=True, text=True)
+    assert "demo" in shown.stdout
+    assert "Tencent Cloud CI" in shown.stdout
+
+
+def test_the_demo_with_its_output_in_a_pipe() -> None:
+    """Without a terminal: a line for each change, then the table and the summary."""
+    result = CliRunner().invoke(commands, ["demo"], catch_exceptions=False)
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert "late-night: Auditing, Porn" in lines
+    assert "late-night: Cancelled, Porn" in lines
+    rows = [line for line in lines if line.startswith("│ ")]
+    assert len(rows) == len(demo_module.STREAMS) == 12
+    assert sum("Cancelled" in row for row in rows) == 4
+    assert sum("Success" in row for row in rows) == 7
+    assert sum("Failed" in row for row in rows) == 1
+    summary = " ".join(lines[-2:])
+    assert re.search(r"12 streams, 4 cancelled, \d+ requests in \d+\.\d s", summary)
+    assert "0 refused by the quota" in summary
+
+
+def test_the_demo_on_a_terminal() -> None:
+    """On a terminal the table is drawn again and again, and flagged streams are red."""
+    main, other = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    with subprocess.Popen([SCRIPT, "demo"], stdout=other, stdin=other, env=environment) as process:
+        os.close(other)
+        shown = b""
+        while chunk := _read(main):
+            shown += chunk
+        assert process.wait() == 0
+    os.close(main)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode())
+    assert text.count("late-night") > 10
+    assert b"\x1b[1;31m" in shown
+    assert "12 streams, 4 cancelled" in text
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # what a terminal says when nobody is left at its other end
+        return b""
+
+
+def test_ctrl_c_ends_the_demo() -> None:
+    """An interrupt ends it at once with the code that shells expect."""
+    with subprocess.Popen([SCRIPT, "demo"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(2)
+        process.communicate(timeout=10)
+        assert process.returncode == 130
+
+
+def test_an_error_in_one_stream_does_not_end_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that cannot be submitted is told, and the others go on."""
+
+    class Faulty(Emulator):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inject(Fault.reset(), operation="submit", times=1)
+
+    monkeypatch.setattr(demo_module, "Emulator", Faulty)
+    monkeypatch.setattr(demo_module, "STREAMS", {"one": (0.5, []), "two": (0.5, [])})
+    result = CliRunner().invoke(commands, ["demo"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert re.search("(one|two): submit: ReadError", result.output)
+    assert re.search("(one|two): Success", result.output)
+
+
+def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without uvicorn the demo says what to install."""
+
+    class Unserved(Emulator):
+        def serve(self, port: int = 0, host: str = "") -> None:  # type: ignore[override]
+            raise ConfigurationError('pip install "ci-live-audit[emulator]"')
+
+    monkeypatch.setattr(demo_module, "Emulator", Unserved)
+    result = CliRunner().invoke(commands, ["demo"])
+    assert (result.exit_code, result.stderr) == (
+        1,
+        'error: pip install "ci-live-audit[emulator]"\n',
+    )
+
+
+def test_without_the_extra_the_command_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where click is missing, the script prints the pip command and fails."""
+    monkeypatch.setitem(sys.modules, "click", None)
+    monkeypatch.delitem(sys.modules, "ci_live_audit.cli.commands")
+    assert importlib.util.find_spec("ci_live_audit.cli.commands")
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    assert 'click is missing; the command line needs: pip install "ci-live-audit[cli]"' in (
+        capsys.readouterr().err
+    )
+
+
+def test_main_runs_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry point hands over to the commands."""
+    monkeypatch.setattr(sys, "argv", ["ci-live-audit", "--version"])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()

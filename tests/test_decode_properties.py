@@ -1,0 +1,314 @@
+"""`decode`, whatever comes: a rendered job comes back equal, and no bytes break it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+
+import attrs
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from ci_live_audit import decode
+from ci_live_audit.errors import LiveAuditError, ServiceError
+from ci_live_audit.models import (
+    AuditJob,
+    CancelledJob,
+    HitFlag,
+    JobState,
+    ReadOnly,
+    Result,
+    Scene,
+    SubmittedJob,
+    Tag,
+    Verdict,
+    wire_name,
+)
+from ci_live_audit.testing import wire
+
+SAMPLES = [path.read_bytes() for path in (Path(__file__).parent / "samples").iterdir()]
+SCENES = ["Porn", "Ads", "Terrorism", "Terrorist", "Politics", "Illegal", "Meaningless", "New新"]
+# Filled from something else than the node of their name, or when the answer comes.
+DERIVED = {"keywords_raw", "url_expires_at", "received_at", "extra", "scenes"}
+
+slow = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+# Any job, within what the formats can carry
+
+
+# XML 1.0 has no other control characters, and no surrogates.
+characters = st.characters(
+    exclude_categories=["Cs", "Cc"],
+    include_characters="\t\n\r\x85",
+    exclude_characters="\ufffe\uffff",
+)
+# A blank text is the service's null.
+texts = st.text(characters, min_size=1, max_size=8).filter(str.strip)
+words = texts.map(str.strip)
+int64 = st.integers(-(2**63), 2**63 - 1)
+zones = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+moments = st.datetimes(
+    min_value=datetime(2, 1, 1),  # noqa: DTZ001
+    max_value=datetime(9990, 1, 1),  # noqa: DTZ001
+    timezones=zones,
+)
+SCALARS: dict[Any, st.SearchStrategy[Any]] = {
+    str: texts,
+    int: int64,
+    float: st.floats(allow_nan=False, allow_infinity=False),
+    datetime: moments,
+    JobState: st.sampled_from(JobState) | words.map(JobState),
+    Verdict: st.sampled_from(Verdict) | int64.map(Verdict),
+    HitFlag: st.sampled_from(HitFlag) | int64.map(HitFlag),
+}
+# One keyword alone is split at its commas, several are not.
+keywords = st.tuples(words.filter(lambda word: "," not in word)) | st.lists(
+    texts, min_size=2, max_size=3
+).map(tuple)
+# Names that no class has.
+names = st.text("aZ9_-.新", max_size=3).map(lambda rest: f"New{rest}")
+xml_extras = st.recursive(
+    texts,
+    lambda inner: (
+        st.lists(
+            inner.filter(lambda value: not isinstance(value, tuple)), min_size=2, max_size=3
+        ).map(tuple)
+        | st.dictionaries(names, st.none() | inner, min_size=1, max_size=2).map(ReadOnly)
+    ),
+    max_leaves=3,
+)
+json_extras = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    lambda inner: (
+        st.lists(inner, max_size=2).map(tuple)
+        | st.dictionaries(st.text(max_size=3), inner, max_size=2).map(ReadOnly)
+    ),
+    max_leaves=3,
+)
+
+
+@cache
+def results(cls: Any, extras: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Any value of a class of results with a few attributes, at least one: empty is no value."""
+    hints = get_type_hints(cls)
+    strategies = {name: values(hints[name], extras) for name in hints if name not in DERIVED}
+    strategies["extra"] = st.dictionaries(names, extras, min_size=1, max_size=2).map(ReadOnly)
+    if "scenes" in hints:
+        strategies["scenes"] = st.dictionaries(
+            st.sampled_from(SCENES), results(Scene, extras), min_size=1, max_size=2
+        ).map(ReadOnly)
+    must = {field.name for field in attrs.fields(cls) if field.default is attrs.NOTHING}
+    some = st.sets(st.sampled_from(sorted(strategies.keys() - must)), min_size=1, max_size=3)
+    return some.flatmap(
+        lambda chosen: st.builds(cls, **{name: strategies[name] for name in sorted(must | chosen)})
+    )
+
+
+def values(hint: Any, extras: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Any value for an attribute, from its annotation."""
+    if get_origin(hint) is tuple:
+        kind = get_args(hint)[0]
+        if kind is str:
+            return keywords
+        return st.lists(results(kind, extras), min_size=1, max_size=2).map(tuple)
+    if get_origin(hint) is Mapping:
+        return st.dictionaries(names, extras, min_size=1, max_size=2).map(ReadOnly)
+    kind = next((kind for kind in get_args(hint) if kind is not NoneType), hint)
+    return SCALARS[kind] if kind in SCALARS else results(kind, extras)
+
+
+@st.composite
+def jobs(draw: st.DrawFn, extras: st.SearchStrategy[Any]) -> AuditJob:
+    """Any job, as if it came at some moment or as if nobody knew when."""
+    job: AuditJob = draw(results(AuditJob, extras))
+    received_at = draw(st.none() | moments)
+    expires_at = received_at and received_at + timedelta(hours=2)
+    return attrs.evolve(
+        job,
+        received_at=received_at,
+        snapshots=tuple(attrs.evolve(one, url_expires_at=expires_at) for one in job.snapshots),
+        audio_sections=tuple(
+            attrs.evolve(one, url_expires_at=expires_at) for one in job.audio_sections
+        ),
+    )
+
+
+def as_json(value: Any) -> Any:
+    """A value as a Detail callback would send it."""
+    if isinstance(value, Result):
+        return dict(members(value))
+    if isinstance(value, tuple):
+        return [as_json(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: as_json(item) for name, item in value.items()}
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value.value if isinstance(value, Enum) else value
+
+
+def members(result: Any) -> list[tuple[str, Any]]:
+    """The names that the service gives a result's attributes, and their values."""
+    hints = get_type_hints(type(result), include_extras=True)
+    found: list[tuple[str, Any]] = []
+    for field in attrs.fields(type(result)):
+        value = getattr(result, field.name)
+        if field.name not in DERIVED and value != field.default:
+            tags = [mark for mark in get_args(hints[field.name]) if isinstance(mark, Tag)]
+            tag = tags[0] if tags else Tag(wire_name(field.name))
+            sent = as_json(value)
+            found.append((tag.name, sent if tag.item is None else {tag.item: sent}))
+    scenes: Mapping[str, Scene] = getattr(result, "scenes", {})
+    found += [(f"{name}Info", as_json(scene)) for name, scene in scenes.items()]
+    return found + [(name, as_json(value)) for name, value in result.extra.items()]
+
+
+@slow
+@given(jobs(xml_extras))
+def test_xml_gives_the_job_back(job: AuditJob) -> None:
+    """Rendering and decoding lose nothing; the result hashes, pickles and becomes JSON."""
+    again = decode.job(wire.render(job), received_at=job.received_at)
+    assert again == job
+    assert hash(again) == hash(job)
+    assert pickle.loads(pickle.dumps(again)) == job
+    assert json.loads(json.dumps(again.to_dict())) == job.to_dict()
+
+
+@slow
+@given(jobs(json_extras))
+def test_json_gives_the_job_back(job: AuditJob) -> None:
+    """The JSON of a callback means the same as the XML of an answer."""
+    body = json.dumps({"JobsDetail": as_json(job)}).encode()
+    assert decode.job(body, received_at=job.received_at) == job
+
+
+@given(results(SubmittedJob, xml_extras) | results(CancelledJob, xml_extras))
+def test_the_other_answers_come_back(answer: SubmittedJob | CancelledJob) -> None:
+    """The answers to a submission and to a cancellation survive as well."""
+    read = decode.submitted if isinstance(answer, SubmittedJob) else decode.cancelled
+    assert read(wire.render(answer)) == answer
+
+
+# No job at all
+
+
+def read_in_every_way(body: bytes) -> None:
+    """A result or one of our errors; any other error fails the test."""
+    for read in (decode.job, decode.submitted, decode.cancelled):
+        with suppress(LiveAuditError):
+            read(body)
+
+
+@given(st.binary())
+@example(b"")
+@example(b"{")
+@example(b"\xff\xfe<\x00")
+def test_any_bytes(body: bytes) -> None:
+    """Bytes are an answer or an error of ours, nothing else."""
+    read_in_every_way(body)
+
+
+edits = st.lists(
+    st.tuples(st.integers(0, 10_000), st.integers(0, 12), st.binary(max_size=6)),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(st.sampled_from(SAMPLES), edits)
+def test_any_damage(body: bytes, damage: list[tuple[int, int, bytes]]) -> None:
+    """A valid document with bytes cut, changed or put in is an answer or an error of ours."""
+    for position, cut, put in damage:
+        start = position % len(body)
+        body = body[:start] + put + body[start + cut :]
+    read_in_every_way(body)
+
+
+TAGS = st.sampled_from(
+    [
+        *(
+            "Response",
+            "JobsDetail",
+            "RequestId",
+            "JobId",
+            "State",
+            "Label",
+            "Result",
+            "Error",
+            "Code",
+        ),
+        *("CreationTime", "CosHeaders", "Snapshot", "AudioSection", "UserInfo", "MaskInfo", "New"),
+        *("ListInfo", "ListResults", "PornInfo", "NewInfo", "Info", "HitFlag", "OcrResults", "X"),
+        *("Location", "HitInfos", "Keyword", "Keywords", "RecordInfo", "OcrHitInfos", "Positions"),
+    ]
+)
+SPELLINGS = ["1", " ", "-1.5", "1e999", "nan", "2021-08-07T12:12:12+0800", "a,b", ",", "9" * 5000]
+elements: st.SearchStrategy[str] = st.recursive(
+    st.sampled_from(SPELLINGS) | texts.map(lambda text: f"<![CDATA[{text.replace(']', '')}]]>"),
+    lambda inner: st.lists(st.tuples(TAGS, inner), max_size=4).map(
+        lambda nodes: "".join(f"<{tag}>{inside}</{tag}>" for tag, inside in nodes)
+    ),
+    max_leaves=12,
+)
+
+
+@slow
+@given(elements, elements)
+def test_any_elements(inside: str, around: str) -> None:
+    """The service's own elements in any place and any number are an answer or an error of ours."""
+    must = "<JobId>j</JobId><State>x</State>"
+    details = f"<JobsDetail>{must}{inside}</JobsDetail>"
+    read_in_every_way(f"<Response>{details}{around}</Response>".encode())
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(SPELLINGS),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(TAGS | st.just("#text"), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@slow
+@given(json_values)
+def test_any_json(value: Any) -> None:
+    """Any JSON value, and any as the details of a job, is an answer or an error of ours."""
+    read_in_every_way(json.dumps(value).encode())
+    more = value if isinstance(value, dict) else {"Snapshot": value}
+    read_in_every_way(json.dumps({"JobsDetail": {"JobId": "j", "State": "x", **more}}).encode())
+
+
+headers = st.fixed_dictionaries(
+    {},
+    optional={
+        "retry-after": st.text() | st.floats().map(str),
+        "date": st.text() | st.just("Thu, 15 Jun 2017 12:37:29 GMT"),
+        "location": st.text(),
+        "x-ci-request-id": st.text(),
+        "x-cos-trace-id": st.text(),
+    },
+)
+
+
+@slow
+@given(st.integers(), headers, st.binary() | st.sampled_from(SAMPLES) | elements.map(str.encode))
+def test_any_refusal(status: int, headers: dict[str, str], body: bytes) -> None:
+    """Any status with any headers and any body is an error that can be shown and kept."""
+    error = decode.error(status, headers, body)
+    assert isinstance(error, ServiceError)
+    assert error.retry_after is None or 0 <= error.retry_after < float("inf")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

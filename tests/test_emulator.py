@@ -1,0 +1,923 @@
+"""The emulator in process: jobs that run by the clock, refusals, the rate, and what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import string
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime
+from urllib.parse import urlencode
+from xml.etree import ElementTree as ET
+
+import attrs
+import httpx
+import pytest
+
+from ci_live_audit import (
+    AccessDenied,
+    AudioSection,
+    AuditJob,
+    ConfigurationError,
+    Credentials,
+    DecodeError,
+    HitFlag,
+    InvalidArgument,
+    JobState,
+    LiveAuditClient,
+    LiveAuditError,
+    RetryPolicy,
+    Scene,
+    ServiceUnavailable,
+    Snapshot,
+    Throttled,
+    TransportError,
+    UserInfo,
+    Verdict,
+    signature,
+)
+from ci_live_audit.testing import Arrival, Emulator, Fault, frame, sound
+
+NOW = 1_700_000_000
+HOST = "examplebucket-1250000000.ci.ap-beijing.myqcloud.com"
+CREDENTIALS = Credentials("AKIDEXAMPLE", "secretexample")
+ONCE = RetryPolicy(attempts=1)
+QUERY = "/video/auditing/av1"
+CANCEL = "/video/cancel_auditing/av1"
+SUBMIT = "/video/auditing"
+LIVE = "rtmp://live.example.com/app/room7"
+
+Script = list[Snapshot | AudioSection]
+
+
+class Clock:
+    """Seconds, moved by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def emulator(clock: Clock) -> Emulator:
+    """An emulator whose time stands still, without a limit, with the job ``av1``."""
+    emulator = Emulator(clock=clock, now=lambda: NOW, rate=math.inf)
+    emulator.add_job("av1")
+    return emulator
+
+
+@pytest.fixture
+async def client(emulator: Emulator) -> AsyncIterator[LiveAuditClient]:
+    async with emulator.client(now=lambda: NOW, retry=ONCE) as client:
+        yield client
+
+
+def signed(
+    method: str = "GET",
+    path: str = QUERY,
+    body: str = "",
+    *,
+    credentials: Credentials = CREDENTIALS,
+    at: float = NOW,
+    host: str = HOST,
+    params: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> httpx.Request:
+    """A request with every header and parameter signed, valid for a minute around ``at``."""
+    sent = {"host": host, **(headers or {})}
+    if credentials.token is not None:
+        sent["x-ci-security-token"] = credentials.token
+    key_time = f"{int(at) - 60};{int(at) + 60}"
+    sent["authorization"] = signature.authorization(
+        method, path, params or {}, sent, credentials, key_time
+    )
+    url = f"https://{host}{path}" + (f"?{urlencode(params)}" if params else "")
+    return httpx.Request(method, url, headers=sent, content=body)
+
+
+def authorized(authorization: bytes) -> httpx.Request:
+    return httpx.Request("GET", f"https://{HOST}{QUERY}", headers={b"authorization": authorization})
+
+
+async def ask(emulator: Emulator, request: httpx.Request) -> httpx.Response:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(emulator)) as client:
+        return await client.send(request)
+
+
+async def statuses(emulator: Emulator, *requests: httpx.Request) -> list[int]:
+    return [(await ask(emulator, request)).status_code for request in requests]
+
+
+def findings(job: AuditJob) -> Script:
+    return [*job.snapshots, *job.audio_sections]
+
+
+def code(response: httpx.Response) -> str | None:
+    return ET.fromstring(response.content).findtext("Code")
+
+
+# Jobs
+
+
+@pytest.mark.parametrize(
+    ("at", "state", "snapshots", "sections"),
+    [
+        (0.0, JobState.SUBMITTED, 0, 0),
+        (0.999, JobState.SUBMITTED, 0, 0),
+        (1.0, JobState.AUDITING, 0, 0),
+        (4.999, JobState.AUDITING, 0, 0),
+        (5.0, JobState.AUDITING, 1, 0),
+        (6.999, JobState.AUDITING, 1, 0),
+        (7.0, JobState.AUDITING, 1, 1),
+        (8.0, JobState.AUDITING, 2, 1),
+        (9.999, JobState.AUDITING, 2, 1),
+        (10.0, JobState.SUCCESS, 2, 1),
+        (1e6, JobState.SUCCESS, 2, 1),
+    ],
+)
+async def test_a_finding_appears_at_the_moment_that_the_script_says(
+    emulator: Emulator,
+    client: LiveAuditClient,
+    clock: Clock,
+    at: float,
+    state: JobState,
+    snapshots: int,
+    sections: int,
+) -> None:
+    """A frame is there from its time on, a sound from its end on, and the state goes with them."""
+    script: Script = [frame(8), sound(4, "Ads", duration=3), frame(5, "Porn")]
+    emulator.add_job("av2", duration=10, script=script)
+    clock.seconds = at
+    job = await client.query("av2")
+    assert (job.state, len(job.snapshots), len(job.audio_sections)) == (state, snapshots, sections)
+    assert job.ended == (state == JobState.SUCCESS)
+
+
+async def test_time_is_that_of_the_event_loop_by_default() -> None:
+    """Without a clock of its own, an hour of a stream passes with an hour of the loop."""
+    emulator = Emulator()
+    job_id = emulator.add_job(duration=3600)
+    async with emulator.client() as client:
+        states = [(await client.query(job_id)).state]
+        for seconds in (1, 3597, 2):
+            await asyncio.sleep(seconds)
+            states.append((await client.query(job_id)).state)
+    assert states == ["Submitted", "Auditing", "Auditing", "Success"]
+
+
+async def test_a_failing_stream_tells_its_code_and_message_at_the_end(
+    emulator: Emulator, client: LiveAuditClient, clock: Clock
+) -> None:
+    """Until its end the job is like any other; then it is Failed and says why."""
+    emulator.add_job("av2", duration=10, failure=("ResourceNotFound", "no <stream> & no hope"))
+    clock.seconds = 9
+    before = await client.query("av2")
+    clock.seconds = 10
+    after = await client.query("av2")
+    assert (before.state, before.code, before.message) == (JobState.AUDITING, None, None)
+    assert (after.state, after.code) == (JobState.FAILED, "ResourceNotFound")
+    assert after.message == "no <stream> & no hope"
+
+
+async def test_a_cancelled_job_keeps_what_it_had_found(
+    emulator: Emulator, client: LiveAuditClient, clock: Clock
+) -> None:
+    """After a cancel, time passes without another finding and without another state."""
+    emulator.add_job("av2", duration=10, script=[frame(2), frame(8)], data_id="room 7")
+    clock.seconds = 5
+    cancelled = await client.cancel("av2")
+    clock.seconds = 100
+    job = await client.query("av2")
+    assert (cancelled.job_id, cancelled.data_id) == ("av2", "room 7")
+    assert cancelled.state == job.state == JobState.CANCELLED
+    assert cancelled.creation_time == job.creation_time
+    assert len(job.snapshots) == 1
+
+
+async def test_a_job_cancelled_before_it_was_begun_has_found_nothing(
+    emulator: Emulator, client: LiveAuditClient, clock: Clock
+) -> None:
+    """What a Submitted job did not show does not turn up because it was cancelled."""
+    emulator.add_job("av2", script=[frame(0.2)])
+    clock.seconds = 0.5
+    assert (await client.query("av2")).snapshots == ()
+    await client.cancel("av2")
+    assert (await client.query("av2")).snapshots == ()
+
+
+@pytest.mark.parametrize("failure", [None, ("InternalError", "…")])
+async def test_a_job_that_has_ended_cannot_be_cancelled(
+    emulator: Emulator,
+    client: LiveAuditClient,
+    clock: Clock,
+    failure: tuple[str, str] | None,
+) -> None:
+    """Neither a success nor a failure nor a cancelled job can be cancelled again."""
+    emulator.add_job("av2", duration=10, failure=failure)
+    await client.cancel("av1")
+    clock.seconds = 10
+    for job_id in ("av1", "av2"):
+        with pytest.raises(InvalidArgument, match="already ended"):
+            await client.cancel(job_id)
+
+
+async def test_a_stream_without_a_script_is_clean_and_has_some_of_each(
+    client: LiveAuditClient, clock: Clock
+) -> None:
+    """By default seven frames and three sounds are found, spread over the minute, all normal."""
+    clock.seconds = 30
+    half = await client.query("av1")
+    clock.seconds = 60
+    job = await client.query("av1")
+    assert [len(each.snapshots) for each in (half, job)] == [4, 7]
+    assert [len(each.audio_sections) for each in (half, job)] == [2, 3]
+    assert {item.label for item in findings(job)} == {"Normal"}
+    assert (job.label, job.result, job.state) == ("Normal", Verdict.NORMAL, JobState.SUCCESS)
+
+
+async def test_a_stream_can_run_for_ever(
+    emulator: Emulator, client: LiveAuditClient, clock: Clock
+) -> None:
+    """With ``duration=math.inf`` a job is still audited after a year, default script and all."""
+    emulator.add_job("av2", duration=math.inf, script=[frame(5)])
+    emulator.add_job("av3", duration=math.inf)
+    clock.seconds = 365 * 86400.0
+    assert [(await client.query(i)).state for i in ("av2", "av3")] == [JobState.AUDITING] * 2
+
+
+NORMAL = frame(1)
+SUSPECTED = frame(2, "Ads", result=Verdict.SUSPECTED)
+PORN = frame(3, "Porn")
+CURSE = sound(4, "Abuse")
+
+
+@pytest.mark.parametrize(
+    ("script", "label", "result", "scenes"),
+    [
+        ([], None, None, {}),
+        ([NORMAL], "Normal", 0, {"Porn": (0, 0), "Ads": (0, 0)}),
+        ([NORMAL, SUSPECTED], "Ads", 2, {"Porn": (0, 0), "Ads": (2, 1)}),
+        ([SUSPECTED, PORN, PORN], "Porn", 1, {"Porn": (1, 2), "Ads": (2, 1)}),
+        ([NORMAL, CURSE], "Abuse", 1, {"Porn": (0, 0), "Ads": (0, 0), "Abuse": (1, 0)}),
+    ],
+)
+async def test_a_job_sums_up_its_findings(
+    emulator: Emulator,
+    client: LiveAuditClient,
+    clock: Clock,
+    script: Script,
+    label: str | None,
+    result: int | None,
+    scenes: dict[str, tuple[int, int]],
+) -> None:
+    """Label and result are the worst found; a scene has its worst flag and counts its snapshots."""
+    emulator.add_job("av2", script=script)
+    clock.seconds = 60
+    job = await client.query("av2")
+    assert (job.label, job.result) == (label, result)
+    assert {name: (scene.hit_flag, scene.count) for name, scene in job.scenes.items()} == scenes
+    assert job.snapshot_count == (len(job.snapshots) if script else None)
+
+
+async def test_what_a_script_says_of_a_finding_is_what_a_query_tells(
+    emulator: Emulator, client: LiveAuditClient, clock: Clock
+) -> None:
+    """Every argument of `frame` and of `sound` arrives; times are milliseconds since 1970."""
+    picture = frame(1.5, "Porn", score=98, sub_label="SexBehavior", text="a < b & c")
+    speech = sound(2, "Abuse", duration=0.5, score=60, result=Verdict.SUSPECTED, text="…")
+    script: Script = [picture, speech]
+    emulator.add_job("av2", script=script)
+    clock.seconds = 60
+    job = await client.query("av2")
+    (snapshot,), (section,) = job.snapshots, job.audio_sections
+    assert snapshot.snapshot_time == NOW * 1000 + 1500
+    assert (snapshot.label, snapshot.result, snapshot.text) == ("Porn", 1, "a < b & c")
+    assert snapshot.porn == Scene(hit_flag=HitFlag.HIT, score=98, sub_label="SexBehavior")
+    assert snapshot.ads == Scene(hit_flag=HitFlag.MISS, score=0)
+    assert (section.offset_time, section.duration) == (NOW * 1000 + 2000, 500)
+    assert (section.label, section.result, section.text) == ("Abuse", 2, "…")
+    assert section.scenes["Abuse"] == Scene(hit_flag=HitFlag.SUSPECTED, score=60)
+
+
+async def test_only_the_urls_change_from_query_to_query(
+    client: LiveAuditClient, clock: Clock
+) -> None:
+    """URLs lead to the same place with a fresh signature; everything else stays as it was."""
+
+    def parts(job: AuditJob) -> tuple[list[str], list[str]]:
+        urls = [(item.url or "").partition("?") for item in findings(job)]
+        return [url[0] for url in urls], [url[2] for url in urls]
+
+    def without(job: AuditJob) -> AuditJob:
+        return attrs.evolve(
+            job,
+            request_id=None,
+            snapshots=tuple(attrs.evolve(item, url=None) for item in job.snapshots),
+            audio_sections=tuple(attrs.evolve(item, url=None) for item in job.audio_sections),
+        )
+
+    clock.seconds = 60
+    first, second = await client.query("av1"), await client.query("av1")
+    assert without(first) == without(second)
+    assert parts(first)[0] == parts(second)[0]
+    assert len({*parts(first)[1], *parts(second)[1]}) == 20
+    assert parts(first)[0][0] == (
+        "https://examplebucket-1250000000.cos.ap-beijing.myqcloud.com/av1/0.jpg"
+    )
+
+
+async def test_a_submission_is_echoed(emulator: Emulator, client: LiveAuditClient) -> None:
+    """Stream address, DataId and UserInfo come back with every query; the creation time is now."""
+    user = UserInfo(token_id="t", nickname="<&>", ip="10.0.0.7", room="7", level="9")
+    submitted = await client.submit(LIVE, data_id="a & b", user_info=user)
+    job = await client.query(submitted.job_id)
+    assert (submitted.state, submitted.data_id) == (JobState.SUBMITTED, "a & b")
+    assert (job.url, job.data_id, job.user_info, job.type) == (LIVE, "a & b", user, "live_video")
+    assert submitted.creation_time == job.creation_time == datetime.fromtimestamp(NOW, UTC)
+
+
+async def test_nodes_of_a_user_that_the_service_does_not_know_do_no_harm(
+    client: LiveAuditClient,
+) -> None:
+    """A UserInfo with further nodes, whatever their names, leaves a job that can be queried."""
+    user = UserInfo(room="7", extra={"Vip": "1", "Extra": "2"})
+    submitted = await client.submit(LIVE, user_info=user)
+    echoed = (await client.query(submitted.job_id)).user_info
+    assert echoed is not None
+    assert echoed.room == "7"
+
+
+async def test_a_submitted_stream_follows_the_script_for_its_url(
+    emulator: Emulator, client: LiveAuditClient, clock: Clock
+) -> None:
+    """`add_stream` is what a submission of that URL gets; another URL gets a clean minute."""
+    emulator.add_stream(LIVE, duration=5, script=[frame(1, "Ads")], failure=("Lost", "gone"))
+    known = await client.submit(LIVE)
+    other = await client.submit("https://live.example.com/other")
+    clock.seconds = 5
+    job = await client.query(known.job_id)
+    assert (job.state, job.code, job.label) == (JobState.FAILED, "Lost", "Ads")
+    assert (await client.query(other.job_id)).state == JobState.AUDITING
+
+
+async def test_two_submissions_of_one_stream_are_two_jobs(client: LiveAuditClient) -> None:
+    """As with the service, nothing tells that two submissions are one."""
+    first, second = await client.submit(LIVE), await client.submit(LIVE)
+    assert first.job_id != second.job_id
+
+
+def test_a_job_added_before_there_is_a_loop_begins_with_its_first_query() -> None:
+    """`add_job` needs no event loop; the stream begins when somebody looks."""
+    emulator = Emulator()
+    job_id = emulator.add_job(duration=0.5)
+
+    async def state() -> JobState:
+        async with emulator.client() as client:
+            return (await client.query(job_id)).state
+
+    assert asyncio.run(state()) == JobState.SUBMITTED
+
+
+# How it is reached
+
+
+async def test_the_client_in_process_goes_by_the_clock_of_the_emulator() -> None:
+    """Whatever ``now`` an emulator has, its own client's first attempt is signed in time."""
+    emulator = Emulator(now=lambda: NOW)
+    async with emulator.client() as client:
+        await client.query(emulator.add_job())
+    assert [arrival.status for arrival in emulator.arrivals] == [200]
+
+
+async def test_options_of_the_client_go_before_those_of_the_emulator(emulator: Emulator) -> None:
+    """An option given to `Emulator.client` is used in place of what would fit."""
+    wrong = Credentials("AKIDEXAMPLE", "wrong")
+    async with emulator.client(credentials=wrong, now=lambda: NOW) as client:
+        with pytest.raises(AccessDenied, match="SignatureDoesNotMatch"):
+            await client.query("av1")
+
+
+async def test_credentials_can_be_changed_while_it_runs(
+    emulator: Emulator, client: LiveAuditClient
+) -> None:
+    """Setting the attribute is a key rotation: the old key is refused from then on."""
+    emulator.credentials = Credentials("AKIDNEXT", "next")
+    with pytest.raises(AccessDenied) as caught:
+        await client.query("av1")
+    assert (caught.value.status, caught.value.code) == (401, "SecretidNotExist")
+
+
+def test_a_bucket_that_cannot_be_is_refused() -> None:
+    """The emulator checks bucket and region as the client does."""
+    with pytest.raises(ConfigurationError, match="bucket"):
+        Emulator(bucket="nodigits")
+
+
+# The wire
+
+
+def submission(body: str) -> httpx.Request:
+    return signed("POST", SUBMIT, body)
+
+
+def stream(tag: str = "Request", kind: str = "live_video", url: str = LIVE, more: str = "") -> str:
+    return f"<{tag}><Input><Url>{url}</Url>{more}</Input><Type>{kind}</Type></{tag}>"
+
+
+def without_length(request: httpx.Request) -> httpx.Request:
+    del request.headers["content-length"]
+    return request
+
+
+def data_id(length: int) -> str:
+    """A submission whose DataId has so many bytes, a third as many characters."""
+    return stream(more=f"<DataId>{'直' * (length // 3)}{'x' * (length % 3)}</DataId>")
+
+
+REFUSALS: dict[str, tuple[httpx.Request, int, str]] = {
+    "unsigned": (httpx.Request("GET", f"https://{HOST}{QUERY}"), 401, "MissingAuthorization"),
+    "unknown id": (
+        signed(credentials=Credentials("AKIDOTHER", "secretexample")),
+        401,
+        "SecretidNotExist",
+    ),
+    "expired": (signed(at=NOW - 61), 401, "SignatureExpired"),
+    "not valid yet": (signed(at=NOW + 61), 403, "RequestTimeTooSkewed"),
+    "needless token": (
+        signed(credentials=attrs.evolve(CREDENTIALS, token="t")),
+        403,
+        "AccessDenied",
+    ),
+    "no such path": (signed(path="/video/jobs/av1"), 404, "InvalidUrl"),
+    "path too long": (signed(path=f"{QUERY}/x"), 404, "InvalidUrl"),
+    "no id to query": (signed(path=SUBMIT), 404, "InvalidUrl"),
+    "wrong method": (signed("DELETE"), 404, "InvalidUrl"),
+    "empty id": (signed(path="/video/auditing/"), 400, "InvalidArgument"),
+    "illegal id": (signed(path="/video/auditing/a.b"), 400, "InvalidArgument"),
+    "illegal id to cancel": (signed("POST", f"{CANCEL}!"), 400, "InvalidArgument"),
+    "unknown job": (signed(path=f"{QUERY}0"), 404, "AuditingJobNotFound"),
+    "unknown job to cancel": (signed("POST", f"{CANCEL}0"), 404, "AuditingJobNotFound"),
+    "submit without length": (without_length(submission(stream())), 411, "MissingContentLength"),
+    "cancel without length": (without_length(signed("POST", CANCEL)), 411, "MissingContentLength"),
+    "no body": (submission(""), 400, "MissingContent"),
+    "not XML": (submission("{}"), 400, "InvalidContent"),
+    "cut off": (submission(stream()[:-1]), 400, "InvalidContent"),
+    "unknown encoding": (
+        submission("<?xml version='1.0' encoding='gbk'?>" + stream()),
+        400,
+        "InvalidContent",
+    ),
+    "not a request": (submission(stream("Response")), 400, "InvalidArgument"),
+    "recorded video": (submission(stream(kind="video")), 400, "InvalidArgument"),
+    "no stream": (submission(stream(url="")), 400, "InvalidArgument"),
+    "long DataId": (submission(data_id(513)), 400, "InvalidArgument"),
+}
+
+
+@pytest.mark.parametrize(("request_", "status", "word"), REFUSALS.values(), ids=REFUSALS)
+async def test_a_refusal_has_the_status_the_code_and_the_headers_of_the_service(
+    emulator: Emulator, request_: httpx.Request, status: int, word: str
+) -> None:
+    """What the service would refuse is refused in its words, and changes nothing."""
+    response = await ask(emulator, request_)
+    assert (response.status_code, code(response)) == (status, word)
+    assert response.headers["content-type"] == "application/xml"
+    assert response.headers["server"] == "tencent-ci"
+    assert response.headers["date"] == "Tue, 14 Nov 2023 22:13:20 GMT"
+    assert response.headers["x-ci-trace-id"]
+    error = ET.fromstring(response.content)
+    assert (error.tag, error.find("Resource")) == ("Error", None)
+    assert error.findtext("Message")
+    assert error.findtext("RequestId") == response.headers["x-ci-request-id"]
+    assert emulator.arrivals[-1].status == status
+    assert list(emulator.jobs) == ["av1"]
+
+
+async def test_an_error_document_names_its_trace(emulator: Emulator) -> None:
+    """A document of CI has Code, Message, RequestId and TraceId: the same as in the headers."""
+    response = await ask(emulator, signed(path=f"{QUERY}0"))
+    error = ET.fromstring(response.content)
+    assert {node.tag for node in error} == {"Code", "Message", "RequestId", "TraceId"}
+    assert error.findtext("TraceId") == response.headers["x-ci-trace-id"]
+
+
+async def test_an_answer_has_a_request_id_and_no_trace(emulator: Emulator) -> None:
+    """The request id is in the header and in the document; a trace is for errors only."""
+    response = await ask(emulator, signed())
+    document = ET.fromstring(response.content)
+    assert document.findtext("RequestId") == response.headers["x-ci-request-id"]
+    assert response.headers["server"] == "tencent-ci"
+    assert "x-ci-trace-id" not in response.headers
+
+
+async def test_an_illegal_id_is_refused_in_the_very_words_of_the_service(
+    emulator: Emulator,
+) -> None:
+    """SDKs of the vendor test for this sentence."""
+    response = await ask(emulator, signed(path="/video/auditing/a.b"))
+    assert ET.fromstring(response.content).findtext("Message") == ("auditing jobId is illegal.")
+
+
+async def test_another_bucket_is_refused_by_the_gateway(emulator: Emulator) -> None:
+    """A COS error document names the Resource, a CI one never does."""
+    host = HOST.replace("example", "other")
+    response = await ask(emulator, signed(host=host))
+    error = ET.fromstring(response.content)
+    assert (response.status_code, error.findtext("Code")) == (404, "NoSuchBucket")
+    assert error.findtext("Resource") == host
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8080", "ci.example.com"])
+async def test_a_host_that_is_no_bucket_will_do(emulator: Emulator, host: str) -> None:
+    """Whoever serves or proxies the emulator under a name of its own is answered."""
+    assert await statuses(emulator, signed(host=host)) == [200]
+
+
+@pytest.mark.parametrize("length", [511, 512])
+async def test_a_data_id_of_512_bytes_is_accepted(emulator: Emulator, length: int) -> None:
+    """The limit counts bytes, not characters."""
+    assert await statuses(emulator, submission(data_id(length))) == [200]
+
+
+# Signatures
+
+FIELDS = {
+    "q-sign-algorithm": "sha1",
+    "q-ak": "AKIDEXAMPLE",
+    "q-sign-time": f"{NOW};{NOW + 60}",
+    "q-key-time": f"{NOW};{NOW + 60}",
+    "q-header-list": "host",
+    "q-url-param-list": "",
+    "q-signature": "0" * 40,
+}
+MALFORMED: dict[str, Mapping[str, str]] = {
+    **{f"no {name}": {k: v for k, v in FIELDS.items() if k != name} for name in FIELDS},
+    "another algorithm": FIELDS | {"q-sign-algorithm": "md5"},
+    "two times": FIELDS | {"q-sign-time": f"{NOW};{NOW + 61}"},
+    "one second": FIELDS | {"q-key-time": f"{NOW}"},
+    "three seconds": FIELDS | {"q-key-time": "1;2;3"},
+    "no seconds": FIELDS | {"q-key-time": "then;now"},
+    "headers out of order": FIELDS | {"q-header-list": "host;content-type"},
+    "parameters out of order": FIELDS | {"q-url-param-list": "b;a"},
+    "nothing": {},
+    "another scheme": {"Bearer token": ""},
+}
+
+
+@pytest.mark.parametrize("fields", MALFORMED.values(), ids=MALFORMED)
+async def test_a_malformed_authorization_is_refused(
+    emulator: Emulator, fields: Mapping[str, str]
+) -> None:
+    """Every field is needed, once understood, in order."""
+    header = "&".join(f"{name}={value}" for name, value in fields.items())
+    response = await ask(emulator, authorized(header.encode()))
+    assert (response.status_code, code(response)) == (401, "InvalidAuthorization")
+
+
+@pytest.mark.parametrize("byte", [b"\xc3\xa9", b"\xff"], ids=["UTF-8", "no UTF-8"])
+async def test_bytes_that_are_no_ascii_are_refused_and_not_fatal(
+    emulator: Emulator, byte: bytes
+) -> None:
+    """HTTP lets any byte into a header; in a signature it is as wrong as any other."""
+    header = "&".join(f"{name}={value}" for name, value in FIELDS.items()).encode()
+    response = await ask(emulator, authorized(header + byte))
+    assert response.status_code in {401, 403}
+
+
+PARAMS = {"a": "1", "b": "x y/+é"}
+HEADERS = {"x-ci-note": "a b&c=d", "content-type": "text/plain"}
+
+
+async def test_signed_headers_and_parameters_are_accepted(emulator: Emulator) -> None:
+    """Any header and any parameter may be signed, and in any order they may arrive."""
+    request = signed(params=PARAMS, headers=HEADERS)
+    reordered = httpx.Request(
+        "GET",
+        f"https://{HOST}{QUERY}?{urlencode(dict(reversed(PARAMS.items())))}&unsigned=1",
+        headers={**dict(reversed([*request.headers.items()])), "x-unsigned": "1"},
+    )
+    assert await statuses(emulator, request, reordered) == [200, 200]
+
+
+TAMPERED: dict[str, Callable[[httpx.Request], httpx.Request]] = {
+    "key": lambda _: signed(credentials=Credentials("AKIDEXAMPLE", "wrong")),
+    "method": lambda r: httpx.Request("POST", r.url, headers=r.headers),
+    "path": lambda r: httpx.Request("GET", f"{r.url.copy_with(path=CANCEL)}", headers=r.headers),
+    "header": lambda r: httpx.Request("GET", r.url, headers=[*r.headers.items(), ("host", "x")]),
+    "signed header": lambda r: httpx.Request(
+        "GET", r.url, headers={**r.headers, "x-ci-note": "other"}
+    ),
+    "signed header gone": lambda r: httpx.Request(
+        "GET", r.url, headers={k: v for k, v in r.headers.items() if k != "x-ci-note"}
+    ),
+    "signed parameter": lambda r: httpx.Request(
+        "GET", r.url.copy_set_param("a", "2"), headers=r.headers
+    ),
+    "signed parameter gone": lambda r: httpx.Request(
+        "GET", r.url.copy_remove_param("a"), headers=r.headers
+    ),
+}
+
+
+@pytest.mark.parametrize("tamper", TAMPERED.values(), ids=TAMPERED)
+async def test_what_was_changed_after_signing_is_refused(
+    emulator: Emulator, tamper: Callable[[httpx.Request], httpx.Request]
+) -> None:
+    """Key, method, path, and every signed header and parameter hold the signature."""
+    response = await ask(emulator, tamper(signed(params=PARAMS, headers=HEADERS)))
+    assert (response.status_code, code(response)) == (403, "SignatureDoesNotMatch")
+
+
+@pytest.mark.parametrize("position", range(40))
+async def test_every_character_of_the_signature_counts(emulator: Emulator, position: int) -> None:
+    """A signature with one digit changed is another signature."""
+    header = signed().headers["authorization"]
+    at = len(header) - 40 + position
+    digit = string.hexdigits[(string.hexdigits.index(header[at]) + 1) % 16]
+    request = signed()
+    request.headers["authorization"] = header[:at] + digit + header[at + 1 :]
+    assert code(await ask(emulator, request)) == "SignatureDoesNotMatch"
+
+
+@pytest.mark.parametrize("host", [HOST, "127.0.0.1:8080"])
+async def test_a_mismatch_tells_what_should_have_been_signed(emulator: Emulator, host: str) -> None:
+    """As with the service, the document holds the texts to compare one's own with."""
+    request = signed(host=host, credentials=Credentials("AKIDEXAMPLE", "wrong"))
+    error = ET.fromstring((await ask(emulator, request)).content)
+    key_time = f"{NOW - 60};{NOW + 60}"
+    expected = signature.string_to_sign("GET", QUERY, {}, {"host": host}, key_time)
+    assert error.findtext("FormatString") == (f"get\n{QUERY}\n\nhost={host.replace(':', '%3A')}\n")
+    assert error.findtext("StringToSign") == expected
+
+
+async def test_the_host_may_be_signed_without_its_port(emulator: Emulator) -> None:
+    """SDKs of the vendor sign it so."""
+    request = signed(host="127.0.0.1")
+    request.headers["host"] = "127.0.0.1:8080"
+    assert await statuses(emulator, request) == [200]
+
+
+@pytest.mark.parametrize("at", [NOW - 60, NOW + 60])
+async def test_a_signature_is_valid_to_the_second(emulator: Emulator, at: int) -> None:
+    """The first and the last second of the signed time are within it."""
+    assert await statuses(emulator, signed(at=at)) == [200]
+
+
+@pytest.mark.parametrize("header", ["x-ci-security-token", "x-cos-security-token"])
+async def test_a_token_is_accepted_under_both_of_its_names(emulator: Emulator, header: str) -> None:
+    """SDKs of the vendor do not agree on the header, nor on whether it is signed."""
+    emulator.credentials = attrs.evolve(CREDENTIALS, token="tok/en+1==")
+    unsigned = signed()
+    unsigned.headers[header] = "tok/en+1=="
+    request = signed(headers={header: "tok/en+1=="})
+    assert await statuses(emulator, request, unsigned) == [200, 200]
+
+
+@pytest.mark.parametrize("token", [None, "other"])
+async def test_the_token_has_to_be_that_of_the_secret_id(
+    emulator: Emulator, token: str | None
+) -> None:
+    """Temporary credentials without their token, or with another, are no credentials."""
+    emulator.credentials = attrs.evolve(CREDENTIALS, token="tok/en+1==")
+    request = signed(credentials=attrs.evolve(CREDENTIALS, token=token))
+    response = await ask(emulator, request)
+    assert (response.status_code, code(response)) == (403, "AccessDenied")
+
+
+# The rate
+
+
+@pytest.mark.parametrize(
+    ("rate", "quota", "window"),
+    [(0.5, 1, 2.0), (2.5, 2, 0.8), (20.0, 20, 1.0), (1000.0, 1000, 1.0)],
+)
+async def test_one_request_too_many_is_refused_until_the_second_is_over(
+    emulator: Emulator, clock: Clock, rate: float, quota: int, window: float
+) -> None:
+    """So many requests pass in a window and no more; what was refused does not count."""
+    limited = Emulator(clock=clock, now=lambda: NOW, rate=rate)
+    limited.add_job("av1")
+    request = signed()
+    assert await statuses(limited, *[request] * quota) == [200] * quota
+    clock.seconds = window / 2
+    response = await ask(limited, request)
+    assert (response.status_code, code(response)) == (429, "SlowDown")
+    clock.seconds = window
+    assert await statuses(limited, *[request] * quota) == [200] * quota
+
+
+@pytest.mark.parametrize("rate", [0.5, 2.5, 20.0, 1000.0])
+async def test_paced_requests_pass(clock: Clock, rate: float) -> None:
+    """Requests that keep to the rate, give or take what a network shifts them, all pass."""
+    limited = Emulator(clock=clock, now=lambda: NOW, rate=rate)
+    limited.add_job("av1")
+    for number in range(60):
+        clock.seconds = number / rate + (0.01 if number % 2 else 0.0)
+        assert await statuses(limited, signed()) == [200]
+
+
+async def test_without_a_limit_any_number_passes(emulator: Emulator) -> None:
+    """``rate=math.inf`` never answers 429."""
+    assert set(await statuses(emulator, *[signed()] * 200)) == {200}
+
+
+async def test_the_own_client_keeps_to_the_rate() -> None:
+    """A hundred queries at once through the client take five seconds, and none is refused."""
+    emulator = Emulator()
+    job_id = emulator.add_job()
+    began = asyncio.get_running_loop().time()
+    async with emulator.client() as client:
+        await asyncio.gather(*(client.query(job_id) for _ in range(100)))
+    assert asyncio.get_running_loop().time() - began == pytest.approx(4.95, abs=0.2)
+    assert {arrival.status for arrival in emulator.arrivals} == {200}
+
+
+async def test_arrivals_tell_what_came_in(emulator: Emulator, clock: Clock) -> None:
+    """Each request is recorded in order with its time, and with the status it was answered."""
+    clock.seconds = 1.5
+    await ask(emulator, signed())
+    clock.seconds = 2.5
+    await ask(emulator, signed("POST", f"{CANCEL}0"))
+    assert emulator.arrivals == [
+        Arrival(1.5, "GET", QUERY, 200),
+        Arrival(2.5, "POST", f"{CANCEL}0", 404),
+    ]
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "word", "retry_after"),
+    [
+        (Fault.throttle(), 429, "SlowDown", None),
+        (Fault.throttle(retry_after=5), 429, "SlowDown", "5"),
+        (Fault.throttle(retry_after=0.5, status=503), 503, "SlowDown", "0.5"),
+        (Fault.error(), 500, "InternalError", None),
+        (Fault.error(503), 503, "ServiceUnavailable", None),
+    ],
+)
+async def test_a_fault_answers_in_place_of_the_service(
+    emulator: Emulator, fault: Fault, status: int, word: str, retry_after: str | None
+) -> None:
+    """Throttling and errors have their status, code and header, and carry nothing out."""
+    emulator.inject(fault)
+    response = await ask(emulator, signed("POST", CANCEL))
+    emulator.faults.clear()
+    assert (response.status_code, code(response)) == (status, word)
+    assert response.headers.get("retry-after") == retry_after
+    assert (emulator.arrivals[0].status, await statuses(emulator, signed("POST", CANCEL))) == (
+        status,
+        [200],
+    )
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "status"),
+    [
+        (Fault.reset(), TransportError, 0),
+        (Fault.truncated(), DecodeError, 200),
+        (Fault.garbage(), DecodeError, 200),
+    ],
+)
+async def test_a_lost_answer_does_not_undo_what_was_asked(
+    emulator: Emulator,
+    client: LiveAuditClient,
+    fault: Fault,
+    error: type[LiveAuditError],
+    status: int,
+) -> None:
+    """The request is carried out, and the caller cannot know it."""
+    emulator.inject(fault, times=1)
+    with pytest.raises(error) as caught:
+        await client.cancel("av1")
+    assert caught.value.may_have_happened
+    assert emulator.arrivals[0].status == status
+    assert (await client.query("av1")).state == JobState.CANCELLED
+
+
+async def test_a_truncated_answer_announces_more_than_it_sends(emulator: Emulator) -> None:
+    """Half of the body arrives under the length of the whole."""
+    emulator.inject(Fault.truncated(), times=1)
+    cut, whole = await ask(emulator, signed()), await ask(emulator, signed())
+    assert cut.headers["content-length"] == whole.headers["content-length"]
+    assert len(cut.content) == len(whole.content) // 2
+
+
+async def test_garbage_is_no_document_of_the_service(emulator: Emulator) -> None:
+    """What comes is a page of somebody else, with status 200, and it says that it is HTML."""
+    emulator.inject(Fault.garbage())
+    response = await ask(emulator, signed())
+    assert response.status_code == 200
+    assert response.content.startswith(b"<html>")
+    assert response.headers["content-type"].startswith("text/html")
+
+
+async def test_a_slow_answer_is_late_and_right(emulator: Emulator) -> None:
+    """The answer comes so many seconds late, by the loop's clock."""
+    emulator.inject(Fault.slow(45))
+    began = asyncio.get_running_loop().time()
+    assert await statuses(emulator, signed()) == [200]
+    assert asyncio.get_running_loop().time() - began == pytest.approx(45, abs=0.01)
+
+
+async def test_a_slow_request_counts_from_its_arrival() -> None:
+    """Whoever is answered late is not refused for the requests that came after it."""
+    emulator = Emulator(now=lambda: NOW, rate=1.0)
+    emulator.add_job("av1")
+    emulator.inject(Fault.slow(5), times=1)
+    late = asyncio.create_task(statuses(emulator, signed()))
+    for _ in range(8):
+        await asyncio.sleep(1)
+        assert await statuses(emulator, signed()) == [200]
+    assert await late == [200]
+
+
+@pytest.mark.parametrize(("ahead", "status"), [(3600.0, 401), (-3600.0, 403)])
+async def test_a_clock_that_is_off_shows_in_the_date_and_in_the_verdict(
+    emulator: Emulator, client: LiveAuditClient, ahead: float, status: int
+) -> None:
+    """With a skew, honest signatures are refused until a client learns the time from the Date."""
+    emulator.inject(Fault.skew(ahead))
+    response = await ask(emulator, signed())
+    assert response.status_code == status
+    assert response.headers["date"] == httpx_date(NOW + ahead)
+    await client.with_options(retry=RetryPolicy(attempts=2)).query("av1")
+    assert [arrival.status for arrival in emulator.arrivals] == [status, status, 200]
+
+
+def httpx_date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+
+
+async def test_faults_happen_in_the_order_and_as_often_as_they_were_injected(
+    emulator: Emulator,
+) -> None:
+    """The first that applies meets a request; when it is used up, the next one does."""
+    emulator.inject(Fault.error(503), times=2)
+    emulator.inject(Fault.error(500), times=1)
+    assert await statuses(emulator, *[signed()] * 4) == [503, 503, 500, 200]
+
+
+@pytest.mark.parametrize("operation", ["query", "cancel", "submit"])
+async def test_a_fault_can_be_for_one_operation(emulator: Emulator, operation: str) -> None:
+    """The other operations go well."""
+    emulator.inject(Fault.error(), operation=operation)
+    requests = {
+        "query": signed(),
+        "cancel": signed("POST", CANCEL),
+        "submit": submission(stream()),
+    }
+    answered = dict(zip(requests, await statuses(emulator, *requests.values()), strict=True))
+    assert answered == dict.fromkeys(requests, 200) | {operation: 500}
+
+
+async def test_a_share_is_the_same_requests_for_the_same_seed() -> None:
+    """Chance follows the seed, and comes near the share."""
+
+    async def pattern(seed: int) -> list[int]:
+        emulator = Emulator(now=lambda: NOW, rate=math.inf, seed=seed)
+        emulator.add_job("av1")
+        emulator.inject(Fault.error(), share=0.3)
+        return await statuses(emulator, *[signed()] * 200)
+
+    first = await pattern(1)
+    assert first == await pattern(1) != await pattern(2)
+    assert first.count(500) == pytest.approx(60, abs=20)
+
+
+@pytest.mark.parametrize("limits", [{"times": 0}, {"share": 0.0}], ids=["never", "no share"])
+async def test_a_fault_for_nobody_meets_nobody(
+    emulator: Emulator, limits: dict[str, float]
+) -> None:
+    """Neither zero times nor a share of nothing is for ever."""
+    emulator.inject(Fault.error(), **limits)  # type: ignore[arg-type]
+    assert await statuses(emulator, *[signed()] * 20) == [200] * 20
+
+
+async def test_cleared_faults_are_over(emulator: Emulator) -> None:
+    """After ``faults.clear()`` everything goes well again."""
+    emulator.inject(Fault.throttle())
+    emulator.inject(Fault.error())
+    emulator.faults.clear()
+    assert await statuses(emulator, signed()) == [200]
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [(Fault.throttle(status=503), Throttled), (Fault.error(503), ServiceUnavailable)],
+)
+async def test_a_client_tells_the_faults_apart(
+    emulator: Emulator, client: LiveAuditClient, fault: Fault, error: type[LiveAuditError]
+) -> None:
+    """A 503 is a throttle or an outage by its code alone."""
+    emulator.inject(fault)
+    with pytest.raises(error):
+        await client.query("av1")

@@ -1,0 +1,171 @@
+"""The errors: one tree, texts that say what happened, nothing but plain values in them."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from typing import Any
+
+import pytest
+
+from ci_live_audit import errors
+from ci_live_audit.errors import (
+    AccessDenied,
+    ConfigurationError,
+    CredentialsError,
+    DecodeError,
+    InvalidArgument,
+    JobFailed,
+    JobNotFound,
+    LiveAuditError,
+    RequestTimeout,
+    ServiceError,
+    ServiceUnavailable,
+    Throttled,
+    TransportError,
+    WaitTimeout,
+)
+from ci_live_audit.models import AuditJob, JobState, ReadOnly, Scene
+
+JOB = AuditJob(job_id="j1", state=JobState("Paused"), scenes=ReadOnly({"Porn": Scene(score=1)}))
+SERVICE = {
+    "status": 503,
+    "code": "SlowDown",
+    "request_id": "r1",
+    "trace_id": "t1",
+    "retry_after": 1.5,
+}
+SERVICE_ERRORS: list[type[ServiceError]] = [
+    ServiceError,
+    AccessDenied,
+    InvalidArgument,
+    JobNotFound,
+    Throttled,
+    ServiceUnavailable,
+]
+EVERY_ERROR: list[LiveAuditError] = [
+    LiveAuditError("why"),
+    ConfigurationError("why"),
+    CredentialsError("why"),
+    TransportError("why", sent=False),
+    RequestTimeout("why"),
+    DecodeError("why", path="JobsDetail.Label", excerpt="x"),
+    *(kind("why", **SERVICE) for kind in SERVICE_ERRORS),  # type: ignore[arg-type]
+    JobFailed("why", job=JOB),
+    WaitTimeout("why", last=JOB),
+]
+
+
+def called(error: LiveAuditError, operation: str, job_id: str | None, attempts: int) -> Any:
+    """An error as it leaves the client."""
+    error.operation, error.job_id, error.attempts = operation, job_id, attempts
+    return error
+
+
+def subtree(cls: type[Exception]) -> dict[str, Any]:
+    """The classes below one, by name."""
+    return {below.__name__: subtree(below) for below in cls.__subclasses__()}
+
+
+def drawn(text: str) -> dict[str, Any]:
+    """The tree that a docstring draws."""
+    root: dict[str, Any] = {}
+    path: list[dict[str, Any]] = [root]
+    for indent, name in re.findall(r"^    ([ │├└─]*)([A-Z]\w+)\b", text, re.MULTILINE):
+        depth = len(indent) // 4
+        del path[depth + 1 :]
+        path.append(path[depth].setdefault(name, {}))
+    return root
+
+
+def test_the_tree_is_as_drawn() -> None:
+    """The picture in the docstring shows every class in its place, and no other."""
+    tree = {"LiveAuditError": subtree(LiveAuditError)}
+    assert drawn(str(errors.__doc__)) == tree
+
+
+def test_every_error_is_exported() -> None:
+    """Whoever imports the module's names has them all."""
+    assert set(errors.__all__) == {type(error).__name__ for error in EVERY_ERROR}
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (LiveAuditError("why"), "why"),
+        (LiveAuditError(), ""),
+        (called(LiveAuditError("why"), "query", "j1", 1), "query of j1: why (after 1 attempt)"),
+        (called(LiveAuditError("why"), "submit", None, 3), "submit: why (after 3 attempts)"),
+        (called(LiveAuditError("why"), "cancel", "j1", 0), "cancel of j1: why (after 0 attempts)"),
+        (DecodeError("why"), "why"),
+        (DecodeError("why", path="JobsDetail.Label"), "JobsDetail.Label: why"),
+        (DecodeError("why", excerpt="<a\n"), "why; got '<a\\n'"),
+        (
+            called(DecodeError("why", path="A.B[1]", excerpt="x"), "query", "j1", 2),
+            "query of j1: A.B[1]: why; got 'x' (after 2 attempts)",
+        ),
+        (ServiceError(), ""),
+        (ServiceError("why"), "why"),
+        (ServiceError("why", status=404, code="NoSuchJob"), "404 NoSuchJob why"),
+        (ServiceError(status=502), "502"),
+        (
+            called(Throttled("slow down", **SERVICE), "query", "j1", 4),  # type: ignore[arg-type]
+            "query of j1: 503 SlowDown slow down [request id r1] (after 4 attempts)",
+        ),
+    ],
+)
+def test_text(error: LiveAuditError, text: str) -> None:
+    """The text tells the call, the place, the reason and the attempts, as far as they are known."""
+    assert str(error) == text
+
+
+@pytest.mark.parametrize("error", EVERY_ERROR, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "remade",
+    [lambda error: pickle.loads(pickle.dumps(error)), copy.copy, copy.deepcopy],
+    ids=["pickled", "copied", "copied deeply"],
+)
+def test_error_survives(error: LiveAuditError, remade: Any) -> None:
+    """An error from a worker process says what it said there."""
+    error = called(copy.copy(error), "query", "j1", 2)
+    error.may_have_happened = True
+    again = remade(error)
+    assert type(again) is type(error)
+    assert (again.args, vars(again), str(again)) == (error.args, vars(error), str(error))
+
+
+@pytest.mark.parametrize(
+    ("error", "may_have_happened"),
+    [
+        (LiveAuditError("why"), False),
+        (ConfigurationError("why"), False),
+        (TransportError("why", sent=False), False),
+        (TransportError("why"), True),
+        (RequestTimeout("why"), True),
+        (DecodeError("why"), True),
+        (ServiceError("why", status=200), False),
+        (InvalidArgument("why", status=400), False),
+        (Throttled("why", status=429), False),
+        (ServiceUnavailable("why", status=500), True),
+        (ServiceUnavailable("why", status=503), True),
+        (JobFailed("why"), False),
+        (WaitTimeout("why"), False),
+    ],
+)
+def test_may_have_happened(error: LiveAuditError, *, may_have_happened: bool) -> None:
+    """Only what surely did not reach the service, or was refused by it, did not happen."""
+    assert error.may_have_happened is may_have_happened
+
+
+@pytest.mark.parametrize("kind", SERVICE_ERRORS)
+def test_service_error_carries_what_the_service_said(kind: type[ServiceError]) -> None:
+    """Each of its classes has the same attributes."""
+    error = kind("why", **SERVICE)  # type: ignore[arg-type]
+    assert vars(error) == {**SERVICE, "message": "why", "may_have_happened": True}
+
+
+def test_waiting_errors_carry_the_job() -> None:
+    """What is known of the job comes with the error, or None."""
+    assert (JobFailed("why", job=JOB).job, JobFailed("why").job) == (JOB, None)
+    assert (WaitTimeout("why", last=JOB).last, WaitTimeout("why").last) == (JOB, None)
