@@ -33,6 +33,8 @@ __all__ = ["cancelled", "error", "http_date", "job", "submitted"]
 
 # "Each URL is valid for two hours": https://www.tencentcloud.com/document/product/1045/49342
 URL_LIFE = timedelta(hours=2)
+MAX_PAGE = 4096
+BOM_AND_SPACE = b"\xef\xbb\xbf \t\r\n"
 
 
 # Answers
@@ -79,11 +81,11 @@ A = TypeVar("A", AuditJob, SubmittedJob, CancelledJob)
 
 def _answer(cls: type[A], body: bytes, received_at: datetime | None = None) -> A:
     document = _document(body)
-    if "Error" in document:
-        raise error(200, {}, body)
     response: Value = document.get("Response", document)
     around = dict(response) if isinstance(response, dict) else {}
     details: Value = around.pop("JobsDetail", None)
+    if details is None and "Error" in around:
+        raise error(200, {}, body)
     if not isinstance(details, dict):
         raise DecodeError("expected a Response with one JobsDetail", excerpt=_beginning(body))
     try:
@@ -100,6 +102,8 @@ def _answer(cls: type[A], body: bytes, received_at: datetime | None = None) -> A
     extra: dict[str, Any] = dict(known.get("extra", EMPTY))
     for tag, value in outer.pop("extra", EMPTY).items():
         extra[f"Response.{tag}" if tag in extra else tag] = value
+    if "request_id" in known and "request_id" in outer:
+        extra["RequestId"] = known["request_id"]
     known |= outer | {"extra": ReadOnly(extra)}
     if received_at is not None:
         known["received_at"] = received_at
@@ -117,8 +121,8 @@ class _Around:
 def _document(body: bytes) -> dict[str, Any]:
     """The body as nested dicts: XML or JSON, told apart by the first byte."""
     try:
-        if body.lstrip()[:1] == b"{":
-            document: Value = json.loads(body)
+        if body.lstrip(BOM_AND_SPACE)[:1] == b"{":
+            document: Value = json.loads(body, parse_constant=_no_number)
         else:
             document = xmltodict.parse(
                 body, xml_attribs=False, strip_whitespace=False, disable_entities=True
@@ -127,7 +131,12 @@ def _document(body: bytes) -> dict[str, Any]:
     except (ExpatError, ValueError, LookupError, RecursionError) as problem:
         what = f"not a document: {problem}" if body.strip() else "an empty body"
         raise DecodeError(what, excerpt=_beginning(body)) from None
-    return document if isinstance(document, dict) else {}
+    assert isinstance(document, dict)  # a root element or an object, by the first byte
+    return document
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _beginning(body: bytes) -> str:
@@ -196,11 +205,12 @@ def _refusal(body: bytes) -> dict[str, str]:
         inside: Any = document.get("Response", document)
         inside = inside.get("Error", inside)
         texts = {tag: as_text(value) for tag, value in inside.items() if _is_scalar(value)}
-        found = {tag.lower().replace("_", ""): text for tag, text in texts.items() if text}
+        found = {tag.lower().replace("_", ""): text.strip() for tag, text in texts.items() if text}
     except (DecodeError, AttributeError):
         found = {}
     if "code" in found or "message" in found:
         return found
+    body = body[:MAX_PAGE]
     title = re.search(rb"(?is)<title[^>]*>(.*?)</title>", body)
     words = b" ".join((title.group(1) if title else body).split())
     return {"message": _beginning(words)}

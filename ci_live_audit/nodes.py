@@ -44,7 +44,8 @@ class Unreadable(Exception):
 
     def __init__(self, reason: str, value: Value = None) -> None:
         super().__init__(reason)
-        self.excerpt = "" if value is None else excerpt(str(value))
+        # A tree is not shown: it may be too deep for str().
+        self.excerpt = excerpt(str(value)) if isinstance(value, str | int | float) else ""
         self.path = ""
 
     def within(self, name: str) -> Unreadable:
@@ -121,7 +122,7 @@ def values(cls: Any, node: dict[str, Any], expires_at: datetime | None = None) -
     scenes: dict[str, Scene] = {}
     extra: dict[str, Any] = {}
     for tag, sent in node.items():
-        value: Value = None if isinstance(sent, str) and _is_blank(sent) else sent
+        value: Value = None if _is_blank(sent) else sent
         field = plan.fields.get(tag)
         try:
             if field is not None:
@@ -132,7 +133,7 @@ def values(cls: Any, node: dict[str, Any], expires_at: datetime | None = None) -
                 scene = _scene(tag, value, expires_at)
                 if scene is not None:
                     scenes[tag.removesuffix("Info")] = scene
-                elif value:
+                elif not _is_empty(value):
                     extra[tag] = _freeze(value)
             elif tag != TEXT or value is not None:  # not the white space between elements
                 extra[tag] = _freeze(value)
@@ -154,8 +155,11 @@ def _fill(known: dict[str, Any], field: _Field, value: Value, expires_at: dateti
     if field.attribute in known:  # the same under another spelling
         return value
     if field.item is not None and isinstance(value, dict):
-        rest = dict(value)
-        known[field.attribute] = field.read(rest.pop(field.item, None), expires_at)
+        rest = {name: one for name, one in value.items() if name != TEXT or not _is_blank(one)}
+        try:
+            known[field.attribute] = field.read(rest.pop(field.item, None), expires_at)
+        except Unreadable as problem:
+            raise problem.within(field.item) from None
         return rest or None
     known[field.attribute] = field.read(value, expires_at)
     if field.read is _keywords and isinstance(value, str) and "," in value:
@@ -169,7 +173,7 @@ def _is_scene(tag: str, value: Value) -> bool:
 
 def _scene(tag: str, value: Value, expires_at: datetime | None) -> Scene | None:
     try:
-        return _object(Scene, value, expires_at) if value else None
+        return None if _is_empty(value) else _object(Scene, value, expires_at)
     except Unreadable:
         if tag in SCENES:
             raise
@@ -189,7 +193,7 @@ def _objects(cls: type[Any], value: Value, expires_at: datetime | None) -> tuple
     """Repeated elements: none, one or several."""
     found: list[Any] = []
     for index, item in enumerate(value if isinstance(value, list) else [value]):
-        if not item or (isinstance(item, str) and _is_blank(item)):
+        if _is_empty(item):
             continue
         try:
             found.append(_object(cls, item, expires_at))
@@ -203,7 +207,7 @@ def _keywords(value: Value, _: datetime | None = None) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(word.strip() for word in value.split(",") if word.strip())
     words = [as_text(word) for word in (value if isinstance(value, list) else [value])]
-    return tuple(word for word in words if word)
+    return tuple(word for word in words if word and not _is_blank(word))
 
 
 def _member(cls: type[Enum], value: Value, _: datetime | None = None) -> Any:
@@ -220,6 +224,8 @@ def as_text(value: Value, _: datetime | None = None) -> str | None:
     """A text or a number as text; None if there is none."""
     if isinstance(value, str):
         return value or None
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, int | float):
         return str(value)
     if value is None:
@@ -228,19 +234,21 @@ def as_text(value: Value, _: datetime | None = None) -> str | None:
 
 
 def _integer(value: Value, _: datetime | None = None) -> int:
-    number: float | None = None
+    number: int | None = None
     if isinstance(value, str):
         try:  # int() itself would take 1_000 and the digits of any script
             number = int(value) if value.isascii() and "_" not in value else None
         except ValueError:  # no number, or one of thousands of digits
             number = None
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+    elif isinstance(value, float):
+        number = int(value) if value.is_integer() else None
+    elif isinstance(value, int) and not isinstance(value, bool):
         number = value
-    if number is None or not math.isfinite(number) or number != int(number):
+    if number is None:
         raise Unreadable(_expected("an integer", value), value)
     if not -INT64 <= number < INT64:
         raise Unreadable("expected an integer of 64 bits", value)
-    return int(number)
+    return number
 
 
 def _number(value: Value, _: datetime | None = None) -> float:
@@ -289,8 +297,12 @@ def _freeze(value: Value, depth: int = 0) -> Any:
         )
     if isinstance(value, list):
         return tuple(_freeze(item, depth + 1) for item in value)
-    return None if isinstance(value, str) and _is_blank(value) else value
+    return None if _is_blank(value) else value
 
 
-def _is_blank(text: str) -> bool:
-    return not text or text.isspace()
+def _is_blank(value: Value) -> bool:
+    return isinstance(value, str) and (not value or value.isspace())
+
+
+def _is_empty(value: Value) -> bool:
+    return value is None or value in ({}, []) or _is_blank(value)

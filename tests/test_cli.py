@@ -30,7 +30,7 @@ def test_the_script_is_installed_and_helps() -> None:
 
 def test_the_demo_with_its_output_in_a_pipe() -> None:
     """Without a terminal: a line for each change, then the table and the summary."""
-    result = CliRunner().invoke(commands, ["demo"], catch_exceptions=False)
+    result = CliRunner(env={"COLUMNS": "120"}).invoke(commands, ["demo"], catch_exceptions=False)
     assert result.exit_code == 0
     lines = result.output.splitlines()
     assert "late-night: Auditing, Porn" in lines

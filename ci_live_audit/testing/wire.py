@@ -26,7 +26,7 @@ def error_document(code: str, message: str, request_id: str, **more: str) -> byt
     https://www.tencentcloud.com/document/product/1045/43611
     """
     ids = {"RequestId": request_id, "TraceId": request_id[::-1]}
-    nodes = {"Code": code, "Message": message, **more, **ids}
+    nodes = {"Code": code, "Message": message, **ids, **more}
     return f"<Error>{''.join(map(_element, nodes, nodes.values()))}</Error>".encode()
 
 
@@ -36,25 +36,31 @@ Node: TypeAlias = Result | Mapping[str, Any] | tuple[Any, ...] | Scalar
 
 def _element(tag: str, value: Node) -> str:
     if isinstance(value, tuple):
-        return "".join(_element(tag, item) for item in value)
+        return "".join(_element(tag, item) or f"<{tag}/>" for item in value)
+    if tag == "#text":
+        return _content(value) or ""
     inside = _children(value) if isinstance(value, Result) else _content(value)
     return "" if inside is None else f"<{tag}>{inside}</{tag}>"
 
 
 def _children(result: Result) -> str:
     nodes = ""
+    extra = dict(getattr(result, "extra", {}))
     cls: Any = type(result)
     for name, tag in tags(cls).items():
         value = getattr(result, name)
+        if name == "keywords":
+            value = getattr(result, "keywords_raw", None) or value
         if name == "request_id":  # stands beside the job, not in it
             continue
         if tag.item is None or not value:
             nodes += _element(tag.name, value)
         else:
-            nodes += f"<{tag.name}>{_element(tag.item, value)}</{tag.name}>"
+            inside = _element(tag.item, value) + (_content(extra.pop(tag.name, None)) or "")
+            nodes += f"<{tag.name}>{inside}</{tag.name}>"
     for name, scene in getattr(result, "scenes", {}).items():
         nodes += _element(f"{name}Info", scene)
-    for tag_name, value in getattr(result, "extra", {}).items():
+    for tag_name, value in extra.items():
         nodes += _element(tag_name, value) or f"<{tag_name}/>"
     return nodes
 
