@@ -122,7 +122,7 @@ def _document(body: bytes) -> dict[str, Any]:
     """The body as nested dicts: XML or JSON, told apart by the first byte."""
     try:
         if body.lstrip(BOM_AND_SPACE)[:1] == b"{":
-            document: Value = json.loads(body, parse_constant=_no_number)
+            document: Value = json.loads(body)
         else:
             document = xmltodict.parse(
                 body, xml_attribs=False, strip_whitespace=False, disable_entities=True
@@ -133,10 +133,6 @@ def _document(body: bytes) -> dict[str, Any]:
         raise DecodeError(what, excerpt=_beginning(body)) from None
     assert isinstance(document, dict)  # a root element or an object, by the first byte
     return document
-
-
-def _no_number(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def _beginning(body: bytes) -> str:

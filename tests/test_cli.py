@@ -8,15 +8,24 @@ import pty
 import re
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from ci_live_audit import ConfigurationError, cli
 from ci_live_audit.cli import demo as demo_module
 from ci_live_audit.cli.commands import cli as commands
-from ci_live_audit.testing import Emulator, Fault
+from ci_live_audit.testing import Emulator, Fault, frame
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Real time: the demo serves on a socket."""
+    return "asyncio"
+
 
 SCRIPT = Path(sys.executable).parent / "ci-live-audit"
 
@@ -69,6 +78,17 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
+async def test_the_table_is_drawn_while_streams_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a terminal is shown has every state a stream goes through, and no lines between."""
+    monkeypatch.setattr(demo_module, "STREAMS", {"one": (0.8, [frame(0.2, "Porn")])})
+    monkeypatch.setattr(demo_module, "INTERVAL", 0.2)
+    shown = StringIO()
+    await demo_module.Demo(Console(file=shown, force_terminal=True, width=100)).run()
+    assert "one: " not in shown.getvalue()
+    for word in ("Submitted", "Auditing", "Cancelled", "Porn"):
+        assert word in shown.getvalue()
+
+
 def test_ctrl_c_ends_the_demo() -> None:
     """An interrupt ends it at once with the code that shells expect."""
     with subprocess.Popen([SCRIPT, "demo"], stdout=subprocess.PIPE, text=True) as process:
@@ -77,6 +97,16 @@ def test_ctrl_c_ends_the_demo() -> None:
         process.send_signal(2)
         process.communicate(timeout=10)
         assert process.returncode == 130
+
+
+def test_an_interrupt_has_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whatever step it comes, an interrupt is no traceback but 130."""
+
+    async def run(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo_module.Demo, "run", run)
+    assert CliRunner().invoke(commands, ["demo"]).exit_code == 130
 
 
 def test_an_error_in_one_stream_does_not_end_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -751,6 +751,14 @@ def test_a_token_of_another_spelling_is_not_taken(nowhere: str) -> None:
     assert default_chain(environ, metadata=nowhere) == PAIR
 
 
+def test_an_unusable_value_says_where_it_stands(nowhere: str) -> None:
+    """A line break in a variable is told with the variable's name and without its value."""
+    environ = {"SECRETID": "AKID", "SECRETKEY": "canary\n"}
+    with pytest.raises(CredentialsError, match=r"^SECRETID, SECRETKEY: secret_key: ") as caught:
+        default_chain(environ, metadata=nowhere)
+    assert "canary" not in str(caught.value)
+
+
 @pytest.mark.parametrize("unset", [True, False], ids=["unset", "empty"])
 @pytest.mark.parametrize("missing", [0, 1], ids=["id", "key"])
 @pytest.mark.parametrize("names", PAIRS, ids="/".join)

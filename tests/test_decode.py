@@ -646,6 +646,12 @@ def test_not_a_time(value: object) -> None:
     assert caught.value.path == "JobsDetail.CreationTime"
 
 
+@pytest.mark.parametrize(("value", "text"), [(True, "true"), (False, "false")])
+def test_texts_that_json_sends_as_truth_values(value: object, text: str) -> None:
+    """A truth value in the place of a text is spelled as JSON spells it."""
+    assert decode.job(callback(Code=value)).code == text
+
+
 def test_texts_that_json_sends_as_numbers() -> None:
     """What the documents call a text stays one if the callback sends a number."""
     job = decode.job(callback(Code=-65007, Label=1.5, DataId=0))
