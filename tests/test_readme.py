@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import nox
 import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
@@ -74,11 +73,8 @@ def test_every_promise_has_its_test(promise: str) -> None:
     """What the README promises names a test that exists."""
     file, _, name = promise.partition("::")
     tree = ast.parse((ROOT / "tests" / file).read_text("utf-8"))
-    names = {
-        node.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.AsyncFunctionDef | ast.FunctionDef)
-    }
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
+    names = {node.name for node in ast.walk(tree) if isinstance(node, functions)}
     assert not name or name in names
 
 
@@ -86,7 +82,6 @@ def test_every_session_it_names_exists() -> None:
     """The commands of the README are sessions of the noxfile."""
     source = ast.parse((ROOT / "noxfile.py").read_text("utf-8"))
     sessions = {node.name for node in source.body if isinstance(node, ast.FunctionDef)}
-    assert nox.needs_version is None or sessions
     assert set(re.findall(r"nox -s (\w+)", TEXT)) <= sessions
 
 
