@@ -80,7 +80,7 @@ def _read(terminal: int) -> bytes:
 
 async def test_the_table_is_drawn_while_streams_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a terminal is shown has every state a stream goes through, and no lines between."""
-    monkeypatch.setattr(demo_module, "STREAMS", {"one": (0.8, [frame(0.2, "Porn")])})
+    monkeypatch.setattr(demo_module, "STREAMS", {"one": (30, [frame(0.2, "Porn")])})
     monkeypatch.setattr(demo_module, "INTERVAL", 0.2)
     shown = StringIO()
     await demo_module.Demo(Console(file=shown, force_terminal=True, width=100)).run()
