@@ -151,19 +151,26 @@ def _given(name: str, value: str | None, *, limit: int | None = None) -> str | N
 
 def _url(name: str, value: str, schemes: set[str]) -> str:
     text = _text(name, _string(name, value)) or ""
-    try:
-        parts = urlsplit(text)
-        wrong = f"its scheme is {parts.scheme!r}" if parts.scheme not in schemes else None
-        wrong = wrong or (None if parts.hostname else "it names no host")
-        wrong = wrong or ("its port is 0" if parts.port == 0 else None)
-    except ValueError as problem:
-        wrong = str(problem)
-    if re.search(r"\s", text):
-        wrong = "it has a blank in it"
-    if wrong is None:
+    fault = _url_fault(text, schemes)
+    if fault is None:
         return text
     # The URL itself is not quoted: a stream's address may hold its key.
-    raise ConfigurationError(f"{name}: expected a URL of {', '.join(sorted(schemes))}, but {wrong}")
+    raise ConfigurationError(f"{name}: expected a URL of {', '.join(sorted(schemes))}, but {fault}")
+
+
+def _url_fault(text: str, schemes: set[str]) -> str | None:
+    if re.search(r"\s", text):
+        return "it has a blank in it"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as problem:
+        return str(problem)
+    if parts.scheme not in schemes:
+        return f"its scheme is {parts.scheme[:20]!r}"
+    if not parts.hostname:
+        return "it names no host"
+    return "its port is 0" if port == 0 else None
 
 
 def _callback_type(value: int | None) -> str | None:
