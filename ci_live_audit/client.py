@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import inspect
 import logging
 import math
 import os
@@ -21,10 +22,12 @@ import anyio.to_thread
 import attrs
 
 from ci_live_audit import decode, requests, signature
+from ci_live_audit.clock import Clock
 from ci_live_audit.credentials import CredentialCache, Credentials, CredentialsSource
 from ci_live_audit.default_chain import default_chain
 from ci_live_audit.errors import (
     ConfigurationError,
+    DecodeError,
     InvalidArgument,
     JobNotFound,
     LiveAuditError,
@@ -49,9 +52,6 @@ INLINE_BODY = 64 * 1024
 HOLD = 1.0
 STALE = {"ExpiredToken", "InvalidAccessKeyId", "SecretidNotExist", "InvalidToken"}
 SKEWED = {"RequestTimeTooSkewed", "SignatureExpired"}
-# A difference that matters to a signature, and one that is no longer a wrong clock but an attack.
-MIN_SKEW = 30.0
-MAX_SKEW = 86400.0
 
 DEFAULT_RETRY = RetryPolicy()
 
@@ -69,12 +69,12 @@ class LiveAuditClient:
         credentials: `Credentials`, a callable that returns them (sync or async), or a credential
             object of Tencent's SDKs; None looks where Tencent's tools look.
         rate: Requests a second.
-        limiter: A limiter to share with other clients; ``rate`` is not used then.
+        limiter: A limiter to share with other clients; ``rate`` has no effect then.
         retry: When to try again.
         timeout: Seconds that one exchange may take in all.
         endpoint: URL in place of ``https://<bucket>.ci.<region>.myqcloud.com``.
         http_client: A client of the httpx family in place of own connections; not closed here.
-        on_attempt: Called with every `Attempt`; what it raises is logged and goes no further.
+        on_attempt: Called with every `Attempt`; an exception of it is logged and goes no further.
         now: Unix seconds; for tests.
 
     Raises:
@@ -101,7 +101,7 @@ class LiveAuditClient:
             raise ConfigurationError("region: pass one (ap-beijing, …) or set TENCENTCLOUD_REGION")
         base_url = _base_url(endpoint or f"https://{requests.host(bucket, region)}")
         self._host = urlsplit(base_url).netloc
-        self._clock = _Clock(now)
+        self._clock = Clock(now)
         self._credentials = CredentialCache(
             default_chain if credentials is None else credentials,
             lasting=credentials is None,
@@ -112,11 +112,10 @@ class LiveAuditClient:
         self._transport = Transport(base_url, http_client)
         self._retry = retry
         self._timeout = _seconds(timeout)
-        self._on_attempt = on_attempt
+        self._on_attempt = _hook(on_attempt)
         self._owner = True
 
     async def __aenter__(self) -> Self:
-        self._transport.check_use()
         return self
 
     async def __aexit__(
@@ -130,9 +129,12 @@ class LiveAuditClient:
     async def aclose(self) -> None:
         """End what is under way and close the connections; twice does no harm.
 
-        On a sibling made by `with_options` it does nothing: the connections are not its own.
+        Calls that wait for their slot, for an answer or for the next attempt end with a
+        `ConfigurationError`. On a sibling made by `with_options` it does nothing: the connections
+        are not its own.
         """
         if self._owner:
+            self._credentials.close()
             await self._transport.aclose()
 
     def with_options(
@@ -151,7 +153,7 @@ class LiveAuditClient:
         sibling._owner = False
         sibling._retry = retry if retry is not None else self._retry
         sibling._timeout = _seconds(timeout) if timeout is not None else self._timeout
-        sibling._on_attempt = on_attempt if on_attempt is not None else self._on_attempt
+        sibling._on_attempt = _hook(on_attempt) if on_attempt is not None else self._on_attempt
         return sibling
 
     # Verbs
@@ -190,7 +192,10 @@ class LiveAuditClient:
         except (InvalidArgument, JobNotFound) as error:
             if not error.may_have_happened:
                 raise
-            job = await self.query(job_id)
+            try:
+                job = await self.query(job_id)
+            except LiveAuditError:
+                raise error from None
             if not job.ended:
                 raise
         return CancelledJob(
@@ -254,98 +259,115 @@ class LiveAuditClient:
         All that ages is inside the loop: a call may wait for its slot for minutes, and a retry may
         outlive the token and the signature of the attempt before.
         """
-        self._transport.check_use()
-        time_ = asyncio.get_running_loop().time
-        first = None
+        first: float | None = None
         unsure = False
-        corrected: set[str] = set()
-        for number in count(1):
-            queued = await self._limiter.acquire()
-            left = time_()
-            first = left if first is None else first
-            credentials = answer = error = result = None
-            try:
-                credentials = await self._credentials.get()
-                answer = await self._send(request, credentials)
-                result = await self._read(answer, read)
-            except LiveAuditError as problem:
-                error = problem
-            attempt = Attempt(
-                operation=request.operation,
-                job_id=request.job_id,
-                number=number,
-                idempotent=request.idempotent,
-                queued=queued,
-                elapsed=time_() - left,
-                since_first=time_() - first,
-                status=answer.status if answer else None,
-                request_id=_request_id(answer),
-                error=error,
-            )
-            if error is None:
-                self._budget.give(attempt)
-                self._report(attempt)
-                return cast("T", result)
-            unsure = unsure or error.may_have_happened
-            error.operation, error.job_id = request.operation, request.job_id
-            error.attempts, error.may_have_happened = number, unsure
-            delay = self._correct(attempt, answer, credentials, corrected)
-            if delay is None:
-                delay = self._backoff(attempt)
-            self._report(attrs.evolve(attempt, delay=delay))
-            if delay is None:
-                try:
-                    raise error
-                finally:  # or the error and this frame would keep each other alive
-                    del error, attempt
-            await asyncio.sleep(delay)
+        corrected: set[str | None] = {None}
+        async with self._transport.call():
+            for number in count(1):
+                attempt, result, mended = await self._attempt(request, read, number, first)
+                first = asyncio.get_running_loop().time() - attempt.since_first
+                error = attempt.error
+                if error is None:
+                    self._budget.give(attempt)
+                    self._report(attempt)
+                    return cast("T", result)
+                unsure = unsure or error.may_have_happened
+                error.operation, error.job_id = request.operation, request.job_id
+                error.attempts, error.may_have_happened = number, unsure
+                delay = self._delay(attempt, at_once=mended not in corrected)
+                corrected.add(mended)
+                self._report(attrs.evolve(attempt, delay=delay))
+                if delay is None:
+                    try:
+                        raise error
+                    finally:  # or the error and this frame would keep each other alive
+                        del error, attempt
+                del error, attempt
+                await asyncio.sleep(delay)
         raise AssertionError  # pragma: no cover
 
-    async def _send(self, request: Request, credentials: Credentials) -> Answer:
-        headers = signature.sign(request, self._host, credentials, self._clock.now())
-        return await self._transport.send(
-            request.method, request.path, headers, request.body, self._timeout
+    async def _attempt(
+        self, request: Request, read: Callable[[bytes], T], number: int, first: float | None
+    ) -> tuple[Attempt, T | None, str | None]:
+        """What happened, what came of it, and which cause of an error is mended now."""
+        time_ = asyncio.get_running_loop().time
+        queued, began = 0.0, time_()
+        answer = result = mended = None
+        error: LiveAuditError | None = None
+        try:
+            # Before the slot: behind a slow provider slots would pass unused, and then many
+            # requests leave together.
+            credentials = await self._credentials.get()
+            queued = await self._limiter.acquire()
+            began = time_()
+            if not self._credentials.is_valid(credentials):
+                credentials = await self._credentials.get()
+            ahead = self._clock.ahead
+            headers = signature.sign(request, self._host, credentials, self._clock.now())
+            answer = await self._transport.send(
+                request.method,
+                request.path,
+                headers,
+                request.body,
+                timeout=self._timeout,
+                # A connection that was idle may just be closing, and a submission is sent once.
+                reuse=request.idempotent,
+            )
+            if 200 <= answer.status < 300:
+                result = await self._read(request, answer, read)
+            else:
+                error = refusal = decode.error(answer.status, answer.headers, answer.body)
+                mended = self._mend(refusal, answer, credentials, ahead)
+        except LiveAuditError as problem:
+            error = problem
+        ended = time_()
+        attempt = Attempt(
+            operation=request.operation,
+            job_id=request.job_id,
+            number=number,
+            idempotent=request.idempotent,
+            queued=queued,
+            elapsed=ended - began,
+            since_first=ended - (began if first is None else first),
+            status=answer.status if answer is not None else None,
+            request_id=answer.headers.get("x-ci-request-id") if answer is not None else None,
+            error=error,
         )
+        return attempt, result, mended
 
-    async def _read(self, answer: Answer, read: Callable[[bytes], T]) -> T:
-        if not 200 <= answer.status < 300:
-            raise decode.error(answer.status, answer.headers, answer.body)
+    async def _read(self, request: Request, answer: Answer, read: Callable[[bytes], T]) -> T:
         if len(answer.body) <= INLINE_BODY:
             result = read(answer.body)
         else:
             result = await anyio.to_thread.run_sync(read, answer.body, abandon_on_cancel=True)
+        if request.job_id not in {None, result.job_id}:
+            # An answer to another request came on this connection; more of them may be waiting.
+            await self._transport.drop_idle()
+            raise DecodeError(f"the answer is about another job, {result.job_id}")
         if result.request_id is None:
-            result = attrs.evolve(result, request_id=_request_id(answer))
+            result = attrs.evolve(result, request_id=answer.headers.get("x-ci-request-id"))
         return result
 
-    def _backoff(self, attempt: Attempt) -> float | None:
-        """Seconds to the next attempt, if the policy wants one and the budget has one."""
+    def _mend(
+        self, error: ServiceError, answer: Answer, credentials: Credentials, ahead: float
+    ) -> str | None:
+        """The cause of a refusal, if a new attempt would be made without it."""
+        if error.code in STALE:
+            return "credentials" if self._credentials.refused(credentials) else None
+        if error.code in SKEWED or "Request has expired" in error.message:
+            learnt = self._clock.learn(answer.headers.get("date", ""), used=ahead)
+            return "clock" if learnt else None
+        return None
+
+    def _delay(self, attempt: Attempt, *, at_once: bool) -> float | None:
+        """Seconds to the next attempt, if there is one: none at all where a cause is mended."""
+        if at_once and attempt.number < self._retry.attempts:
+            return 0.0
         delay = self._retry.delay(attempt)
         if isinstance(attempt.error, Throttled):
             asked = min(attempt.error.retry_after or 0.0, self._retry.max_retry_after)
             self._limiter.hold(max(HOLD, asked, delay or 0.0))
         return delay if delay is not None and self._budget.take(attempt.error) else None
-
-    def _correct(
-        self,
-        attempt: Attempt,
-        answer: Answer | None,
-        credentials: Credentials | None,
-        corrected: set[str],
-    ) -> float | None:
-        """No delay at all if the refusal has a cause that is mended now; each cause once a call."""
-        error = attempt.error
-        if not isinstance(error, ServiceError) or answer is None or credentials is None:
-            return None
-        if error.code in STALE:
-            cause, mended = "credentials", self._credentials.refused(credentials)
-        elif error.code in SKEWED or "Request has expired" in error.message:
-            cause, mended = "clock", self._clock.learn(answer.headers.get("date", ""))
-        else:
-            return None
-        again = mended and cause not in corrected and attempt.number < self._retry.attempts
-        corrected.add(cause)
-        return 0.0 if again else None
 
     def _report(self, attempt: Attempt) -> None:
         level = logging.WARNING if isinstance(attempt.error, Throttled) else logging.DEBUG
@@ -359,31 +381,10 @@ class LiveAuditClient:
             logger.exception("on_attempt failed")
 
 
-class _Clock:
-    """Unix seconds by the service's clock, as far as it has been learnt."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._ahead = 0.0
-
-    def now(self) -> float:
-        return self._now() + self._ahead
-
-    def learn(self, date: str) -> bool:
-        """Take over the clock of an answer; whether that made a difference that matters."""
-        moment = decode.http_date(date)
-        if moment is None:
-            return False
-        ahead = moment.timestamp() - self._now()
-        if abs(ahead) > MAX_SKEW or abs(ahead - self._ahead) < MIN_SKEW:
-            return False
-        logger.warning("the clock is off by %+.0f s; signing by the service's from now on", -ahead)
-        self._ahead = ahead
-        return True
-
-
-def _request_id(answer: Answer | None) -> str | None:
-    return answer.headers.get("x-ci-request-id") if answer is not None else None
+def _hook(on_attempt: Callable[[Attempt], object] | None) -> Callable[[Attempt], object] | None:
+    if inspect.iscoroutinefunction(on_attempt):
+        raise ConfigurationError("on_attempt: expected a plain function; nobody would await it")
+    return on_attempt
 
 
 def _seconds(timeout: float) -> float:

@@ -6,15 +6,15 @@ client keeps what it gave until shortly before its expiry and lets one caller at
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, NoReturn, Protocol, Self, runtime_checkable
+from typing import Any, NoReturn, Protocol, Self, SupportsIndex, runtime_checkable
 
-import anyio
 import anyio.to_thread
 import attrs
 
@@ -38,6 +38,9 @@ class Secret(str):
 
     def __repr__(self) -> str:
         return "'***'"
+
+    def __getitem__(self, key: SupportsIndex | slice) -> Secret:
+        return Secret(super().__getitem__(key))  # some tracebacks show the first part of a text
 
 
 def _visible(name: str, value: str) -> Secret:
@@ -148,6 +151,8 @@ class CredentialCache:
     AHEAD = 300.0
     #: After a failed renewal the old ones are used this many seconds more before the next try.
     PAUSE = 10.0
+    #: A provider that takes longer than so many seconds has failed.
+    PATIENCE = 30.0
 
     def __init__(
         self,
@@ -161,10 +166,8 @@ class CredentialCache:
         self._lasting = lasting
         self._now = now
         self._kept: Credentials | None = None
-        self._failure: CredentialsError | None = None
+        self._asking: asyncio.Task[Credentials | CredentialsError] | None = None
         self._paused_until = 0.0
-        self._rounds = 0
-        self._lock = anyio.Lock()
 
     async def get(self) -> Credentials:
         """The current credentials.
@@ -175,19 +178,23 @@ class CredentialCache:
         if self._fixed is not None:
             return self._fixed
         kept = self._kept
-        if kept is not None and (
-            self._is_fresh(kept) or (self._lock.locked() and self._is_valid(kept))
-        ):
+        if kept is not None and self._is_fresh(kept):
             return kept
-        rounds = self._rounds
-        async with self._lock:
-            # Nobody asked the provider while this caller waited, or what it gave was refused.
-            if self._rounds == rounds or (self._kept is None and self._failure is None):
-                await self._ask()
-            if self._failure is not None:
-                raise CredentialsError(str(self._failure)) from self._failure
-            assert self._kept is not None
-            return self._kept
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+        elif kept is not None and self._lasts(kept):
+            return kept
+        # The task is everybody's: a caller that is cancelled leaves it to the others.
+        asking = self._asking
+        await asyncio.wait([asking])
+        found = CredentialsError("the client was closed") if asking.cancelled() else asking.result()
+        if isinstance(found, CredentialsError):
+            raise CredentialsError(str(found)) from found
+        return found
+
+    def is_valid(self, credentials: Credentials) -> bool:
+        """Whether credentials have not ended."""
+        return credentials.expires_at is None or self._now() < credentials.expires_at
 
     def refused(self, credentials: Credentials) -> bool:
         """Forget credentials that the service does not accept; whether others can be had."""
@@ -195,31 +202,46 @@ class CredentialCache:
             self._kept = None
         return self._fixed is None
 
+    def close(self) -> None:
+        """Ask no more."""
+        if self._asking is not None:
+            self._asking.cancel()
+
+    def _lasts(self, kept: Credentials) -> bool:
+        return kept.expires_at is not None and self.is_valid(kept)
+
     def _is_fresh(self, kept: Credentials) -> bool:
         if kept.expires_at is None:
             return self._lasting
         ahead = 0.0 if self._now() < self._paused_until else self.AHEAD
         return self._now() < kept.expires_at - ahead
 
-    def _is_valid(self, kept: Credentials) -> bool:
-        return kept.expires_at is not None and self._now() < kept.expires_at
-
-    async def _ask(self) -> None:
+    async def _ask(self) -> Credentials | CredentialsError:
+        """What the provider gives, or the error as a value: a task nobody awaits may not raise."""
         try:
-            self._kept, self._failure = await self._provide(), None
+            async with asyncio.timeout(self.PATIENCE):
+                self._kept = found = await self._provide()
         except Exception as problem:  # noqa: BLE001 - a provider is anybody's code
-            if self._kept is not None and self._is_valid(self._kept):
+            kept = self._kept
+            if kept is not None and self._lasts(kept):
                 logger.warning("credentials could not be renewed, using the old: %s", problem)
                 self._paused_until = self._now() + self.PAUSE
-                self._failure = None
-            elif isinstance(problem, CredentialsError):
-                self._failure = problem
-            else:
-                self._failure = CredentialsError(
-                    f"the credentials provider failed: {type(problem).__name__}: {problem}"
-                )
-                self._failure.__cause__ = problem
-        self._rounds += 1
+                return kept
+            return self._explain(problem)
+        finally:
+            self._asking = None
+        return found
+
+    def _explain(self, problem: Exception) -> CredentialsError:
+        if isinstance(problem, CredentialsError):
+            return problem
+        if isinstance(problem, TimeoutError):
+            reason = f"nothing within {self.PATIENCE:g} s"
+        else:
+            reason = f"{type(problem).__name__}: {problem}"
+        error = CredentialsError(f"the credentials provider failed: {reason}")
+        error.__cause__ = problem
+        return error
 
 
 def _provider(source: CredentialsSource) -> Callable[[], Awaitable[Credentials]]:

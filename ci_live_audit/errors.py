@@ -75,7 +75,7 @@ class LiveAuditError(Exception):
 
 
 class ConfigurationError(LiveAuditError):
-    """An argument, the environment or the way of use is wrong; nothing was sent for it."""
+    """An argument, the environment or the way of use is wrong."""
 
 
 class CredentialsError(ConfigurationError):

@@ -52,11 +52,11 @@ class LocalRateLimiter:
     FORGET = 0.98
 
     def __init__(self, rate: float = 20.0) -> None:
-        if not rate > 0:
+        if not isinstance(rate, int | float) or not rate > 0:
             raise ConfigurationError(f"rate: expected requests a second, above 0; got {rate!r}")
         self.rate = rate
         # A whole number of requests, and the seconds in which they are allowed: (20, 1.0).
-        quota = max(1, int(min(rate, 1e6)))
+        quota = max(1, int(min(rate, 1e6))) if rate < math.inf else 1
         self._window = quota / rate
         self._granted: deque[float] = deque([-math.inf] * quota, maxlen=quota)
         burst = 1 + min(rate, 1e6) * self.CATCH_UP
@@ -111,10 +111,9 @@ class LocalRateLimiter:
                 slept = True
             if slept:
                 self._late = max(-wait, self._late * self.FORGET)
-            if self._bucket is None:
-                return
-            # Last, so that nothing can cancel the caller between its permit and its way on.
-            await self._bucket.acquire()
+            if self._bucket is not None:
+                # Last, so that nothing can cancel the caller between its permit and its way on.
+                await self._bucket.acquire()
             if self._held_until <= loop.time():
                 return
 

@@ -469,7 +469,7 @@ async def test_after_a_failure_the_next_caller_asks_again() -> None:
 
 @pytest.mark.parametrize("cancelled", [0, 1], ids=["who asks", "who waits"])
 async def test_a_cancelled_caller_harms_no_other(cancelled: int) -> None:
-    """Whoever is cancelled, the provider is asked as often as needed and all others go on."""
+    """Whoever is cancelled, the provider is asked once and all others go on."""
     provider = Provider(PAIR, TRIPLE)
     cache = CredentialCache(provider.ask)
     tasks = [asyncio.create_task(cache.get()) for _ in range(5)]
@@ -478,7 +478,46 @@ async def test_a_cancelled_caller_harms_no_other(cancelled: int) -> None:
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(results.pop(cancelled), asyncio.CancelledError)
     assert results == [PAIR] * 4
-    assert provider.asked == (2 if cancelled == 0 else 1)
+    assert provider.asked == 1
+
+
+async def test_callers_who_give_up_do_not_ask_again(anyio_backend: object) -> None:
+    """While a provider hangs, impatient callers come and go, and it is asked once."""
+    provider = Provider(PAIR)
+    cache = CredentialCache(provider.ask)
+    for _ in range(20):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await cache.get()
+    assert await cache.get() is PAIR
+    assert provider.asked == 1
+
+
+async def test_a_provider_that_hangs_has_failed() -> None:
+    """Nobody waits for a provider for ever."""
+
+    async def provider() -> Credentials:
+        await asyncio.sleep(3600)
+        return PAIR
+
+    with pytest.raises(CredentialsError, match="nothing within 30 s"):
+        await CredentialCache(provider).get()
+
+
+async def test_closing_ends_the_asking() -> None:
+    """Who waits for a provider when the client is closed is told so."""
+
+    async def provider() -> Credentials:
+        await asyncio.sleep(10)
+        return PAIR
+
+    cache = CredentialCache(provider)
+    cache.close()
+    waiting = asyncio.create_task(cache.get())
+    await asyncio.sleep(1)
+    cache.close()
+    with pytest.raises(CredentialsError, match="closed"):
+        await waiting
 
 
 async def test_the_old_serve_while_they_are_renewed(clock: Clock) -> None:
@@ -586,7 +625,7 @@ def test_given_credentials_stay_when_refused() -> None:
 
 
 async def test_a_refusal_while_others_wait() -> None:
-    """Credentials refused between a renewal and those waiting for it are asked for again."""
+    """Credentials refused by one caller still serve those who got them too, but nobody else."""
     provider = Provider(PAIR, TRIPLE)
     cache = CredentialCache(provider.ask)
 
@@ -596,7 +635,8 @@ async def test_a_refusal_while_others_wait() -> None:
         return found
 
     first, second = await asyncio.gather(ask_and_refuse(), ask_and_refuse())
-    assert (first, second) == (PAIR, TRIPLE)
+    assert (first, second) == (PAIR, PAIR)
+    assert await cache.get() == TRIPLE
 
 
 class TestCacheMadeOutside:

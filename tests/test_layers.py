@@ -25,6 +25,7 @@ CORE: dict[str, set[str]] = {
     "retry": {"errors"},
     "transport": {"errors"},
 }
+CORE["clock"] = {"decode"}
 CORE["client"] = set(CORE)
 CORE["__init__"] = set(CORE)
 # Modules without input and output, and the only ones that may import each library.
@@ -33,7 +34,7 @@ LIBRARIES = {
     "httpx": {"transport"},
     "aiolimiter": {"limiter"},
     "xmltodict": {"decode"},
-    "anyio": {"credentials", "client"},
+    "anyio": {"credentials", "transport", "client"},
 }
 STDLIB_IO = {"asyncio", "socket", "http", "urllib.request", "time", "os", "pathlib"}
 

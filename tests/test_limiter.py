@@ -63,11 +63,14 @@ async def test_no_limit_lets_everybody_pass() -> None:
     limiter = LocalRateLimiter(math.inf)
     assert (await grants(limiter, 100))[-1] < 0.001
     limiter.hold(3)
-    assert await limiter.acquire() == pytest.approx(3)
+    waiting = asyncio.create_task(limiter.acquire())
+    await asyncio.sleep(1)
+    limiter.hold(4)
+    assert await waiting == pytest.approx(5)
 
 
-@pytest.mark.parametrize("rate", [0, -1, math.nan])
-def test_a_rate_must_be_above_zero(rate: float) -> None:
+@pytest.mark.parametrize("rate", [0, -1, math.nan, "20", None])
+def test_a_rate_must_be_above_zero(rate: Any) -> None:
     """A rate at which nothing could ever be sent is refused."""
     with pytest.raises(ConfigurationError, match="rate"):
         LocalRateLimiter(rate)

@@ -33,10 +33,10 @@ def emulator(monkeypatch: pytest.MonkeyPatch) -> Emulator:
         "rtmp://live.example.com/app/room7", duration=60, script=[frame(25, "Porn")]
     )
     http = httpx.AsyncClient(transport=httpx.ASGITransport(emulator))
-    reaching = partial(ci_live_audit.LiveAuditClient, http_client=http)
+    reaching = partial(
+        ci_live_audit.LiveAuditClient, http_client=http, credentials=emulator.credentials
+    )
     monkeypatch.setattr(ci_live_audit, "LiveAuditClient", reaching)
-    monkeypatch.setenv("TENCENTCLOUD_SECRET_ID", emulator.credentials.secret_id)
-    monkeypatch.setenv("TENCENTCLOUD_SECRET_KEY", emulator.credentials.secret_key)
 
     def run(main: Any) -> None:
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:

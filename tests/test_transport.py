@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import gzip
 import random
 import socket
@@ -10,6 +12,7 @@ import traceback
 import zlib
 from typing import Any
 
+import anyio
 import httpx
 import httpx2
 import pytest
@@ -30,7 +33,8 @@ def anyio_backend() -> str:
 
 
 async def get(transport: Transport, *, timeout: float = 5.0) -> Answer:
-    return await transport.send("GET", "/path", HEADERS, b"", timeout)
+    async with transport.call():
+        return await transport.send("GET", "/path", HEADERS, b"", timeout=timeout)
 
 
 async def test_an_exchange() -> None:
@@ -40,7 +44,7 @@ async def test_an_exchange() -> None:
     ) as served:
         transport = Transport(served.url + "/")
         answer = await transport.send(
-            "POST", "/path", {**HEADERS, "content-length": "3"}, b"abc", 5
+            "POST", "/path", {**HEADERS, "content-length": "3"}, b"abc", timeout=5
         )
         await transport.aclose()
     assert (answer.status, answer.body, answer.headers["x-one"]) == (201, b"ok", "1")
@@ -62,6 +66,46 @@ async def test_connections_are_used_again() -> None:
         assert served.accepted == 5
         await transport.aclose()
         assert await served.all_closed()
+
+
+async def test_what_is_sent_once_gets_a_new_connection() -> None:
+    """A connection that was idle may be closing, so a submission does not take it."""
+    async with serving(answering(b"ok")) as served:
+        transport = Transport(served.url)
+        for accepted in (1, 2, 3):
+            await transport.send("POST", "/", HEADERS, b"", timeout=5, reuse=False)
+            assert served.accepted == accepted
+        await transport.aclose()
+
+
+async def test_idle_connections_can_be_dropped() -> None:
+    """After an answer that was not its own, a client starts with new connections."""
+    async with serving(answering(b"ok")) as served:
+        transport = Transport(served.url)
+        await asyncio.gather(*(get(transport) for _ in range(3)))
+        await transport.drop_idle()
+        assert await served.all_closed()
+        assert (await get(transport)).body == b"ok"
+        await transport.aclose()
+
+
+async def test_idle_connections_are_closed_while_others_are_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Calls that come while idle connections are being closed do not disturb each other."""
+    monkeypatch.setattr(transport_module, "KEEP_ALIVE", 0.01)
+    rng = random.Random(3)
+
+    async def later(transport: Transport) -> None:
+        await asyncio.sleep(rng.random() * 0.006)
+        assert (await get(transport)).body == b"ok"
+
+    async with serving(answering(b"ok")) as served:
+        transport = Transport(served.url)
+        for _ in range(30):
+            await asyncio.gather(*(later(transport) for _ in range(6)))
+            await asyncio.sleep(0.011)
+        await transport.aclose()
 
 
 async def test_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +193,19 @@ async def test_tls_that_fails_was_not_sent() -> None:
     assert not caught.value.sent
 
 
+async def test_a_cancelled_tls_handshake_leaves_no_socket() -> None:
+    """Cancelled while the server keeps silent in the handshake, a call closes its socket."""
+    async with serving(silent()) as served:
+        transport = Transport(served.url.replace("http://", "https://"))
+        for _ in range(20):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await get(transport)
+        assert served.accepted == 20
+        assert await served.all_closed()
+        await transport.aclose()
+
+
 GZIPPED = gzip.compress(b"ok" * 1000)
 
 
@@ -164,6 +221,36 @@ async def test_compressed_bodies_are_decoded(body: bytes, encoding: str) -> None
         await transport.aclose()
 
 
+async def test_an_empty_body_needs_no_compression() -> None:
+    """A server that announces gzip and sends nothing has sent an empty body."""
+    async with serving(answering(headers="Content-Encoding: gzip\r\n")) as served:
+        transport = Transport(served.url)
+        assert (await get(transport)).body == b""
+        await transport.aclose()
+
+
+async def test_tiny_chunks_leave_the_loop_to_others() -> None:
+    """Thousands of chunks that arrive at once are read with pauses for everybody else."""
+    body = b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n"
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with serving(hanging_up(head + body)) as served:
+        transport = Transport(served.url)
+        turning = asyncio.create_task(turn())
+        answer = await get(transport)
+        turning.cancel()
+        assert answer.body == b"x" * 5000
+        assert turns >= 5000 / 256
+        await transport.aclose()
+
+
 @pytest.mark.parametrize(
     ("body", "encoding", "path"),
     [
@@ -171,9 +258,10 @@ async def test_compressed_bodies_are_decoded(body: bytes, encoding: str) -> None
         (gzip.compress(b"x" * 10_000_000), "gzip", "Response"),
         (GZIPPED[:-4], "gzip", ""),
         (b"not gzip", "gzip", ""),
+        (GZIPPED + b"x", "gzip", ""),
         (b"x", "br", "Response"),
     ],
-    ids=["too large", "bomb", "cut off", "not gzip", "unknown"],
+    ids=["too large", "bomb", "cut off", "not gzip", "more", "unknown"],
 )
 async def test_bodies_that_cannot_be_taken(body: bytes, encoding: str, path: str) -> None:
     """Too large, broken or strangely compressed bodies are errors, bounded in memory."""
@@ -243,6 +331,109 @@ async def test_closing_ends_what_is_under_way() -> None:
         assert caught.value.may_have_happened
         with pytest.raises(ConfigurationError, match="is closed"):
             await get(transport)
+        await transport.aclose()
+
+
+async def test_closing_works_in_a_cancelled_scope() -> None:
+    """Where every await ends at once, connections are closed all the same."""
+    async with serving(answering(b"ok")) as served:
+        transport = Transport(served.url)
+        await asyncio.gather(*(get(transport) for _ in range(5)))
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await transport.aclose()
+        assert await served.all_closed()
+
+
+def test_closing_on_another_loop_is_told_so() -> None:
+    """Connections can only be closed where they live."""
+
+    async def use(transport: Transport) -> None:
+        async with transport.call():
+            pass
+
+    transport = Transport("http://127.0.0.1:1")
+    asyncio.run(use(transport))
+    with pytest.raises(ConfigurationError, match="another event loop"):
+        asyncio.run(transport.aclose())
+    asyncio.run(Transport("http://127.0.0.1:1").aclose())
+
+
+async def test_a_timeout_of_the_caller_stays_a_timeout() -> None:
+    """A TimeoutError that comes from the body of a call is not taken for a closing."""
+    transport = Transport("http://127.0.0.1:1")
+    with pytest.raises(TimeoutError, match="mine"):
+        async with transport.call():
+            raise TimeoutError("mine")
+
+
+async def test_a_failed_exchange_leaves_no_garbage() -> None:
+    """Errors that are dropped are gone at once, with their frames and what these hold."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    transport = Transport(f"http://127.0.0.1:{port}")
+
+    async def fail() -> None:
+        with contextlib.suppress(TransportError):
+            await get(transport)
+
+    await fail()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            await fail()
+        assert not [item for item in _garbage() if isinstance(item, TransportError | Secret)]
+    finally:
+        gc.enable()
+
+
+def _garbage() -> list[object]:
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        gc.collect()
+        return list(gc.garbage)
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+
+
+class Synchronous:
+    def stream(self) -> None: ...
+    def aclose(self) -> None: ...
+
+
+@pytest.mark.parametrize("client", [object(), httpx.Client(), Synchronous()])
+def test_what_is_no_client_is_refused(client: Any) -> None:
+    """Something else than an async client of the family is refused when it is given."""
+    with pytest.raises(ConfigurationError, match="http_client: expected"):
+        Transport("http://127.0.0.1:1", client)
+
+
+async def test_a_closed_client_is_refused() -> None:
+    """A client that is closed already is refused when it is given."""
+    client = httpx.AsyncClient()
+    await client.aclose()
+    with pytest.raises(ConfigurationError, match="closed"):
+        Transport("http://127.0.0.1:1", client)
+
+
+@pytest.mark.parametrize("proxy", ["ftp://127.0.0.1:1", "http://[::1"])
+def test_a_proxy_that_cannot_be_used_is_refused(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A setting of the environment that cannot work is told when the client is made."""
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    with pytest.raises(ConfigurationError, match="proxy of the environment"):
+        Transport("http://far.example")
+
+
+async def test_a_proxy_needs_no_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many environments name only host and port."""
+    async with serving(answering(b"proxied")) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.removeprefix("http://"))
+        transport = Transport("http://far.example")
+        assert (await get(transport)).body == b"proxied"
         await transport.aclose()
 
 
