@@ -333,7 +333,10 @@ class LiveAuditClient:
             request_id=answer.headers.get("x-ci-request-id") if answer is not None else None,
             error=error,
         )
-        return attempt, result, mended
+        try:
+            return attempt, result, mended
+        finally:  # or the error and this frame would keep each other alive
+            del error, attempt
 
     async def _read(self, request: Request, answer: Answer, read: Callable[[bytes], T]) -> T:
         if len(answer.body) <= INLINE_BODY:

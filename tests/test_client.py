@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import logging
+import math
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -823,6 +826,30 @@ class TestOnRealTime:
         async with for_tests(credentials=None, http_client=http) as client:
             await client.cancel("a")
         assert "q-ak=AKIDFROMENV&" in sent[0]["authorization"]
+
+    async def test_failed_calls_leave_no_garbage(self) -> None:
+        """Errors that are dropped are gone at once, with their frames and what these hold."""
+        async with for_tests(
+            endpoint="http://127.0.0.1:1", rate=math.inf, retry=RetryPolicy(attempts=1)
+        ) as client:
+
+            async def fail() -> None:
+                with contextlib.suppress(TransportError):
+                    await client.query("a")
+
+            await fail()
+            gc.collect()
+            gc.disable()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            try:
+                for _ in range(5):
+                    await fail()
+                gc.collect()
+                assert not [item for item in gc.garbage if isinstance(item, LiveAuditError)]
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+                gc.enable()
 
     async def test_a_large_answer_is_decoded_off_the_loop(self, emulator: Emulator) -> None:
         """While a long night's answer is decoded, the loop goes on turning."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import gc
 import gzip
 import random
 import socket
@@ -365,37 +363,6 @@ async def test_a_timeout_of_the_caller_stays_a_timeout() -> None:
     with pytest.raises(TimeoutError, match="mine"):
         async with transport.call():
             raise TimeoutError("mine")
-
-
-async def test_a_failed_exchange_leaves_no_garbage() -> None:
-    """Errors that are dropped are gone at once, with their frames and what these hold."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    transport = Transport(f"http://127.0.0.1:{port}")
-
-    async def fail() -> None:
-        with contextlib.suppress(TransportError):
-            await get(transport)
-
-    await fail()
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(5):
-            await fail()
-        assert not [item for item in _garbage() if isinstance(item, TransportError | Secret)]
-    finally:
-        gc.enable()
-
-
-def _garbage() -> list[object]:
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
-        gc.collect()
-        return list(gc.garbage)
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
 
 
 class Synchronous:
