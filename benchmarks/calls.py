@@ -1,0 +1,155 @@
+"""What a whole call costs, against bare httpx (the limit) and the vendor's SDK (the peer).
+
+A call of the client is limiter, credentials, signature, exchange and typed decoding; bare httpx is
+the exchange alone, over one `httpx.AsyncClient` with room for all connections; the SDK's
+``ci_auditing_video_query`` signs, exchanges with requests and makes dicts. All of them ask the same
+server, a process of its own, for the same answer of about 2.5 KB over connections kept alive.
+
+CPU time is what matters to a bot that shares its core, wall time to a caller in a closed loop;
+neither should grow with the calls in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import math
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import attrs
+import httpx
+import service
+from peers import vendor
+from report import Sample, Table, interleaved
+
+from ci_live_audit import LiveAuditClient
+
+__all__ = ["run"]
+
+IN_FLIGHT = (1, 20, 50)
+OURS, HTTPX, VENDOR = "ci_live_audit", "bare httpx", "SDK"
+
+#: Makes so many calls.
+Batch = Callable[[int], None]
+
+
+@attrs.frozen
+class _Cost:
+    """Microseconds for each call."""
+
+    cpu: float
+    wall: float
+
+
+def run(*, quick: bool) -> Iterator[Table]:
+    """The table."""
+    calls, rounds = (300, 3) if quick else (1000, 7)
+    body = service.answer(1)
+    with service.serving(body) as url, asyncio.Runner() as runner, contextlib.ExitStack() as stack:
+        batches = _batches(url, runner, stack)
+        cases = {name: partial(_measure, batch, calls) for name, batch in batches.items()}
+        results = interleaved(cases, rounds)
+    cpu = {name: Sample.of(one.cpu for one in costs) for name, costs in results.items()}
+    wall = {name: Sample.of(one.wall for one in costs) for name, costs in results.items()}
+    rows = []
+    for name in results:
+        client, _, count = name.partition(" @ ")
+        rows.append(
+            (
+                f"{count}: {client}",
+                cpu[name],
+                wall[name],
+                cpu[name] / cpu[f"{HTTPX} @ {count}"],
+                cpu[name] / cpu[f"{VENDOR} @ 1"],
+                wall[name] / wall[f"{VENDOR} @ {count}"],
+                cpu[name] / cpu[f"{client} @ 1"],
+            )
+        )
+    yield Table(
+        f"A whole call, {len(body):,} bytes of answer, {calls:,} calls a round, {rounds} rounds",
+        (
+            *("in flight: client", "CPU µs", "wall µs", "CPU vs httpx", "CPU vs SDK at 1"),
+            *("wall vs SDK", "CPU vs own at 1"),
+        ),
+        rows,
+        (
+            "SDK: ci_auditing_video_query in as many threads as calls are in flight. Bare httpx",
+            "neither signs nor decodes.",
+            "CPU time is the client process's; the server has a process of its own.",
+        ),
+    )
+
+
+def _batches(url: str, runner: asyncio.Runner, stack: contextlib.ExitStack) -> dict[str, Batch]:
+    """Every client at every number of calls in flight; closed with the stack."""
+    batches: dict[str, Batch] = {}
+    for count in IN_FLIGHT:
+        ours = LiveAuditClient(
+            service.BUCKET,
+            service.REGION,
+            credentials=service.CREDENTIALS,
+            endpoint=url,
+            rate=math.inf,
+        )
+        bare = httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=count, max_keepalive_connections=count)
+        )
+        sdk = vendor(url)
+        threads = stack.enter_context(ThreadPoolExecutor(count))
+        stack.callback(_run, runner, ours.aclose)
+        stack.callback(_run, runner, bare.aclose)
+        address = f"{url}/video/auditing/{service.JOB_ID}"
+        batches |= {
+            f"{OURS} @ {count}": _tasks(runner, count, partial(ours.query, service.JOB_ID)),
+            f"{HTTPX} @ {count}": _tasks(runner, count, partial(bare.get, address)),
+            f"{VENDOR} @ {count}": _threads(
+                threads,
+                count,
+                partial(sdk.ci_auditing_video_query, service.BUCKET, service.JOB_ID),
+            ),
+        }
+    return batches
+
+
+def _run(runner: asyncio.Runner, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    runner.run(close())
+
+
+def _tasks(runner: asyncio.Runner, count: int, call: Callable[[], Awaitable[object]]) -> Batch:
+    async def worker(left: Iterator[int]) -> None:
+        for _ in left:
+            await call()
+
+    async def batch(calls: int) -> None:
+        left = iter(range(calls))
+        await asyncio.gather(*(worker(left) for _ in range(count)))
+
+    return lambda calls: runner.run(batch(calls))
+
+
+def _threads(pool: ThreadPoolExecutor, count: int, call: Callable[[], object]) -> Batch:
+    def worker(left: Iterator[int]) -> None:
+        for _ in left:
+            call()
+
+    def batch(calls: int) -> None:
+        left = iter(range(calls))
+        for future in [pool.submit(worker, left) for _ in range(count)]:
+            future.result()
+
+    return batch
+
+
+def _measure(batch: Batch, calls: int) -> _Cost:
+    # Connections that were idle while others had their turn are opened again before the clock runs.
+    batch(calls // 5)
+    gc.collect()
+    cpu, wall = time.process_time(), time.perf_counter()
+    batch(calls)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return _Cost(cpu / calls * 1e6, wall / calls * 1e6)

@@ -1,0 +1,182 @@
+"""Where the CPU time of one whole call goes, with one call in flight.
+
+Twice, because neither way is the truth. The parts of a call are measured one by one and without a
+profiler, in the same rounds as the whole; what they do not explain is what each costs more when the
+other has just had the processor's caches. And the call runs under cProfile, which sees everything
+but makes small functions look dearer than they are; its self times are summed up by package.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import cProfile
+import gc
+import math
+import pstats
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import PurePath
+from typing import Any
+
+import httpx
+import service
+from report import Sample, Table, interleaved
+
+from ci_live_audit import LiveAuditClient, decode, requests, signature
+from ci_live_audit.limiter import LocalRateLimiter
+from ci_live_audit.transport import Answer, Transport
+
+__all__ = ["run"]
+
+WHOLE = "the whole call"
+EXCHANGE = "the exchange: Transport.send"
+HTTPX = "  of which httpx, one transport"
+AROUND = "all around it, the answer given"
+DECODE = "  of which decode.job"
+SIGN = "  of which request and signature"
+LIMITER = "  of which the limiter, at no limit"
+REST = "dearer in turns than each alone"
+TOP = 12
+LIBRARY = PurePath(asyncio.__file__).parts[-3]
+
+
+def run(*, quick: bool) -> Iterator[Table]:
+    """The parts, the packages and the functions."""
+    body = service.answer(1)
+    with service.serving(body) as url, asyncio.Runner() as runner:
+        yield _parts(runner, url, body, calls=300 if quick else 1000, rounds=3 if quick else 9)
+        calls = 500 if quick else 2000
+        functions = runner.run(_profile(url, calls))
+    whole = sum(own for own, _ in functions.values())
+    packages: dict[str, float] = {}
+    for (package, _), (own, _) in functions.items():
+        packages[package] = packages.get(package, 0) + own
+    most = sorted(packages.items(), key=lambda item: -item[1])[:TOP]
+    yield Table(
+        f"The same under cProfile, {calls:,} calls: self time by package",
+        ("package", "µs", "share of the call"),
+        [(package, own, own / whole) for package, own in most],
+        ("Built-in functions count for their callers; waiting for the server is left out.",),
+    )
+    top = sorted(functions.items(), key=lambda item: -item[1][0])[:TOP]
+    yield Table(
+        "And by function",
+        ("function", "self µs", "share of the call", "calls of it"),
+        [(f"{place[0]}: {place[1]}", own, own / whole, times) for place, (own, times) in top],
+    )
+
+
+def _client(url: str) -> LiveAuditClient:
+    return LiveAuditClient(
+        service.BUCKET,
+        service.REGION,
+        credentials=service.CREDENTIALS,
+        endpoint=url,
+        rate=math.inf,
+    )
+
+
+# Part by part
+
+
+def _parts(runner: asyncio.Runner, url: str, body: bytes, *, calls: int, rounds: int) -> Table:
+    host = url.removeprefix("http://")
+    request = requests.query(service.JOB_ID)
+    headers = signature.sign(request, host, service.CREDENTIALS, time.time())
+    limiter = LocalRateLimiter(math.inf)
+    client, given, bare = _client(url), _client(url), httpx.AsyncHTTPTransport()
+    transport = Transport(url)
+    answer = Answer(status=200, headers={}, body=body)
+
+    async def give(*_: object, **__: object) -> Answer:
+        return answer
+
+    vars(given._transport)["send"] = give
+
+    async def exchange() -> None:
+        await transport.send("GET", request.path, headers, b"", timeout=30)
+
+    async def one_transport() -> None:
+        await (await bare.handle_async_request(httpx.Request("GET", url, headers=headers))).aread()
+
+    async def sign() -> None:
+        signature.sign(requests.query(service.JOB_ID), host, service.CREDENTIALS, time.time())
+
+    async def read() -> None:
+        decode.job(body, received_at=datetime.now(UTC))
+
+    parts: dict[str, Callable[[], Awaitable[object]]] = {
+        WHOLE: partial(client.query, service.JOB_ID),
+        EXCHANGE: exchange,
+        HTTPX: one_transport,
+        AROUND: partial(given.query, service.JOB_ID),
+        DECODE: read,
+        SIGN: sign,
+        LIMITER: limiter.acquire,
+    }
+
+    def cpu(part: Callable[[], Awaitable[object]]) -> float:
+        return runner.run(_cpu(part, calls))
+
+    cases = {name: partial(cpu, part) for name, part in parts.items()}
+    costs = {name: Sample.of(values) for name, values in interleaved(cases, rounds).items()}
+    for connection in (client, given, transport, bare):
+        runner.run(connection.aclose())
+    both = zip(costs[WHOLE].values, costs[EXCHANGE].values, costs[AROUND].values, strict=True)
+    costs[REST] = Sample.of(whole - exchange - around for whole, exchange, around in both)
+    return Table(
+        f"Where the CPU time of a call goes, part by part, {rounds} rounds of {calls:,} calls",
+        ("part", "µs", "share of the call"),
+        [(name, cost, cost / costs[WHOLE]) for name, cost in costs.items()],
+    )
+
+
+async def _cpu(part: Callable[[], Awaitable[object]], calls: int) -> float:
+    """CPU microseconds for each of so many calls, one after the other."""
+    await part()
+    gc.collect()
+    began = time.process_time()
+    for _ in range(calls):
+        await part()
+    return (time.process_time() - began) / calls * 1e6
+
+
+# Under cProfile
+
+
+async def _profile(url: str, calls: int) -> dict[tuple[str, str], tuple[float, float]]:
+    """By package and function: self time in microseconds a call, and how often it is called."""
+    profile = cProfile.Profile()
+    async with _client(url) as client:
+        await client.query(service.JOB_ID)
+        profile.enable()
+        for _ in range(calls):
+            await client.query(service.JOB_ID)
+        profile.disable()
+    stats: Any = pstats.Stats(profile)
+    own: defaultdict[tuple[str, str], float] = defaultdict(float)
+    times: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for (file, _, name), (_, count, self_time, _, callers) in stats.stats.items():
+        if "'poll' of 'select" in name:
+            continue
+        if file != "~":
+            own[_package(file), name] += self_time
+            times[_package(file), name] += count
+            continue
+        for (caller_file, _, caller), (_, _, spent, _) in callers.items():
+            own[_package(caller_file), caller] += spent
+    return {place: (own[place] / calls * 1e6, times[place] / calls) for place in own}
+
+
+def _package(file: str) -> str:
+    """The package that a file belongs to, or the module of the standard library."""
+    if file.startswith("<attrs"):
+        return "made by attrs"
+    parts = PurePath(file).with_suffix("").parts
+    for root in ("site-packages", LIBRARY):
+        if root in parts:
+            return parts[parts.index(root) + 1]
+    return "ci_live_audit" if "ci_live_audit" in parts else file

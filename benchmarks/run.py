@@ -1,0 +1,85 @@
+"""All measurements, or those that are named, as tables on standard output.
+
+``python benchmarks/run.py [limiter] [calls] [decoding] [profiling] [--json FILE] [--quick]``
+
+Everything runs on this machine and needs no account: the service is the emulator or a server that
+gives one answer. ``--quick`` takes a minute or two in place of about ten and is for seeing that all
+works; its figures are rougher.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import calls
+import decoding
+import limiter
+import profiling
+from report import Table, environment
+
+
+class Benchmark(Protocol):
+    """Measures, and gives each table as soon as it is known."""
+
+    def __call__(self, *, quick: bool) -> Iterator[Table]:
+        """Run it."""
+        ...
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "limiter": limiter.run,
+    "calls": calls.run,
+    "decoding": decoding.run,
+    "profiling": profiling.run,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run what the command line asks for."""
+    options = _options(arguments)
+    started = time.monotonic()
+    before = environment()
+    _print_facts(before)
+    measured: dict[str, list[dict[str, Any]]] = {}
+    for name in options.names or BENCHMARKS:
+        measured[name] = []
+        for table in BENCHMARKS[name](quick=options.quick):
+            print(f"\n{table}", flush=True)
+            measured[name].append(table.to_dict())
+    after = {
+        "load at the end": environment()["load"],
+        "took": f"{time.monotonic() - started:.0f} s",
+    }
+    print()
+    _print_facts(after)
+    if options.json is not None:
+        document = {"environment": before | after, "quick": options.quick, "tables": measured}
+        options.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", type=_name, help=", ".join(BENCHMARKS))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there too")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    return parser.parse_args(arguments)
+
+
+def _name(text: str) -> str:
+    if text not in BENCHMARKS:
+        raise argparse.ArgumentTypeError(f"{text} is none of {', '.join(BENCHMARKS)}")
+    return text
+
+
+def _print_facts(facts: dict[str, str]) -> None:
+    for name, fact in facts.items():
+        print(f"{name}: {fact}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

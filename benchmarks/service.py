@@ -1,0 +1,165 @@
+"""What stands in for the service: an answer of any size, and a server that gives it.
+
+The server is a process of its own, so that the CPU time of the process that measures is all the
+client's. It looks at nothing and gives every request the same answer, because what is measured is
+the client, not the emulator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+
+from ci_live_audit.credentials import Credentials
+from ci_live_audit.models import (
+    AudioSection,
+    AuditJob,
+    HitFlag,
+    JobState,
+    LibResult,
+    Location,
+    ObjectResult,
+    OcrResult,
+    ReadOnly,
+    Scene,
+    Snapshot,
+    Verdict,
+)
+from ci_live_audit.testing.wire import render
+
+__all__ = ["BUCKET", "CREDENTIALS", "JOB_ID", "REGION", "answer", "serving"]
+
+BUCKET, REGION = "examplebucket-1250000000", "ap-beijing"
+CREDENTIALS = Credentials("AKIDEXAMPLE", "secretexample")
+JOB_ID = "av0123456789abcdef0123456789abcdef"
+SCENES = ("Porn", "Ads", "Terrorism", "Politics")
+BEGAN = datetime(2026, 8, 7, 12, 12, 12, tzinfo=timezone(timedelta(hours=8)))
+
+
+# Answers
+
+
+def answer(count: int) -> bytes:
+    """A job with so many snapshots and as many audio sections; in a tenth of them is something."""
+    began = int(BEGAN.timestamp() * 1000)
+    summary = {name: Scene(hit_flag=HitFlag.HIT, count=-(-count // 10)) for name in SCENES[:2]}
+    job = AuditJob(
+        job_id=JOB_ID,
+        state=JobState.AUDITING,
+        creation_time=BEGAN,
+        type="live_video",
+        url="rtmp://live.example.com/app/room7",
+        label="Porn",
+        result=Verdict.SENSITIVE,
+        snapshot_count=count,
+        scenes=ReadOnly(summary),
+        snapshots=tuple(_snapshot(number, began) for number in range(count)),
+        audio_sections=tuple(_section(number, began) for number in range(count)),
+        request_id="NjI2ZjY2ZDBfMjAxNDQzMGFfMmQ1",
+    )
+    return render(job)
+
+
+def _snapshot(number: int, began: int) -> Snapshot:
+    scenes, label, verdict, text = _clean(), "Normal", Verdict.NORMAL, None
+    if number % 10 == 0:
+        scenes, label, verdict, text = scenes | _found(), "Porn", Verdict.SENSITIVE, "add me: x < 7"
+    return Snapshot(
+        url=_signed(f"snapshot/{number}.jpg"),
+        text=text,
+        label=label,
+        result=verdict,
+        snapshot_time=began + 1000 * number,
+        scenes=ReadOnly(scenes),
+    )
+
+
+def _clean() -> dict[str, Scene]:
+    return {name: Scene(hit_flag=HitFlag.MISS, score=0, label="Normal") for name in SCENES}
+
+
+def _found() -> dict[str, Scene]:
+    where = Location(x=12.5, y=20, width=180, height=44, rotate=0)
+    person = ObjectResult(name="person", sub_label="adult", keywords=("one",), location=where)
+    read = OcrResult(text="add me: x < 7", keywords=("add", "me"), location=where)
+    known = LibResult(image_id="5f3c9a", score=91, lib_type=2, lib_name="own library")
+    porn = Scene(
+        hit_flag=HitFlag.HIT,
+        score=98,
+        label="Porn",
+        category="Sex",
+        sub_label="SexBehavior",
+        object_results=(person,),
+        lib_results=(known,),
+    )
+    ads = Scene(hit_flag=HitFlag.SUSPECTED, score=75, label="QRCode", ocr_results=(read,))
+    return {"Porn": porn, "Ads": ads}
+
+
+def _section(number: int, began: int) -> AudioSection:
+    return AudioSection(
+        url=_signed(f"audio/{number}.mp3"),
+        text="What was said here, for as long as it takes to say some twenty words or so.",
+        label="Normal",
+        result=Verdict.NORMAL,
+        offset_time=began + 1000 * number,
+        duration=1000,
+        scenes=ReadOnly(_clean()),
+    )
+
+
+def _signed(path: str) -> str:
+    stamp = "1786076000;1786083200"
+    return (
+        f"https://{BUCKET}.cos.{REGION}.myqcloud.com/{JOB_ID}/{path}?q-sign-algorithm=sha1"
+        f"&q-ak=AKIDEXAMPLE&q-sign-time={stamp}&q-key-time={stamp}&q-header-list=&q-url-param-list="
+        "&q-signature=6f1ed002ab5595859014ebf0951522d9a1b2c3d4"
+    )
+
+
+# A server
+
+
+@contextlib.contextmanager
+def serving(body: bytes) -> Iterator[str]:
+    """Serve a body from a process of its own; gives the URL."""
+    command = [sys.executable, __file__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(body)
+        process.stdin.close()
+        try:
+            yield process.stdout.readline().decode().strip()
+        finally:
+            process.terminate()
+
+
+class _Answering(asyncio.Protocol):
+    def __init__(self, body: bytes) -> None:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}"
+        self._answer = head.encode() + b"\r\nx-ci-request-id: NjI2ZjY2\r\n\r\n" + body
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        *requests, self._received = (self._received + data).split(b"\r\n\r\n")
+        self._transport.write(self._answer * len(requests))
+
+
+async def _serve(body: bytes) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Answering(body), "127.0.0.1", 0)
+    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(sys.stdin.buffer.read()))
