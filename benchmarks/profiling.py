@@ -94,7 +94,7 @@ def _parts(runner: asyncio.Runner, url: str, body: bytes, *, calls: int, rounds:
     async def give(*_: object, **__: object) -> Answer:
         return answer
 
-    vars(given._transport)["send"] = give
+    vars(given._caller.transport)["send"] = give
 
     async def exchange() -> None:
         await transport.send("GET", request.path, headers, b"", timeout=30)

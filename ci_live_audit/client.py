@@ -1,57 +1,37 @@
-"""`LiveAuditClient`: the verbs, and the one loop in which every attempt is made."""
+"""`LiveAuditClient`: the verbs."""
 
 from __future__ import annotations
 
-import asyncio
 import copy
-import inspect
-import logging
-import math
 import os
 import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from itertools import count
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self
 from urllib.parse import urlsplit
 
-import anyio.to_thread
 import attrs
 
-from ci_live_audit import decode, requests, signature
+from ci_live_audit import decode, requests
+from ci_live_audit.attempts import Caller
 from ci_live_audit.clock import Clock
-from ci_live_audit.credentials import CredentialCache, Credentials, CredentialsSource
+from ci_live_audit.credentials import CredentialCache, CredentialsSource
 from ci_live_audit.default_chain import default_chain
 from ci_live_audit.errors import (
     ConfigurationError,
-    DecodeError,
     InvalidArgument,
     JobNotFound,
     LiveAuditError,
-    ServiceError,
-    Throttled,
 )
 from ci_live_audit.limiter import LocalRateLimiter, RateLimiter
 from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob, UserInfo
-from ci_live_audit.requests import Request
 from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
-from ci_live_audit.transport import Answer, HttpClient, Transport
+from ci_live_audit.transport import HttpClient, Transport
 
 __all__ = ["LiveAuditClient"]
-
-logger = logging.getLogger("ci_live_audit")
-
-T = TypeVar("T", AuditJob, SubmittedJob, CancelledJob)
-
-# Decoding this much takes about 5 ms; more of it would be felt by everything else on the loop.
-INLINE_BODY = 64 * 1024
-# The quota is counted by the second, so whoever is over it lets one pass.
-HOLD = 1.0
-STALE = {"ExpiredToken", "InvalidAccessKeyId", "SecretidNotExist", "InvalidToken"}
-SKEWED = {"RequestTimeTooSkewed", "SignatureExpired"}
 
 DEFAULT_RETRY = RetryPolicy()
 
@@ -100,19 +80,22 @@ class LiveAuditClient:
         if not region:
             raise ConfigurationError("region: pass one (ap-beijing, …) or set TENCENTCLOUD_REGION")
         base_url = _base_url(endpoint or f"https://{requests.host(bucket, region)}")
-        self._host = urlsplit(base_url).netloc
-        self._clock = Clock(now)
-        self._credentials = CredentialCache(
-            default_chain if credentials is None else credentials,
-            lasting=credentials is None,
-            now=self._clock.now,
+        clock = Clock(now)
+        self._caller = Caller(
+            host=urlsplit(base_url).netloc,
+            clock=clock,
+            credentials=CredentialCache(
+                default_chain if credentials is None else credentials,
+                lasting=credentials is None,
+                now=clock.now,
+            ),
+            limiter=limiter if limiter is not None else LocalRateLimiter(rate),
+            budget=RetryBudget(),
+            transport=Transport(base_url, http_client),
+            retry=retry,
+            timeout=timeout,
+            on_attempt=on_attempt,
         )
-        self._limiter = limiter if limiter is not None else LocalRateLimiter(rate)
-        self._budget = RetryBudget()
-        self._transport = Transport(base_url, http_client)
-        self._retry = retry
-        self._timeout = _seconds(timeout)
-        self._on_attempt = _hook(on_attempt)
         self._owner = True
 
     async def __aenter__(self) -> Self:
@@ -134,8 +117,8 @@ class LiveAuditClient:
         are not its own.
         """
         if self._owner:
-            self._credentials.close()
-            await self._transport.aclose()
+            self._caller.credentials.close()
+            await self._caller.transport.aclose()
 
     def with_options(
         self,
@@ -148,12 +131,11 @@ class LiveAuditClient:
 
         Connections, limiter, credentials, retry budget and clock are the same objects.
         """
+        given = {"retry": retry, "timeout": timeout, "on_attempt": on_attempt}
+        changes: dict[str, Any] = {name: it for name, it in given.items() if it is not None}
         sibling = copy.copy(self)
-        # ruff: noqa: SLF001 - of its own class
-        sibling._owner = False
-        sibling._retry = retry if retry is not None else self._retry
-        sibling._timeout = _seconds(timeout) if timeout is not None else self._timeout
-        sibling._on_attempt = _hook(on_attempt) if on_attempt is not None else self._on_attempt
+        sibling._caller = attrs.evolve(self._caller, **changes)  # noqa: SLF001 - of its own class
+        sibling._owner = False  # noqa: SLF001
         return sibling
 
     # Verbs
@@ -170,9 +152,11 @@ class LiveAuditClient:
         """
 
         def read(body: bytes) -> AuditJob:
-            return decode.job(body, received_at=datetime.fromtimestamp(self._clock.now(), UTC))
+            return decode.job(
+                body, received_at=datetime.fromtimestamp(self._caller.clock.now(), UTC)
+            )
 
-        return await self._call(requests.query(job_id), read)
+        return await self._caller.call(requests.query(job_id), read)
 
     async def cancel(self, job_id: str) -> CancelledJob:
         """Stop a job.
@@ -188,7 +172,7 @@ class LiveAuditClient:
         """
         read = partial(decode.cancelled, job_id=job_id)
         try:
-            return await self._call(requests.cancel(job_id), read)
+            return await self._caller.call(requests.cancel(job_id), read)
         except (InvalidArgument, JobNotFound) as error:
             if not error.may_have_happened:
                 raise
@@ -249,151 +233,7 @@ class LiveAuditClient:
             storage_path=storage_path,
             extra=extra,
         )
-        return await self._call(request, decode.submitted)
-
-    # The loop
-
-    async def _call(self, request: Request, read: Callable[[bytes], T]) -> T:
-        """Attempts until one succeeds or there is no point in another.
-
-        All that ages is inside the loop: a call may wait for its slot for minutes, and a retry may
-        outlive the token and the signature of the attempt before.
-        """
-        first: float | None = None
-        unsure = False
-        corrected: set[str | None] = {None}
-        async with self._transport.call():
-            for number in count(1):
-                attempt, result, mended = await self._attempt(request, read, number, first)
-                first = asyncio.get_running_loop().time() - attempt.since_first
-                error = attempt.error
-                if error is None:
-                    self._budget.give(attempt)
-                    self._report(attempt)
-                    return cast("T", result)
-                unsure = unsure or error.may_have_happened
-                error.operation, error.job_id = request.operation, request.job_id
-                error.attempts, error.may_have_happened = number, unsure
-                delay = self._delay(attempt, at_once=mended not in corrected)
-                corrected.add(mended)
-                self._report(attrs.evolve(attempt, delay=delay))
-                if delay is None:
-                    try:
-                        raise error
-                    finally:  # or the error and this frame would keep each other alive
-                        del error, attempt
-                del error, attempt
-                await asyncio.sleep(delay)
-        raise AssertionError  # pragma: no cover
-
-    async def _attempt(
-        self, request: Request, read: Callable[[bytes], T], number: int, first: float | None
-    ) -> tuple[Attempt, T | None, str | None]:
-        """What happened, what came of it, and which cause of an error is mended now."""
-        time_ = asyncio.get_running_loop().time
-        queued, began = 0.0, time_()
-        answer = result = mended = None
-        error: LiveAuditError | None = None
-        try:
-            # Before the slot: behind a slow provider slots would pass unused, and then many
-            # requests leave together.
-            credentials = await self._credentials.get()
-            queued = await self._limiter.acquire()
-            began = time_()
-            if not self._credentials.is_valid(credentials):
-                credentials = await self._credentials.get()
-            ahead = self._clock.ahead
-            headers = signature.sign(request, self._host, credentials, self._clock.now())
-            answer = await self._transport.send(
-                request.method,
-                request.path,
-                headers,
-                request.body,
-                timeout=self._timeout,
-                # A connection that was idle may just be closing, and a submission is sent once.
-                reuse=request.idempotent,
-            )
-            if 200 <= answer.status < 300:
-                result = await self._read(request, answer, read)
-            else:
-                error = refusal = decode.error(answer.status, answer.headers, answer.body)
-                mended = self._mend(refusal, answer, credentials, ahead)
-        except LiveAuditError as problem:
-            error = problem
-        ended = time_()
-        attempt = Attempt(
-            operation=request.operation,
-            job_id=request.job_id,
-            number=number,
-            idempotent=request.idempotent,
-            queued=queued,
-            elapsed=ended - began,
-            since_first=ended - (began if first is None else first),
-            status=answer.status if answer is not None else None,
-            request_id=answer.headers.get("x-ci-request-id") if answer is not None else None,
-            error=error,
-        )
-        try:
-            return attempt, result, mended
-        finally:  # or the error and this frame would keep each other alive
-            del error, attempt
-
-    async def _read(self, request: Request, answer: Answer, read: Callable[[bytes], T]) -> T:
-        if len(answer.body) <= INLINE_BODY:
-            result = read(answer.body)
-        else:
-            result = await anyio.to_thread.run_sync(read, answer.body, abandon_on_cancel=True)
-        if request.job_id not in {None, result.job_id}:
-            # An answer to another request came on this connection; more of them may be waiting.
-            await self._transport.drop_idle()
-            raise DecodeError(f"the answer is about another job, {result.job_id}")
-        if result.request_id is None:
-            result = attrs.evolve(result, request_id=answer.headers.get("x-ci-request-id"))
-        return result
-
-    def _mend(
-        self, error: ServiceError, answer: Answer, credentials: Credentials, ahead: float
-    ) -> str | None:
-        """The cause of a refusal, if a new attempt would be made without it."""
-        if error.code in STALE:
-            return "credentials" if self._credentials.refused(credentials) else None
-        if error.code in SKEWED or "Request has expired" in error.message:
-            learnt = self._clock.learn(answer.headers.get("date", ""), used=ahead)
-            return "clock" if learnt else None
-        return None
-
-    def _delay(self, attempt: Attempt, *, at_once: bool) -> float | None:
-        """Seconds to the next attempt, if there is one: none at all where a cause is mended."""
-        if at_once and attempt.number < self._retry.attempts:
-            return 0.0
-        delay = self._retry.delay(attempt)
-        if isinstance(attempt.error, Throttled):
-            asked = min(attempt.error.retry_after or 0.0, self._retry.max_retry_after)
-            self._limiter.hold(max(HOLD, asked, delay or 0.0))
-        return delay if delay is not None and self._budget.take(attempt.error) else None
-
-    def _report(self, attempt: Attempt) -> None:
-        level = logging.WARNING if isinstance(attempt.error, Throttled) else logging.DEBUG
-        if logger.isEnabledFor(level):
-            logger.log(level, "%s", attempt)
-        if self._on_attempt is None:
-            return
-        try:
-            self._on_attempt(attempt)
-        except Exception:
-            logger.exception("on_attempt failed")
-
-
-def _hook(on_attempt: Callable[[Attempt], object] | None) -> Callable[[Attempt], object] | None:
-    if inspect.iscoroutinefunction(on_attempt):
-        raise ConfigurationError("on_attempt: expected a plain function; nobody would await it")
-    return on_attempt
-
-
-def _seconds(timeout: float) -> float:
-    if not 0 < timeout < math.inf:
-        raise ConfigurationError(f"timeout: expected seconds, above 0 and finite; got {timeout!r}")
-    return timeout
+        return await self._caller.call(request, decode.submitted)
 
 
 def _base_url(endpoint: str) -> str:

@@ -47,22 +47,23 @@ class LocalRateLimiter:
     #: After a stall, lateness up to this many seconds is caught up.
     CATCH_UP = 0.05
     #: A second is taken to be longer by as much as this loop wakes its callers late, for as late
-    #: may a request leave: by this share at the most, and less and less with every grant.
+    #: may a request leave: by this share at the most, and less with every grant in time.
     MARGIN = 0.008
     FORGET = 0.98
 
     def __init__(self, rate: float = 20.0) -> None:
         if not isinstance(rate, int | float) or not rate > 0:
             raise ConfigurationError(f"rate: expected requests a second, above 0; got {rate!r}")
-        self.rate = rate
+        self.rate: float = rate
         # A whole number of requests, and the seconds in which they are allowed: (20, 1.0).
         quota = max(1, int(min(rate, 1e6))) if rate < math.inf else 1
         self._window = quota / rate
         self._granted: deque[float] = deque([-math.inf] * quota, maxlen=quota)
-        burst = 1 + min(rate, 1e6) * self.CATCH_UP
-        self._bucket = AsyncLimiter(burst, burst / rate) if rate < math.inf else None
+        self._burst = 1 + min(rate, 1e6) * self.CATCH_UP
+        self._bucket = AsyncLimiter(self._burst, self._burst / rate) if rate < math.inf else None
         self._queue: deque[asyncio.Future[None]] = deque()
-        self._late = 0.0
+        # The first requests open connections and are later than any other.
+        self._late = self.MARGIN
         self._busy = False
         self._held_until = -math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -89,6 +90,9 @@ class LocalRateLimiter:
                 raise
         self._busy = True
         try:
+            if self._bucket is not None and self._bucket.has_capacity(self._burst):
+                # What may be caught up is lateness, not the time in which nobody came.
+                await self._bucket.acquire(self._burst - 1)
             await self._slot(loop)
             now = loop.time()
             # The instant at which the caller really goes on, not the one it was due.

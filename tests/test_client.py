@@ -716,7 +716,7 @@ async def test_closing_ends_calls_wherever_they_wait(emulator: Emulator, waits_f
     options: dict[str, Any] = {"credentials": slow} if waits_for == "credentials" else {}
     client = emulator.client(timeout=1000, **options)
     if waits_for == "slot":
-        client._limiter.hold(1000)
+        client._caller.limiter.hold(1000)
     elif waits_for == "answer":
         emulator.inject(Fault.slow(1000))
     elif waits_for == "next attempt":
@@ -803,7 +803,7 @@ async def test_no_secret_in_errors_logs_or_tracebacks(caplog: pytest.LogCaptureF
     frames = [frame for frame in told.stack if frame.filename != __file__]
     assert len(frames) >= 2
     text = str([frame.locals for frame in frames]) + str(caught.value)
-    text += caplog.text + repr(seen) + repr(vars(client))
+    text += caplog.text + repr(seen) + repr(client._caller)
     assert "canary" not in text
     assert signature not in text
 

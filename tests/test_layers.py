@@ -26,6 +26,7 @@ CORE: dict[str, set[str]] = {
     "transport": {"errors"},
 }
 CORE["clock"] = {"decode"}
+CORE["attempts"] = set(CORE) - {"nodes", "default_chain"}
 CORE["client"] = set(CORE)
 CORE["__init__"] = set(CORE)
 # Modules without input and output, and the only ones that may import each library.
@@ -34,7 +35,7 @@ LIBRARIES = {
     "httpx": {"transport"},
     "aiolimiter": {"limiter"},
     "xmltodict": {"decode"},
-    "anyio": {"credentials", "transport", "client"},
+    "anyio": {"credentials", "transport", "attempts"},
 }
 STDLIB_IO = {"asyncio", "socket", "http", "urllib.request", "time", "os", "pathlib"}
 

@@ -1,0 +1,210 @@
+"""The one loop in which every attempt of every call is made.
+
+All that ages is inside the loop: a call may wait for its slot for minutes, and a retry may outlive
+the token and the signature of the attempt before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+from collections.abc import Callable
+from itertools import count
+from typing import Any, TypeVar, cast
+
+import anyio.to_thread
+import attrs
+
+from ci_live_audit import decode, signature
+from ci_live_audit.clock import Clock
+from ci_live_audit.credentials import CredentialCache, Credentials
+from ci_live_audit.errors import (
+    ConfigurationError,
+    DecodeError,
+    LiveAuditError,
+    ServiceError,
+    Throttled,
+)
+from ci_live_audit.limiter import RateLimiter
+from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob
+from ci_live_audit.requests import Request
+from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
+from ci_live_audit.transport import Answer, Transport
+
+__all__ = ["Caller"]
+
+logger = logging.getLogger("ci_live_audit")
+
+T = TypeVar("T", AuditJob, SubmittedJob, CancelledJob)
+
+# Decoding this much takes about 5 ms; more of it would be felt by everything else on the loop.
+INLINE_BODY = 64 * 1024
+# The quota is counted by the second, so whoever is over it lets one pass.
+HOLD = 1.0
+STALE = {"ExpiredToken", "InvalidAccessKeyId", "SecretidNotExist", "InvalidToken"}
+SKEWED = {"RequestTimeTooSkewed", "SignatureExpired"}
+
+
+def _seconds(_: object, attribute: Any, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ConfigurationError(
+            f"{attribute.name}: expected seconds, above 0 and finite; got {value!r}"
+        )
+
+
+def _plain_function(_: object, attribute: Any, value: Any) -> None:
+    if inspect.iscoroutinefunction(value):
+        raise ConfigurationError(
+            f"{attribute.name}: expected a plain function; nobody would await it"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Caller:
+    """Makes calls with what it is given; several may share most of it."""
+
+    host: str
+    clock: Clock
+    credentials: CredentialCache
+    limiter: RateLimiter
+    budget: RetryBudget
+    transport: Transport
+    retry: RetryPolicy
+    timeout: float = attrs.field(validator=_seconds)
+    on_attempt: Callable[[Attempt], object] | None = attrs.field(validator=_plain_function)
+
+    async def call(self, request: Request, read: Callable[[bytes], T]) -> T:
+        """Make attempts until one succeeds or there is no point in another.
+
+        Args:
+            request: What is asked.
+            read: Makes the result of a body.
+
+        Raises:
+            LiveAuditError: What came of the last attempt.
+        """
+        first: float | None = None
+        unsure = False
+        corrected: set[str | None] = {None}
+        async with self.transport.call():
+            for number in count(1):
+                attempt, result, mended = await self._attempt(request, read, number, first)
+                first = asyncio.get_running_loop().time() - attempt.since_first
+                error = attempt.error
+                if error is None:
+                    self.budget.give(attempt)
+                    self._report(attempt)
+                    return cast("T", result)
+                unsure = unsure or error.may_have_happened
+                error.operation, error.job_id = request.operation, request.job_id
+                error.attempts, error.may_have_happened = number, unsure
+                delay = self._delay(attempt, at_once=mended not in corrected)
+                corrected.add(mended)
+                self._report(attrs.evolve(attempt, delay=delay))
+                if delay is None:
+                    try:
+                        raise error
+                    finally:  # or the error and this frame would keep each other alive
+                        del error, attempt
+                del error, attempt
+                await asyncio.sleep(delay)
+        raise AssertionError  # pragma: no cover
+
+    async def _attempt(
+        self, request: Request, read: Callable[[bytes], T], number: int, first: float | None
+    ) -> tuple[Attempt, T | None, str | None]:
+        """What happened, what came of it, and which cause of an error is mended now."""
+        time_ = asyncio.get_running_loop().time
+        queued, began = 0.0, time_()
+        answer = result = mended = None
+        error: LiveAuditError | None = None
+        try:
+            # Before the slot: behind a slow provider slots would pass unused, and then many
+            # requests leave together.
+            credentials = await self.credentials.get()
+            queued = await self.limiter.acquire()
+            began = time_()
+            if not self.credentials.is_valid(credentials):
+                credentials = await self.credentials.get()
+            ahead = self.clock.ahead
+            headers = signature.sign(request, self.host, credentials, self.clock.now())
+            answer = await self.transport.send(
+                request.method,
+                request.path,
+                headers,
+                request.body,
+                timeout=self.timeout,
+                # A connection that was idle may just be closing, and a submission is sent once.
+                reuse=request.idempotent,
+            )
+            if 200 <= answer.status < 300:
+                result = await self._read(request, answer, read)
+            else:
+                error = refusal = decode.error(answer.status, answer.headers, answer.body)
+                mended = self._mend(refusal, answer, credentials, ahead)
+        except LiveAuditError as problem:
+            error = problem
+        ended = time_()
+        attempt = Attempt(
+            operation=request.operation,
+            job_id=request.job_id,
+            number=number,
+            idempotent=request.idempotent,
+            queued=queued,
+            elapsed=ended - began,
+            since_first=ended - (began if first is None else first),
+            status=answer.status if answer is not None else None,
+            request_id=answer.headers.get("x-ci-request-id") if answer is not None else None,
+            error=error,
+        )
+        try:
+            return attempt, result, mended
+        finally:  # or the error and this frame would keep each other alive
+            del error, attempt
+
+    async def _read(self, request: Request, answer: Answer, read: Callable[[bytes], T]) -> T:
+        if len(answer.body) <= INLINE_BODY:
+            result = read(answer.body)
+        else:
+            result = await anyio.to_thread.run_sync(read, answer.body, abandon_on_cancel=True)
+        if request.job_id not in {None, result.job_id}:
+            # An answer to another request came on this connection; more of them may be waiting.
+            await self.transport.drop_idle()
+            raise DecodeError(f"the answer is about another job, {result.job_id}")
+        if result.request_id is None:
+            result = attrs.evolve(result, request_id=answer.headers.get("x-ci-request-id"))
+        return result
+
+    def _mend(
+        self, error: ServiceError, answer: Answer, credentials: Credentials, ahead: float
+    ) -> str | None:
+        """The cause of a refusal, if a new attempt would be made without it."""
+        if error.code in STALE:
+            return "credentials" if self.credentials.refused(credentials) else None
+        if error.code in SKEWED or "Request has expired" in error.message:
+            learnt = self.clock.learn(answer.headers.get("date", ""), used=ahead)
+            return "clock" if learnt else None
+        return None
+
+    def _delay(self, attempt: Attempt, *, at_once: bool) -> float | None:
+        """Seconds to the next attempt, if there is one: none at all where a cause is mended."""
+        if at_once and attempt.number < self.retry.attempts:
+            return 0.0
+        delay = self.retry.delay(attempt)
+        if isinstance(attempt.error, Throttled):
+            asked = min(attempt.error.retry_after or 0.0, self.retry.max_retry_after)
+            self.limiter.hold(max(HOLD, asked, delay or 0.0))
+        return delay if delay is not None and self.budget.take(attempt.error) else None
+
+    def _report(self, attempt: Attempt) -> None:
+        level = logging.WARNING if isinstance(attempt.error, Throttled) else logging.DEBUG
+        if logger.isEnabledFor(level):
+            logger.log(level, "%s", attempt)
+        if self.on_attempt is None:
+            return
+        try:
+            self.on_attempt(attempt)
+        except Exception:
+            logger.exception("on_attempt failed")
