@@ -15,7 +15,8 @@ from functools import partial
 
 from peers import LIMITERS, OURS, PACED, RATE, Make
 from report import Sample, Table, interleaved
-from virtual_time import VirtualTimeLoop
+
+from ci_live_audit.testing import VirtualTimeLoop
 
 __all__ = ["cost"]
 

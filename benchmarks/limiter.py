@@ -24,10 +24,9 @@ import attrs
 import grants
 from peers import LIMITERS, OURS, PACED, RATE, Make
 from report import Sample, Table, interleaved
-from virtual_time import VirtualTimeLoop
 
 from ci_live_audit import LiveAuditClient, LiveAuditError
-from ci_live_audit.testing import Emulator
+from ci_live_audit.testing import Emulator, VirtualTimeLoop
 
 __all__ = ["run"]
 

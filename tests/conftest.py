@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from virtual import VirtualTimeLoop
+
+from ci_live_audit.testing import VirtualTimeLoop
 
 settings.register_profile("default", max_examples=200, deadline=None)
 settings.register_profile("ci", max_examples=2000, deadline=None)

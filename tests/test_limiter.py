@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from virtual import VirtualTimeLoop
 
 from ci_live_audit import ConfigurationError, LocalRateLimiter, RateLimiter
+from ci_live_audit.testing import VirtualTimeLoop
 
 
 def most_in_a_second(times: list[float], second: float = 1.0) -> int:

@@ -13,11 +13,10 @@ import httpx
 import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
-from virtual import VirtualTimeLoop
 
 import ci_live_audit
 from ci_live_audit import errors
-from ci_live_audit.testing import Emulator, frame
+from ci_live_audit.testing import Emulator, VirtualTimeLoop, frame
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -1,4 +1,4 @@
-"""The service to test against: `Emulator`, its streams and its faults.
+"""The service to test against: `Emulator`, its streams, its faults, and time that jumps.
 
 ::
 
@@ -11,5 +11,6 @@
 from ci_live_audit.testing.emulator import Arrival, Emulator
 from ci_live_audit.testing.faults import Fault
 from ci_live_audit.testing.streams import frame, sound
+from ci_live_audit.testing.virtual_time import VirtualTimeLoop
 
-__all__ = ["Arrival", "Emulator", "Fault", "frame", "sound"]
+__all__ = ["Arrival", "Emulator", "Fault", "VirtualTimeLoop", "frame", "sound"]

@@ -6,15 +6,31 @@ import asyncio
 import selectors
 from typing import Any
 
+__all__ = ["VirtualTimeLoop"]
+
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """Time passes only when nothing is left to do, and then at once."""
+    """An event loop on which hours of moderation pass at once.
+
+    Time stands still while there is anything to do, and jumps to the next timer when there is not.
+    The emulator and the client go by the loop's time, so a test of an evening's streams takes
+    milliseconds. It does not wait for worker threads and sockets: use it in process.
+
+    ::
+
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            runner.run(main())
+
+    Attributes:
+        now: Seconds, as the loop's clock shows them; may be set ahead to play a stall.
+    """
 
     def __init__(self) -> None:
         self.now = 0.0
         super().__init__(_Jump(self))
 
     def time(self) -> float:
+        """The loop's time in seconds."""
         return self.now
 
 
@@ -25,7 +41,7 @@ class _Jump(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, Any]]:
         ready = super().select(0)
-        # Without this step aiolimiter re-arms a timer for "now" for ever.
+        # Without this step a timer that is set for "now" could be set for ever.
         self._loop.now += 1e-9
         if ready or timeout == 0:
             return ready

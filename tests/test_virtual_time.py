@@ -1,0 +1,30 @@
+"""Virtual time: hours that pass at once, in the right order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from ci_live_audit.testing import VirtualTimeLoop
+
+
+async def test_time_jumps_to_the_next_timer() -> None:
+    """Sleeping takes none of the real time, and everything happens in its order."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    order: list[int] = []
+
+    async def sleep(seconds: int) -> None:
+        await asyncio.sleep(seconds)
+        order.append(seconds)
+
+    began, real = loop.time(), time.monotonic()
+    await asyncio.gather(*(sleep(seconds) for seconds in (7200, 3600, 10)))
+    assert order == [10, 3600, 7200]
+    assert 7200 <= loop.time() - began < 7201
+    assert time.monotonic() - real < 3600
+
+
+async def test_without_timers_it_waits_for_what_is_real() -> None:
+    """Where nothing is due, the loop waits for threads and sockets as any other does."""
+    assert await asyncio.to_thread(lambda: time.sleep(0.01) or "done") == "done"
