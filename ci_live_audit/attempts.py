@@ -35,7 +35,7 @@ from ci_live_audit.transport import Answer, Transport
 
 __all__ = ["Caller"]
 
-logger = logging.getLogger("ci_live_audit")
+logger: logging.Logger = logging.getLogger("ci_live_audit")
 
 T = TypeVar("T", AuditJob, SubmittedJob, CancelledJob)
 

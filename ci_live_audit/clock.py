@@ -10,7 +10,7 @@ from ci_live_audit.decode import http_date
 
 __all__ = ["Clock"]
 
-logger = logging.getLogger("ci_live_audit")
+logger: logging.Logger = logging.getLogger("ci_live_audit")
 
 # A difference that matters to a signature, and one that is no longer a wrong clock but an attack.
 MIN_SKEW = 30.0
@@ -28,7 +28,7 @@ class Clock:
     """
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
-        self.ahead = 0.0
+        self.ahead: float = 0.0
         self._now = now
 
     def now(self) -> float:

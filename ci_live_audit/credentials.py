@@ -28,7 +28,7 @@ __all__ = [
     "Secret",
 ]
 
-logger = logging.getLogger("ci_live_audit.credentials")
+logger: logging.Logger = logging.getLogger("ci_live_audit.credentials")
 
 
 class Secret(str):

@@ -150,7 +150,7 @@ class ServiceError(LiveAuditError):
         self.request_id = request_id
         self.trace_id = trace_id
         self.retry_after = retry_after
-        self.may_have_happened = status >= 500
+        self.may_have_happened: bool = status >= 500
 
     def _reason(self) -> str:
         words = [str(self.status) if self.status else "", self.code, self.message]

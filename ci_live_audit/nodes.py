@@ -45,8 +45,8 @@ class Unreadable(Exception):
     def __init__(self, reason: str, value: Value = None) -> None:
         super().__init__(reason)
         # A tree is not shown: it may be too deep for str().
-        self.excerpt = excerpt(str(value)) if isinstance(value, str | int | float) else ""
-        self.path = ""
+        self.excerpt: str = excerpt(str(value)) if isinstance(value, str | int | float) else ""
+        self.path: str = ""
 
     def within(self, name: str) -> Unreadable:
         """Put the name of what is around in front of the path."""

@@ -132,7 +132,7 @@ class RetryBudget:
     THROTTLE_COST = 5
 
     def __init__(self) -> None:
-        self.tokens = self.CAPACITY
+        self.tokens: int = self.CAPACITY
 
     def take(self, error: LiveAuditError | None) -> bool:
         """Take the tokens for one retry; False if there are not enough."""

@@ -74,7 +74,7 @@ class Transport:
     def __init__(
         self, base_url: str, http_client: HttpClient | None = None, max_body: int = MAX_BODY
     ) -> None:
-        self.base_url = base_url.rstrip("/")
+        self.base_url: str = base_url.rstrip("/")
         self._client = _usable(http_client)
         self._connections = None if http_client is not None else _Connections(self.base_url)
         self._max_body = max_body

@@ -8,6 +8,7 @@ import errno
 import inspect
 import logging
 import socket
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
@@ -16,7 +17,14 @@ import anyio
 import httpx
 import pytest
 
-from ci_live_audit import Credentials, JobState, LiveAuditClient, RetryPolicy, TransportError
+from ci_live_audit import (
+    ConfigurationError,
+    Credentials,
+    JobState,
+    LiveAuditClient,
+    RetryPolicy,
+    TransportError,
+)
 from ci_live_audit.testing import Emulator, Fault, pytest_plugin
 
 BUCKET = "examplebucket-1250000000"
@@ -331,3 +339,11 @@ def test_the_plugin_imports_nothing_but_pytest_at_its_top() -> None:
         )
     }
     assert names <= {"__future__", "typing", "pytest"}
+
+
+def test_without_uvicorn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the extra is missing, serving is a clear error and all else works."""
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "ci_live_audit.testing.serving", raising=False)
+    with pytest.raises(ConfigurationError, match=r"ci-live-audit\[emulator\]"):
+        Emulator().serve()

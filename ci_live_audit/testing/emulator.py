@@ -20,6 +20,7 @@ import httpx
 from ci_live_audit import requests
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.credentials import Credentials
+from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.models import (
     ENDED,
     AudioSection,
@@ -42,6 +43,7 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+DEFAULT_CREDENTIALS = Credentials("AKIDEXAMPLE", "secretexample")
 # How much closer than paced requests may arrive: networks and busy loops shift them a little.
 JITTER = 0.025
 
@@ -92,13 +94,13 @@ class Emulator:
     ) -> None:
         self.bucket = bucket
         self.region = region
-        self.host = requests.host(bucket, region)
-        self.credentials = credentials or Credentials("AKIDEXAMPLE", "secretexample")
+        self.host: str = requests.host(bucket, region)
+        self.credentials: Credentials = credentials or DEFAULT_CREDENTIALS
         self.rate = rate
         self.arrivals: list[Arrival] = []
         self.jobs: dict[str, LiveJob] = {}
         self._rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
-        self.faults = Faults(self._rng)
+        self.faults: Faults = Faults(self._rng)
         self._streams: dict[str, Stream] = {}
         self._clock = clock
         self._now = now
@@ -184,8 +186,12 @@ class Emulator:
         Raises:
             ConfigurationError: uvicorn is missing: ``pip install "ci-live-audit[emulator]"``.
         """
-        from ci_live_audit.testing.serving import serve  # noqa: PLC0415 - needs the extra
-
+        try:
+            from ci_live_audit.testing.serving import serve  # noqa: PLC0415 - needs the extra
+        except ImportError:
+            raise ConfigurationError(
+                'serving the emulator needs uvicorn: pip install "ci-live-audit[emulator]"'
+            ) from None
         return serve(self, host, port)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,16 +12,8 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import anyio.to_thread
-
-from ci_live_audit.errors import ConfigurationError
-
-try:
-    import uvicorn
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-except ImportError as problem:  # pragma: no cover
-    raise ConfigurationError(
-        'serving the emulator needs uvicorn: pip install "ci-live-audit[emulator]"'
-    ) from problem
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 __all__ = ["serve"]
 

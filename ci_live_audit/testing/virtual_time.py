@@ -26,7 +26,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now: float = 0.0
         super().__init__(_Jump(self))
 
     def time(self) -> float:
