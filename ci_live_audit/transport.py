@@ -164,8 +164,8 @@ class Transport:
         """
         self._closed = True
         self._check_loop()
-        for scope in self._calls:
-            scope.reschedule(0)
+        while self._calls:
+            self._calls.pop().reschedule(0)
         # In a cancelled scope of anyio every await would end at once.
         with anyio.CancelScope(shield=True):
             await asyncio.sleep(0)
@@ -251,13 +251,12 @@ class _Connections:
         timeout: tuple[float, float, float, float],
     ) -> AsyncGenerator[httpx.Response, None]:
         names = ("connect", "read", "write", "pool")
-        extensions: dict[str, Any] = {"timeout": dict(zip(names, timeout, strict=True))}
         streams: list[Any] = []
-        if reuse and self._idle:
-            connection = self._idle.pop()[0]
-        else:
-            connection = self._new()
-            extensions["trace"] = partial(_note_stream, streams)
+        extensions = {
+            "timeout": dict(zip(names, timeout, strict=True)),
+            "trace": partial(_note_stream, streams),
+        }
+        connection = self._idle.pop()[0] if reuse and self._idle else self._new()
         request = httpx.Request(
             method, url, headers=headers, content=content, extensions=extensions
         )
@@ -286,7 +285,7 @@ class _Connections:
 
 
 async def _note_stream(streams: list[Any], event: str, info: dict[str, Any]) -> None:
-    """Note the stream of a new connection: httpcore forgets it if the TLS handshake is cancelled.
+    """Note a newly opened stream: httpcore forgets it if the TLS handshake is cancelled.
 
     https://www.encode.io/httpcore/extensions/#trace
     """

@@ -323,7 +323,7 @@ async def test_closing_ends_what_is_under_way() -> None:
         transport = Transport(served.url)
         call = asyncio.create_task(get(transport))
         await asyncio.sleep(0.02)
-        await transport.aclose()
+        await asyncio.gather(*(transport.aclose() for _ in range(3)))
         with pytest.raises(ConfigurationError, match="closed during the call") as caught:
             await call
         assert caught.value.may_have_happened
