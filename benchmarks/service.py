@@ -125,9 +125,9 @@ def _signed(path: str) -> str:
 
 
 @contextlib.contextmanager
-def serving(body: bytes) -> Iterator[str]:
-    """Serve a body from a process of its own; gives the URL."""
-    command = [sys.executable, __file__]
+def serving(body: bytes, delay: float = 0.0) -> Iterator[str]:
+    """Answer with a body, so many seconds after each request; gives the URL."""
+    command = [sys.executable, __file__, str(delay)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -140,9 +140,10 @@ def serving(body: bytes) -> Iterator[str]:
 
 
 class _Answering(asyncio.Protocol):
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, delay: float) -> None:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}"
         self._answer = head.encode() + b"\r\nx-ci-request-id: NjI2ZjY2\r\n\r\n" + body
+        self._delay = delay
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -151,15 +152,19 @@ class _Answering(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         *requests, self._received = (self._received + data).split(b"\r\n\r\n")
-        self._transport.write(self._answer * len(requests))
+        answers = self._answer * len(requests)
+        if self._delay:
+            asyncio.get_running_loop().call_later(self._delay, self._transport.write, answers)
+        else:
+            self._transport.write(answers)
 
 
-async def _serve(body: bytes) -> None:
+async def _serve(body: bytes, delay: float) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Answering(body), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: _Answering(body, delay), "127.0.0.1", 0)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(sys.stdin.buffer.read()))
+    asyncio.run(_serve(sys.stdin.buffer.read(), float(sys.argv[1])))

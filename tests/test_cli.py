@@ -6,6 +6,7 @@ import importlib.util
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from io import StringIO
@@ -91,10 +92,16 @@ async def test_the_table_is_drawn_while_streams_run(monkeypatch: pytest.MonkeyPa
 
 def test_ctrl_c_ends_the_demo() -> None:
     """An interrupt ends it at once with the code that shells expect."""
-    with subprocess.Popen([SCRIPT, "demo"], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [SCRIPT, "demo"],
+        stdout=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background has interrupts ignored, and so would the child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         process.communicate(timeout=10)
         assert process.returncode == 130
 
