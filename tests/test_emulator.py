@@ -921,3 +921,9 @@ async def test_a_client_tells_the_faults_apart(
     emulator.inject(fault)
     with pytest.raises(error):
         await client.query("av1")
+
+
+def test_a_rate_must_be_above_zero() -> None:
+    """An emulator that could never answer is refused."""
+    with pytest.raises(ConfigurationError, match="rate"):
+        Emulator(rate=0)

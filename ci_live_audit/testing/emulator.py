@@ -79,6 +79,9 @@ class Emulator:
         clock: Seconds, for streams and the rate; the event loop's clock by default.
         now: Unix seconds, for signatures and dates.
         seed: Makes what is left to chance the same every time.
+
+    Raises:
+        ConfigurationError: The bucket, the region or the rate is impossible.
     """
 
     def __init__(
@@ -104,6 +107,8 @@ class Emulator:
         self._streams: dict[str, Stream] = {}
         self._clock = clock
         self._now = now
+        if not rate > 0:
+            raise ConfigurationError(f"rate: expected requests a second, above 0; got {rate!r}")
         quota = max(1, math.floor(rate)) if rate < math.inf else 1
         self._second = quota / rate - JITTER
         self._recent: deque[float] = deque([-math.inf] * quota, maxlen=quota)
