@@ -68,15 +68,15 @@ def run(*, quick: bool) -> Iterator[Table]:
     wall = {name: Sample.of(one.wall for one in costs) for name, costs in results.items()}
     rows = []
     for name in results:
-        client, _, count = name.partition(" @ ")
+        client, _, flight = name.partition(" @ ")
         rows.append(
             (
-                f"{count}: {client}",
+                f"{flight}: {client}",
                 cpu[name],
                 wall[name],
-                cpu[name] / cpu[f"{HTTPX} @ {count}"],
+                cpu[name] / cpu[f"{HTTPX} @ {flight}"],
                 cpu[name] / cpu[f"{VENDOR} @ 1"],
-                wall[name] / wall[f"{VENDOR} @ {count}"],
+                wall[name] / wall[f"{VENDOR} @ {flight}"],
                 cpu[name] / cpu[f"{client} @ 1"],
             )
         )
