@@ -481,7 +481,12 @@ async def test_a_cancelled_caller_harms_no_other(cancelled: int) -> None:
     assert provider.asked == 1
 
 
-async def test_callers_who_give_up_do_not_ask_again(anyio_backend: object) -> None:
+def test_a_part_of_a_secret_is_a_secret() -> None:
+    """Tools that show the beginning of a long text show nothing of a secret."""
+    assert repr(Secret("canary" * 20)[:80]) == "'***'"
+
+
+async def test_callers_who_give_up_do_not_ask_again() -> None:
     """While a provider hangs, impatient callers come and go, and it is asked once."""
     provider = Provider(PAIR)
     cache = CredentialCache(provider.ask)
