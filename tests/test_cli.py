@@ -40,12 +40,12 @@ def test_the_script_is_installed_and_helps() -> None:
 
 def test_the_demo_with_its_output_in_a_pipe() -> None:
     """Without a terminal: a line for each change, then the table and the summary."""
-    result = CliRunner(env={"COLUMNS": "120"}).invoke(commands, ["demo"], catch_exceptions=False)
+    result = CliRunner().invoke(commands, ["demo"], catch_exceptions=False)
     assert result.exit_code == 0
     lines = result.output.splitlines()
     assert "late-night: Auditing, Porn" in lines
     assert "late-night: Cancelled, Porn" in lines
-    rows = [line for line in lines if line.startswith("│ ")]
+    rows = [line for line in lines if re.match(r"[\w-]+ +av\w{6} ", line)]
     assert len(rows) == len(demo_module.STREAMS) == 12
     assert sum("Cancelled" in row for row in rows) == 4
     assert sum("Success" in row for row in rows) == 7

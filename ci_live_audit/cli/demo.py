@@ -32,7 +32,7 @@ STREAMS: dict[str, tuple[float, list[Snapshot | AudioSection]]] = {
     "gardening": (3.0, [frame(1), frame(2)]),
     "broken": (4.0, [frame(1)]),
 }
-FAILURES = {"broken": ("ResourceDownloadFailed", "stream unreadable")}
+FAILURES = {"broken": ("ResourceDownloadFailed", "unreadable")}
 INTERVAL = 0.5
 STYLES = {Verdict.SENSITIVE: "bold red", Verdict.SUSPECTED: "yellow"}
 
@@ -128,7 +128,10 @@ class Demo:
             self._console.print(f"{row.room}: {job.state}, {job.label or 'nothing found yet'}")
 
     def _table(self) -> Table:
-        table = Table("stream", "job", "state", "found", "frames", "sounds", "queries", "")
+        # Without lines it fits into the 80 columns of a pipe.
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        for name in ("stream", "job", "state", "found", "frames", "sounds", "queries", ""):
+            table.add_column(name, no_wrap=True)
         for row in self._rows:
             job = row.job
             if job is None:
