@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -126,7 +127,7 @@ def _signed(path: str) -> str:
 
 @contextlib.contextmanager
 def serving(body: bytes, delay: float = 0.0) -> Iterator[str]:
-    """Answer with a body, so many seconds after each request; gives the URL."""
+    """Answer with a body, about so many seconds after each request; gives the URL."""
     command = [sys.executable, __file__, str(delay)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
@@ -154,7 +155,8 @@ class _Answering(asyncio.Protocol):
         *requests, self._received = (self._received + data).split(b"\r\n\r\n")
         answers = self._answer * len(requests)
         if self._delay:
-            asyncio.get_running_loop().call_later(self._delay, self._transport.write, answers)
+            delay = self._delay * random.uniform(0.5, 1.5)
+            asyncio.get_running_loop().call_later(delay, self._transport.write, answers)
         else:
             self._transport.write(answers)
 
