@@ -33,6 +33,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """The loop's time in seconds."""
         return self.now
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002
+        """Wait for worker threads as long as they take: no time passes that could be too long."""
+        await super().shutdown_default_executor()
+
 
 class _Jump(selectors.DefaultSelector):
     def __init__(self, loop: VirtualTimeLoop) -> None:
