@@ -156,7 +156,7 @@ class Caller:
             elapsed=ended - began,
             since_first=ended - (began if first is None else first),
             status=answer.status if answer is not None else None,
-            request_id=answer.headers.get("x-ci-request-id") if answer is not None else None,
+            request_id=decode.request_id(answer.headers) if answer is not None else None,
             error=error,
         )
         try:
@@ -174,7 +174,7 @@ class Caller:
             await self.transport.drop_idle()
             raise DecodeError(f"the answer is about another job, {result.job_id}")
         if result.request_id is None:
-            result = attrs.evolve(result, request_id=answer.headers.get("x-ci-request-id"))
+            result = attrs.evolve(result, request_id=decode.request_id(answer.headers))
         return result
 
     def _mend(

@@ -29,7 +29,7 @@ from ci_live_audit.errors import (
 from ci_live_audit.models import EMPTY, AuditJob, CancelledJob, ReadOnly, SubmittedJob, wire_name
 from ci_live_audit.nodes import Unreadable, Value, as_text, excerpt, values
 
-__all__ = ["cancelled", "error", "http_date", "job", "submitted"]
+__all__ = ["cancelled", "error", "http_date", "job", "request_id", "submitted"]
 
 # "Each URL is valid for two hours": https://www.tencentcloud.com/document/product/1045/49342
 URL_LIFE = timedelta(hours=2)
@@ -176,7 +176,7 @@ def error(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
         message or "no reason given",
         status=status,
         code=code,
-        request_id=said.get("requestid") or _first(headers, "request-id"),
+        request_id=said.get("requestid") or request_id(headers),
         trace_id=said.get("traceid") or _first(headers, "trace-id"),
         retry_after=_retry_after(headers),
     )
@@ -214,6 +214,11 @@ def _refusal(body: bytes) -> dict[str, str]:
 
 def _is_scalar(value: Any) -> bool:
     return isinstance(value, str | int | float)
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """The id that CI or the COS gateway gave a request, from its response headers."""
+    return _first(headers, "request-id")
 
 
 def _first(headers: Mapping[str, str], name: str) -> str | None:
