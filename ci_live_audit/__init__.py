@@ -6,6 +6,7 @@ Start with `LiveAuditClient`; `ci_live_audit.testing` has the service to test ag
 import logging
 
 from ci_live_audit import decode
+from ci_live_audit.checkpoint import Checkpoint
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.credentials import Credentials
 from ci_live_audit.errors import (
@@ -24,6 +25,7 @@ from ci_live_audit.errors import (
     TransportError,
     WaitTimeout,
 )
+from ci_live_audit.findings import Finding, Findings
 from ci_live_audit.limiter import LocalRateLimiter, RateLimiter
 from ci_live_audit.models import (
     AudioSection,
@@ -37,7 +39,9 @@ from ci_live_audit.models import (
     UserInfo,
     Verdict,
 )
+from ci_live_audit.outcomes import Outcome, Outcomes, Progress
 from ci_live_audit.retry import Attempt, RetryPolicy
+from ci_live_audit.schedule import Plan, plan
 
 __all__ = [
     "AccessDenied",
@@ -45,10 +49,13 @@ __all__ = [
     "AudioSection",
     "AuditJob",
     "CancelledJob",
+    "Checkpoint",
     "ConfigurationError",
     "Credentials",
     "CredentialsError",
     "DecodeError",
+    "Finding",
+    "Findings",
     "HitFlag",
     "InvalidArgument",
     "JobFailed",
@@ -57,6 +64,10 @@ __all__ = [
     "LiveAuditClient",
     "LiveAuditError",
     "LocalRateLimiter",
+    "Outcome",
+    "Outcomes",
+    "Plan",
+    "Progress",
     "RateLimiter",
     "RequestTimeout",
     "RetryPolicy",
@@ -71,6 +82,7 @@ __all__ = [
     "Verdict",
     "WaitTimeout",
     "decode",
+    "plan",
 ]
 
 logging.getLogger("ci_live_audit").addHandler(logging.NullHandler())

@@ -17,6 +17,7 @@ import attrs
 
 from ci_live_audit import decode, requests
 from ci_live_audit.attempts import Caller
+from ci_live_audit.checkpoint import Checkpoint
 from ci_live_audit.clock import Clock
 from ci_live_audit.credentials import CredentialCache, CredentialsSource
 from ci_live_audit.default_chain import default_chain
@@ -26,9 +27,14 @@ from ci_live_audit.errors import (
     JobNotFound,
     LiveAuditError,
 )
-from ci_live_audit.limiter import LocalRateLimiter, RateLimiter
+from ci_live_audit.findings import Findings
+from ci_live_audit.limiter import BackgroundRateLimiter, LocalRateLimiter, RateLimiter
 from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob, UserInfo
+from ci_live_audit.outcomes import Outcomes, wait
+from ci_live_audit.polling import Query
 from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
+from ci_live_audit.schedule import Plan, plan
+from ci_live_audit.sources import Source
 from ci_live_audit.transport import HttpClient, Transport
 
 __all__ = ["LiveAuditClient"]
@@ -49,7 +55,7 @@ class LiveAuditClient:
         credentials: `Credentials`, a callable that returns them (sync or async), or a credential
             object of Tencent's SDKs; None looks where Tencent's tools look.
         rate: Requests a second.
-        limiter: A limiter to share with other clients; ``rate`` has no effect then.
+        limiter: A limiter to share with other clients; plans go by its own ``rate``, if it has one.
         retry: When to try again.
         timeout: Seconds that one exchange may take in all.
         endpoint: URL in place of ``https://<bucket>.ci.<region>.myqcloud.com``.
@@ -80,6 +86,9 @@ class LiveAuditClient:
         if not region:
             raise ConfigurationError("region: pass one (ap-beijing, …) or set TENCENTCLOUD_REGION")
         base_url = _base_url(endpoint or f"https://{requests.host(bucket, region)}")
+        limiter = limiter if limiter is not None else LocalRateLimiter(rate)
+        self._rate: float = getattr(limiter, "rate", rate)
+        self._background = BackgroundRateLimiter(limiter)
         clock = Clock(now)
         self._caller = Caller(
             host=urlsplit(base_url).netloc,
@@ -89,7 +98,7 @@ class LiveAuditClient:
                 lasting=credentials is None,
                 now=clock.now,
             ),
-            limiter=limiter if limiter is not None else LocalRateLimiter(rate),
+            limiter=limiter,
             budget=RetryBudget(),
             transport=Transport(base_url, http_client),
             retry=retry,
@@ -132,7 +141,9 @@ class LiveAuditClient:
         Connections, limiter, credentials, retry budget and clock are the same objects.
         """
         given = {"retry": retry, "timeout": timeout, "on_attempt": on_attempt}
-        changes: dict[str, Any] = {name: it for name, it in given.items() if it is not None}
+        return self._sibling(**{name: it for name, it in given.items() if it is not None})
+
+    def _sibling(self, **changes: Any) -> LiveAuditClient:
         sibling = copy.copy(self)
         sibling._caller = attrs.evolve(self._caller, **changes)  # noqa: SLF001 - of its own class
         sibling._owner = False  # noqa: SLF001
@@ -234,6 +245,111 @@ class LiveAuditClient:
             extra=extra,
         )
         return await self._caller.call(request, decode.submitted)
+
+    # Many jobs
+
+    async def wait(
+        self, job_id: str, interval: float = 10.0, timeout: float | None = None
+    ) -> AuditJob:
+        """Query a job until it has ended.
+
+        Args:
+            job_id: The job.
+            interval: Seconds from one query to the next.
+            timeout: Seconds to wait; None for as long as it takes.
+
+        Raises:
+            JobFailed: It ended in state Failed; ``.job`` is the job.
+            WaitTimeout: It did not end in time; ``.last`` is the newest answer.
+            LiveAuditError: It cannot be asked for. What may pass is tried again for ten minutes or
+                more before it is raised.
+        """
+        query, limits = self._for_polling()
+        return await wait(query, job_id, interval=interval, timeout=timeout, **limits)
+
+    def as_completed(
+        self,
+        job_ids: Source,
+        interval: float = 10.0,
+        timeout: float | None = None,
+        *,
+        checkpoint: Checkpoint | None = None,
+    ) -> Outcomes:
+        """Follow many jobs and hand out each one's `Outcome` as it ends.
+
+        ::
+
+            async with client.as_completed(job_ids) as outcomes:
+                async for outcome in outcomes:
+                    print(outcome.job_id, outcome.unwrap().label)
+
+        Every id is answered once, however often it comes, and no error ends the others. Whoever has
+        been due for longest is asked first, so jobs take turns where the quota is too small for the
+        interval. A slow consumer slows the polling down. Calls of the same client that are no
+        polling go before.
+
+        Args:
+            job_ids: Ids: a collection; or an iterable or async iterable, read as the quota allows.
+            interval: Seconds from one query of a job to the next.
+            timeout: Seconds for which a job is followed, from when its id was read (those of a
+                collection are read at the start). It is asked a last time just before, and its
+                outcome is a `WaitTimeout`.
+            checkpoint: A file that lets the run be taken up again.
+
+        Raises:
+            ConfigurationError: An argument cannot be used.
+        """
+        query, limits = self._for_polling()
+        return Outcomes(
+            query, job_ids, interval=interval, timeout=timeout, checkpoint=checkpoint, **limits
+        )
+
+    def watch(
+        self,
+        job_ids: str | Source,
+        interval: float = 10.0,
+        timeout: float | None = None,
+    ) -> Findings:
+        """Follow one job or many and hand out each `Finding` once, as it turns up.
+
+        ::
+
+            async with client.watch(job_id) as findings:
+                async for finding in findings:
+                    if finding.verdict == Verdict.SENSITIVE:
+                        await client.cancel(job_id)
+                        break
+
+        Of a single job, the iteration raises what ends it early; of many, that is a finding with an
+        ``error``, and the others go on. The rest is as with `as_completed`.
+
+        Args:
+            job_ids: An id, or what `as_completed` takes.
+            interval: Seconds from one query of a job to the next.
+            timeout: Seconds for which a job is followed; None for as long as it takes.
+
+        Raises:
+            ConfigurationError: An argument cannot be used.
+        """
+        query, limits = self._for_polling()
+        return Findings(query, job_ids, interval=interval, timeout=timeout, **limits)
+
+    def plan(self, jobs: int, interval: float = 10.0) -> Plan:
+        """What this client's rate means for following so many jobs.
+
+        Args:
+            jobs: How many jobs.
+            interval: Seconds from one query of a job to the next, as wished.
+
+        Raises:
+            ConfigurationError: A number cannot be used.
+        """
+        return plan(jobs, interval=interval, rate=self._rate)
+
+    def _for_polling(self) -> tuple[Query, dict[str, Any]]:
+        """A query that lets others go before, and the limits it is subject to."""
+        limiter = self._background.sibling()
+        return self._sibling(limiter=limiter).query, {"limiter": limiter, "rate": self._rate}
 
 
 def _base_url(endpoint: str) -> str:

@@ -50,25 +50,28 @@ class LiveAuditError(Exception):
     """The base of every error this library raises on purpose.
 
     Attributes:
-        operation: ``"query"``, ``"cancel"`` or ``"submit"``; None where no call was made.
+        operation: ``"query"``, ``"cancel"``, ``"submit"`` or ``"wait"``; None where no call was
+            made.
         job_id: The job the call was about, if it had one.
         attempts: How many requests the call sent.
         may_have_happened: Whether the service may have carried the call out nevertheless,
             in this attempt or an earlier one. After a failed ``submit`` it tells whether a
             job, and its bill, may exist.
+        transient: Whether the same call may do better at another time.
     """
 
     operation: str | None = None
     job_id: str | None = None
     attempts: int = 0
     may_have_happened: bool = False
+    transient: bool = False
 
     def __str__(self) -> str:
         if self.operation is None:
             return self._reason()
         call = self.operation if self.job_id is None else f"{self.operation} of {self.job_id}"
         tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
-        return f"{call}: {self._reason()} (after {tries})"
+        return f"{call}: {self._reason()}" + (f" (after {tries})" if self.attempts else "")
 
     def _reason(self) -> str:
         return super().__str__()
@@ -88,6 +91,8 @@ class TransportError(LiveAuditError):
     Attributes:
         sent: Whether the request may have arrived. False only where it surely did not.
     """
+
+    transient = True
 
     def __init__(self, message: str, *, sent: bool = True) -> None:
         super().__init__(message)
@@ -113,6 +118,8 @@ class DecodeError(LiveAuditError):
         self.path = path
         self.excerpt = excerpt
         self.may_have_happened = True
+        # A broken document may come whole next time; one value that cannot be read will not.
+        self.transient = not path
 
     def _reason(self) -> str:
         where = f"{self.path}: " if self.path else ""
@@ -173,9 +180,13 @@ class JobNotFound(ServiceError):
 class Throttled(ServiceError):
     """More requests a second than the quota allows."""
 
+    transient = True
+
 
 class ServiceUnavailable(ServiceError):
     """The service cannot answer now."""
+
+    transient = True
 
 
 class JobFailed(LiveAuditError):

@@ -13,12 +13,9 @@ import attrs
 
 from ci_live_audit.errors import (
     ConfigurationError,
-    DecodeError,
     LiveAuditError,
     ServiceError,
-    ServiceUnavailable,
     Throttled,
-    TransportError,
 )
 
 __all__ = ["Attempt", "RetryBudget", "RetryPolicy"]
@@ -113,11 +110,7 @@ class RetryPolicy:
 def _may_repeat(attempt: Attempt, error: LiveAuditError) -> bool:
     if isinstance(error, Throttled):
         return True
-    transient = isinstance(error, TransportError | ServiceUnavailable) or (
-        # A broken document may come whole next time; one value that cannot be read will not.
-        isinstance(error, DecodeError) and not error.path
-    )
-    return transient and (attempt.idempotent or not error.may_have_happened)
+    return error.transient and (attempt.idempotent or not error.may_have_happened)
 
 
 class RetryBudget:

@@ -97,7 +97,7 @@ def test_every_error_is_exported() -> None:
         (LiveAuditError(), ""),
         (called(LiveAuditError("why"), "query", "j1", 1), "query of j1: why (after 1 attempt)"),
         (called(LiveAuditError("why"), "submit", None, 3), "submit: why (after 3 attempts)"),
-        (called(LiveAuditError("why"), "cancel", "j1", 0), "cancel of j1: why (after 0 attempts)"),
+        (called(LiveAuditError("why"), "cancel", "j1", 0), "cancel of j1: why"),
         (DecodeError("why"), "why"),
         (DecodeError("why", path="JobsDetail.Label"), "JobsDetail.Label: why"),
         (DecodeError("why", excerpt="<a\n"), "why; got '<a\\n'"),

@@ -27,15 +27,19 @@ CORE: dict[str, set[str]] = {
 }
 CORE["clock"] = {"decode"}
 CORE["attempts"] = set(CORE) - {"nodes", "default_chain"}
+CORE["schedule"] = CORE["sources"] = CORE["checkpoint"] = {"errors"}
+CORE["polling"] = {"errors", "models", "limiter", "schedule", "sources", "checkpoint"}
+CORE["outcomes"] = {"errors", "models", "polling"}
+CORE["findings"] = {"errors", "models", "polling", "sources"}
 CORE["client"] = set(CORE)
 CORE["__init__"] = set(CORE)
 # Modules without input and output, and the only ones that may import each library.
-PURE = {"errors", "models", "nodes", "decode", "requests", "signature", "retry"}
+PURE = {"errors", "models", "nodes", "decode", "requests", "signature", "retry", "schedule"}
 LIBRARIES = {
     "httpx": {"transport"},
     "aiolimiter": {"limiter"},
     "xmltodict": {"decode"},
-    "anyio": {"credentials", "transport", "attempts"},
+    "anyio": {"credentials", "transport", "attempts", "polling"},
 }
 STDLIB_IO = {"asyncio", "socket", "http", "urllib.request", "time", "os", "pathlib"}
 

@@ -1,0 +1,141 @@
+"""What a bulk run has asked and answered, in a file that outlives the process."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, cast
+
+from ci_live_audit.errors import ConfigurationError
+
+__all__ = ["Checkpoint"]
+
+HEADER = {"format": "ci_live_audit.checkpoint", "version": 1}
+
+
+class Checkpoint:
+    """The state of a bulk run: which ids were taken up, and which of them were answered.
+
+    A text file with a JSON object on each line: the format and its version, then ``{"taken": id}``
+    and ``{"answered": id}`` as things happen; ids, nothing else. Each line is written at once, so
+    it survives the process, however that ends. A last line that was cut off is taken away when the
+    file is opened again. One run at a time may use it.
+
+    Args:
+        path: The file; it is made, or taken up where it ends.
+
+    Raises:
+        ConfigurationError: The file is something else, or of a version that is not known.
+        OSError: The file cannot be read or written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path: Path = Path(path)
+        # Dicts for their order, and because the garbage collector passes over dicts of texts.
+        self._open: dict[str, None] = {}
+        self._answered: dict[str, None] = {}
+        self._file = self.path.open("ab", buffering=0)
+        try:
+            self._load()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """The ids that were taken up and not answered."""
+        return tuple(self._open)
+
+    @property
+    def answered(self) -> int:
+        """How many ids were answered."""
+        return len(self._answered)
+
+    def __contains__(self, job_id: object) -> bool:
+        """Whether an id was answered."""
+        return job_id in self._answered
+
+    def take(self, job_id: str) -> None:
+        """Note that an id has been taken up."""
+        if job_id not in self._open:
+            self._write({"taken": job_id})
+            self._open[job_id] = None
+
+    def answer(self, job_id: str) -> None:
+        """Note that an id has been answered, and that whoever asked is done with the answer."""
+        self._write({"answered": job_id})
+        self._note_answer(job_id)
+
+    def _note_answer(self, job_id: str) -> None:
+        self._open.pop(job_id, None)
+        self._answered[job_id] = None
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        line = _line(entry)
+        if self._file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+
+    def _load(self) -> None:
+        with self.path.open("rb") as file:
+            header = file.readline()
+            if not header.endswith(b"\n") and _line(HEADER).startswith(header):
+                os.truncate(self.path, 0)
+                self._write(HEADER)
+                return
+            whole = len(header)
+            self._check(_entry(header))
+            for number, line in enumerate(file, 2):
+                if not line.endswith(b"\n"):
+                    break
+                self._read(_entry(line), number)
+                whole += len(line)
+        os.truncate(self.path, whole)
+
+    def _check(self, header: dict[str, Any]) -> None:
+        if header.get("format") != HEADER["format"]:
+            raise ConfigurationError(f"{self.path}: this is no checkpoint of ci_live_audit")
+        if header.get("version") != HEADER["version"]:
+            raise ConfigurationError(
+                f"{self.path}: a checkpoint of version {header.get('version')!r}; "
+                f"version {HEADER['version']} can be read"
+            )
+
+    def _read(self, entry: dict[str, Any], number: int) -> None:
+        match entry:
+            case {"taken": str(job_id)}:
+                if job_id not in self._answered:
+                    self._open[job_id] = None
+            case {"answered": str(job_id)}:
+                self._note_answer(job_id)
+            case _:
+                raise ConfigurationError(f"{self.path}: line {number} is no entry of a checkpoint")
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}

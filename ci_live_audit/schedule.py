@@ -1,0 +1,281 @@
+"""Who is asked next: the waiting jobs of one run, a million of them if need be. Pure.
+
+As every job waits equally long, those that were asked before come due before: a queue will do, in
+which a job costs four bytes. Only what is out of turn (after a failure, before a deadline) goes
+into heaps. Per job there are numbers in arrays and texts in dicts and tuples, nothing else, for
+these the garbage collector passes over; an object per job would stop the loop for seconds.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from array import array
+
+import attrs
+
+from ci_live_audit.errors import ConfigurationError
+
+__all__ = ["Plan", "Schedule", "plan"]
+
+WAITING, ASKED, ANSWERED = range(3)
+#: Ids stand in tuples of this length.
+CHUNK = 1024
+#: Many small tables in place of a big one: a million entries are not moved at once.
+TABLES = 64
+#: Seconds; the wait after failures grows up to this, if the interval is not longer.
+LONGEST_BACKOFF = 60.0
+#: Seconds before its deadline at which a job is asked for the last time.
+LAST_LOOK = 0.5
+
+
+class Schedule:
+    """Jobs by the time at which they are due.
+
+    Jobs are numbered in the order in which they are taken up. All times are seconds by one clock.
+
+    Args:
+        interval: Seconds from asking a job to asking it again.
+        timeout: Seconds from taking a job up to its deadline; None for no deadlines.
+        rate: Requests a second that are possible, ``math.inf`` if that is not known.
+
+    Raises:
+        ConfigurationError: The interval or the timeout is not above 0.
+    """
+
+    def __init__(
+        self, interval: float, timeout: float | None = None, rate: float = math.inf
+    ) -> None:
+        self._interval = _seconds("interval", interval)
+        self._timeout = math.inf if timeout is None else _seconds("timeout", timeout)
+        self._margin = min(LAST_LOOK, interval / 2, self._timeout / 10)
+        self._slot = 1 / rate
+        self._known: tuple[dict[str, None], ...] = tuple({} for _ in range(TABLES))
+        self._ids: list[tuple[str, ...]] = []
+        self._newest_ids: list[str] = []
+        self._states = bytearray()
+        # When a job is due; while it is asked, when it was asked.
+        self._times = array("d")
+        self._taken_up = array("d")
+        self._queue = array("I")
+        self._head = 0
+        self._tail = -math.inf
+        self._failed: list[tuple[float, int]] = []
+        self._last_looks: list[tuple[float, int]] = []
+        self._reserved = (-math.inf, -math.inf)
+        self._late = 0.0
+        self._oldest = 0
+        #: How many have no answer yet.
+        self.open: int = 0
+
+    def skip(self, job_id: str) -> bool:
+        """Never take up this job; False if it is known already."""
+        table = self._known[hash(job_id) % TABLES]
+        if job_id in table:
+            return False
+        table[job_id] = None
+        return True
+
+    def take_up(self, job_id: str, now: float, since: float) -> int | None:
+        """The number of a new job, which is asked now; None if it is known already.
+
+        Its timeout counts from ``since``, which is never before that of another.
+        """
+        if not self.skip(job_id):
+            return None
+        self._newest_ids.append(job_id)
+        if len(self._newest_ids) == CHUNK:
+            self._ids.append(tuple(self._newest_ids))
+            self._newest_ids = []
+        self._states.append(ASKED)
+        self._times.append(now)
+        if self._timeout < math.inf:
+            self._taken_up.append(since)
+        self.open += 1
+        return len(self._states) - 1
+
+    def job_id(self, number: int) -> str:
+        """The id of a job."""
+        chunk, place = divmod(number, CHUNK)
+        return (self._ids[chunk] if chunk < len(self._ids) else self._newest_ids)[place]
+
+    def is_asked(self, number: int) -> bool:
+        """Whether a job is asked and has neither been answered nor put back."""
+        return self._states[number] == ASKED
+
+    def due(self, now: float) -> float:
+        """When the next job is due; infinity if none is."""
+        for _ in range(CHUNK):
+            number = self._first(now)
+            if number is None:
+                return math.inf
+            if self._may_be_asked(number, now):
+                return self._times[number]
+            self._drop(number)
+        return now  # so that clearing away takes no longer at once
+
+    def pick(self, now: float, *, last_looks: bool = False) -> int | None:
+        """The job that has been due for longest, which is asked now; None if none is due.
+
+        Args:
+            now: The time.
+            last_looks: Only if it is due for a last look.
+        """
+        if last_looks and not (self._last_looks and self._last_looks[0][0] <= now):
+            return None
+        if self.due(now) > now:
+            return None
+        number = self._first(now)
+        if number is None or not self._may_be_asked(number, now):
+            return None
+        self._drop(number)
+        self._late = now - self._times[number]
+        self._states[number] = ASKED
+        self._times[number] = now
+        return number
+
+    def again(self, number: int, now: float, *, failures: int = 0, ahead: int = 0) -> bool:
+        """Put a job back after it was asked.
+
+        Args:
+            number: The job.
+            now: The time.
+            failures: How many times in a row asking has failed; each doubles the wait.
+            ahead: How many others will be asked before any that was asked before.
+
+        Returns:
+            Whether the job gets another turn before its deadline; if not, it is not put back.
+        """
+        due = self._times[number] + self._interval
+        if failures:
+            longest = max(self._interval, LONGEST_BACKOFF)
+            due = now + min(longest, self._interval * 2.0 ** min(failures - 1, 60))
+        latest = self.deadline_of(number) - self._margin
+        if max(due + self._late, now + ahead * self._slot) > latest:
+            look = self._reserve(latest)
+            if look <= now:
+                return False
+            heapq.heappush(self._last_looks, (look, number))
+            self._times[number] = look
+        elif failures:
+            heapq.heappush(self._failed, (due, number))
+            self._times[number] = due
+        else:
+            # An answer that was long in coming may be due before others that are in the queue.
+            self._tail = self._times[number] = max(due, self._tail)
+            self._queue.append(number)
+        self._states[number] = WAITING
+        return True
+
+    def answer(self, number: int) -> None:
+        """A job has its answer."""
+        self._states[number] = ANSWERED
+        self.open -= 1
+
+    def deadline(self) -> float:
+        """The next deadline of a job without answer; infinity if there is none."""
+        if self._timeout == math.inf:
+            return math.inf
+        # At once however many have been answered; they are taken up in the order of deadlines.
+        places = (self._states.find(state, self._oldest) for state in (WAITING, ASKED))
+        self._oldest = min((n for n in places if n >= 0), default=len(self._states))
+        return self.deadline_of(self._oldest) if self._oldest < len(self._states) else math.inf
+
+    def expired(self, now: float) -> int | None:
+        """A job without answer whose deadline has passed."""
+        return self._oldest if self.deadline() <= now else None
+
+    def deadline_of(self, number: int) -> float:
+        """The deadline of a job."""
+        return self._taken_up[number] + self._timeout if self._timeout < math.inf else math.inf
+
+    def _reserve(self, latest: float) -> float:
+        """A time for a last look; those of several jobs are a slot apart from each other."""
+        first, last = self._reserved
+        if latest >= last + self._slot:
+            self._reserved = (latest, latest)
+            return latest
+        self._reserved = (first - self._slot, last)
+        return self._reserved[0]
+
+    def _first(self, now: float) -> int | None:
+        """Who is next: a last look that is due, or who has been due for longest."""
+        if self._last_looks and self._last_looks[0][0] <= now:
+            return self._last_looks[0][1]
+        heads = [heap[0] for heap in (self._last_looks, self._failed) if heap]
+        if self._head < len(self._queue):
+            number = self._queue[self._head]
+            heads.append((self._times[number], number))
+        return min(heads)[1] if heads else None
+
+    def _drop(self, number: int) -> None:
+        """Take away a job that is at the head of something."""
+        for heap in (self._last_looks, self._failed):
+            if heap and heap[0][1] == number:
+                heapq.heappop(heap)
+                return
+        self._head += 1
+        if self._head > len(self._queue) // 2 and self._head > CHUNK:
+            del self._queue[: self._head]
+            self._head = 0
+
+    def _may_be_asked(self, number: int, now: float) -> bool:
+        return self._states[number] == WAITING and self.deadline_of(number) > now
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What a quota means for a run.
+
+    Attributes:
+        jobs: How many jobs.
+        rate: Requests a second.
+        interval: Seconds between two queries of a job, as wished.
+        period: Seconds between two queries of a job, as possible.
+        duration: Seconds that the run takes at least: one query for each job.
+    """
+
+    jobs: int
+    rate: float
+    interval: float
+    period: float
+    duration: float
+
+    @property
+    def detection_delay(self) -> float:
+        """Seconds from an event to the answer that tells of it, on the average."""
+        return self.period / 2
+
+    def __str__(self) -> str:
+        return (
+            f"{self.jobs:,} jobs at {self.rate:g} requests a second: each is asked every "
+            f"{self.period:,.4g} s, and the run takes at least {self.duration:,.4g} s"
+        )
+
+
+def plan(jobs: int, interval: float = 10.0, *, rate: float = 20.0) -> Plan:
+    """What a quota means for following so many jobs.
+
+    Args:
+        jobs: How many jobs.
+        interval: Seconds between two queries of a job.
+        rate: Requests a second.
+
+    Raises:
+        ConfigurationError: A number is not above 0, or ``jobs`` is below 0.
+    """
+    if not jobs >= 0:
+        raise ConfigurationError(f"jobs: expected how many, 0 or more; got {jobs!r}")
+    if not rate > 0:
+        raise ConfigurationError(f"rate: expected requests a second, above 0; got {rate!r}")
+    _seconds("interval", interval)
+    sweep = jobs / rate
+    return Plan(
+        jobs=jobs, rate=rate, interval=interval, period=max(interval, sweep), duration=sweep
+    )
+
+
+def _seconds(name: str, value: float) -> float:
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigurationError(f"{name}: expected seconds, above 0 and finite; got {value!r}")
+    return value
