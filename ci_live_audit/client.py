@@ -29,7 +29,7 @@ from ci_live_audit.errors import (
 )
 from ci_live_audit.findings import Findings
 from ci_live_audit.limiter import BackgroundRateLimiter, LocalRateLimiter, RateLimiter
-from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob, UserInfo
+from ci_live_audit.models import AuditJob, CancelledJob, JobState, SubmittedJob, UserInfo
 from ci_live_audit.outcomes import Outcomes, wait
 from ci_live_audit.polling import Query
 from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
@@ -170,14 +170,14 @@ class LiveAuditClient:
         return await self._caller.call(requests.query(job_id), read)
 
     async def cancel(self, job_id: str) -> CancelledJob:
-        """Stop a job.
+        """Stop a job; one that is cancelled already stays so, and that is no error.
 
-        If an attempt was lost on its way and its repetition is then refused, a query tells
-        whether the job has ended; if so, that counts as the answer.
+        If the service refuses, a query tells what has become of the job: cancelled is as good as an
+        answer, and so is any end if an attempt was lost on its way.
 
         Raises:
             LiveAuditError: As in the tree of `ci_live_audit.errors`. What the service answers for
-                a job that has ended already is not documented; expect `InvalidArgument`.
+                a job that has ended by itself is not documented; expect `InvalidArgument`.
 
         Source: https://www.tencentcloud.com/document/product/1045/49341
         """
@@ -185,13 +185,13 @@ class LiveAuditClient:
         try:
             return await self._caller.call(requests.cancel(job_id), read)
         except (InvalidArgument, JobNotFound) as error:
-            if not error.may_have_happened:
+            if isinstance(error, JobNotFound) and not error.may_have_happened:
                 raise
             try:
                 job = await self.query(job_id)
             except LiveAuditError:
                 raise error from None
-            if not job.ended:
+            if job.state != JobState.CANCELLED and not (job.ended and error.may_have_happened):
                 raise
         return CancelledJob(
             job_id=job_id,

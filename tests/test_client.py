@@ -361,12 +361,24 @@ async def test_a_cancel_whose_answer_was_lost_counts_as_done(
 async def test_a_cancel_that_is_refused_is_raised(
     emulator: Emulator, client: LiveAuditClient
 ) -> None:
-    """Refused at the first attempt, nothing was lost on the way, so nothing is asked."""
+    """Refused at the first attempt, nothing was lost on the way: the job ended by itself."""
     job_id = emulator.add_job(duration=1)
     await asyncio.sleep(2)
-    with pytest.raises(InvalidArgument):
+    with pytest.raises(InvalidArgument) as caught:
         await client.cancel(job_id)
-    assert [arrival.method for arrival in emulator.arrivals] == ["POST"]
+    assert (caught.value.operation, caught.value.attempts) == ("cancel", 1)
+    assert [arrival.status for arrival in emulator.arrivals] == [400, 200]
+
+
+async def test_cancelling_a_cancelled_job_is_no_error(
+    emulator: Emulator, client: LiveAuditClient
+) -> None:
+    """Who stops a stream twice has what he wants, whatever the service says to the second time."""
+    job_id = emulator.add_job(data_id="mine")
+    await client.cancel(job_id)
+    again = await client.cancel(job_id)
+    assert (again.job_id, again.data_id, again.state) == (job_id, "mine", JobState.CANCELLED)
+    assert [arrival.status for arrival in emulator.arrivals] == [200, 400, 200]
 
 
 async def test_a_cancel_whose_fate_stays_unknown_is_raised(emulator: Emulator) -> None:

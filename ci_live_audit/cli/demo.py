@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import nullcontext
 
-import anyio
 import attrs
 from rich.console import Console
 from rich.live import Live
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import LiveAuditError
+from ci_live_audit.findings import Finding
 from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot, Verdict
 from ci_live_audit.retry import Attempt
 from ci_live_audit.testing import Emulator, frame, sound
@@ -42,7 +43,6 @@ class _Row:
     room: str
     job_id: str = ""
     job: AuditJob | None = None
-    polls: int = 0
     cancelled: bool = False
     remark: str = ""
 
@@ -79,9 +79,9 @@ class Demo:
         ):
             self._console.print(f"An emulator of the service listens at {endpoint}.")
             with self._moving_table():
-                async with anyio.create_task_group() as tasks:
-                    for row in self._rows:
-                        tasks.start_soon(self._follow, client, row)
+                async with client.watch(self._submitted(client), interval=INTERVAL) as findings:
+                    async for finding in findings:
+                        await self._heed(client, finding)
         if not self._console.is_terminal:
             self._console.print(self._table())
         seconds = asyncio.get_running_loop().time() - began
@@ -92,28 +92,38 @@ class Demo:
             f"{self._throttled} refused by the quota."
         )
 
-    async def _follow(self, client: LiveAuditClient, row: _Row) -> None:
-        try:
-            await self._moderate(client, row)
-        except LiveAuditError as error:  # the other streams go on
-            row.remark = str(error)
-            self._console.print(f"{row.room}: {error}")
+    async def _submitted(self, client: LiveAuditClient) -> AsyncGenerator[str, None]:
+        """Submit the streams; their ids as they become known."""
+        for row in self._rows:
+            try:
+                row.job_id = (await client.submit(_url(row.room), data_id=row.room)).job_id
+            except LiveAuditError as error:  # the other streams go on
+                self._remark(row, error)
+            else:
+                yield row.job_id
 
-    async def _moderate(self, client: LiveAuditClient, row: _Row) -> None:
-        row.job_id = (await client.submit(_url(row.room), data_id=row.room)).job_id
-        while row.job is None or not row.job.ended:
-            await anyio.sleep(INTERVAL)
-            before, row.job = row.job, await client.query(row.job_id)
-            row.polls += 1
-            self._tell(row, before)
-            if row.job.result == Verdict.SENSITIVE and not (row.job.ended or row.cancelled):
+    async def _heed(self, client: LiveAuditClient, finding: Finding) -> None:
+        row = next(row for row in self._rows if row.job_id == finding.job_id)
+        if finding.error is not None or finding.job is None:
+            self._remark(row, finding.error)
+            return
+        before, row.job = row.job, finding.job
+        self._tell(row, before)
+        if finding.verdict == Verdict.SENSITIVE and not (row.job.ended or row.cancelled):
+            row.cancelled = True
+            row.remark = "cancelled by us"
+            try:
                 await client.cancel(row.job_id)
-                row.cancelled = True
-                row.remark = "cancelled by us"
-            elif row.job.result == Verdict.SUSPECTED:
-                row.remark = "to be reviewed"
-            elif row.job.state == JobState.FAILED:
-                row.remark = row.job.message or ""
+            except LiveAuditError as error:
+                self._remark(row, error)
+        elif finding.verdict == Verdict.SUSPECTED:
+            row.remark = "to be reviewed"
+        elif finding.state == JobState.FAILED:
+            row.remark = row.job.message or ""
+
+    def _remark(self, row: _Row, error: LiveAuditError | None) -> None:
+        row.remark = str(error)
+        self._console.print(f"{row.room}: {error}")
 
     def _moving_table(self) -> Live | nullcontext[None]:
         if not self._console.is_terminal:
@@ -130,7 +140,7 @@ class Demo:
     def _table(self) -> Table:
         # Without lines it fits into the 80 columns of a pipe.
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-        for name in ("stream", "job", "state", "found", "frames", "sounds", "queries", ""):
+        for name in ("stream", "job", "state", "found", "frames", "sounds", ""):
             table.add_column(name, no_wrap=True)
         for row in self._rows:
             job = row.job
@@ -144,7 +154,6 @@ class Demo:
                 job.label,
                 str(len(job.snapshots)),
                 str(len(job.audio_sections)),
-                str(row.polls),
                 row.remark,
                 style=STYLES.get(job.result or Verdict.NORMAL),
             )
