@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import assert_type
 
@@ -14,10 +14,13 @@ from ci_live_audit import (
     AudioSection,
     AuditJob,
     CancelledJob,
+    Checkpoint,
     Credentials,
     JobState,
     LiveAuditClient,
+    LiveAuditError,
     LocalRateLimiter,
+    Plan,
     RateLimiter,
     RetryPolicy,
     Scene,
@@ -28,6 +31,7 @@ from ci_live_audit import (
     UserInfo,
     Verdict,
     decode,
+    plan,
 )
 from ci_live_audit.testing import Arrival, Emulator, Fault, frame, sound
 
@@ -89,8 +93,30 @@ def options(attempts: list[Attempt]) -> None:
     assert_type(client.with_options(on_attempt=attempts.append), LiveAuditClient)
 
 
+async def following(client: LiveAuditClient, ids: AsyncIterator[str]) -> None:
+    assert_type(await client.wait("av1", interval=10, timeout=3600), AuditJob)
+    with Checkpoint("run.jsonl") as checkpoint:
+        async with client.as_completed(["av1"], interval=10, checkpoint=checkpoint) as outcomes:
+            async for outcome in outcomes:
+                assert_type(outcome.job_id, str)
+                assert_type(outcome.job, AuditJob | None)
+                assert_type(outcome.error, LiveAuditError | None)
+                assert_type(outcome.unwrap(), AuditJob)
+            assert_type(outcomes.progress.eta, float | None)
+    client.as_completed(iter(["av1"]), timeout=60)
+    async with client.watch("av1", interval=10) as findings:
+        async for finding in findings:
+            assert_type(finding.verdict, Verdict | None)
+            assert_type(finding.snapshot, Snapshot | None)
+        assert_type(findings.job, AuditJob | None)
+    client.watch(ids)
+    assert_type(client.plan(1000).period, float)
+    assert_type(plan(1000, rate=5), Plan)
+
+
 def errors(error: ServiceError | TransportError) -> None:
     assert_type(error.may_have_happened, bool)
+    assert_type(error.transient, bool)
     if isinstance(error, ServiceError):
         assert_type(error.retry_after, float | None)
     else:
