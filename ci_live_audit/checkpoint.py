@@ -13,7 +13,7 @@ from ci_live_audit.errors import ConfigurationError
 
 __all__ = ["Checkpoint"]
 
-HEADER = {"format": "ci_live_audit.checkpoint", "version": 1}
+HEADER: dict[str, str | int] = {"format": "ci_live_audit.checkpoint", "version": 1}
 
 
 class Checkpoint:

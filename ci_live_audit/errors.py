@@ -119,7 +119,7 @@ class DecodeError(LiveAuditError):
         self.excerpt = excerpt
         self.may_have_happened = True
         # A broken document may come whole next time; one value that cannot be read will not.
-        self.transient = not path
+        self.transient: bool = not path
 
     def _reason(self) -> str:
         where = f"{self.path}: " if self.path else ""
