@@ -205,7 +205,8 @@ class WaitTimeout(LiveAuditError):
     """The job did not end in time.
 
     Attributes:
-        last: The newest state seen; None if no query succeeded.
+        last: The newest answer. None if there was none; and in a run over many jobs, which does
+            not keep them, if the last query before the deadline came to nothing.
     """
 
     def __init__(self, message: str, *, last: AuditJob | None = None) -> None:

@@ -1,8 +1,9 @@
 """What turns up while streams run: `Findings` (watch), each once.
 
 A snapshot is known by its time and an audio section by its offset and duration, for their URLs are
-signed anew in every answer. Nothing is concluded from what an answer leaves out: no document says
-whether a query shows findings while a stream runs, and how many of them.
+signed anew in every answer; with another label or verdict it is news again. Nothing is concluded
+from what an answer leaves out: no document says whether a query shows findings while a stream runs,
+and how many of them.
 """
 
 from __future__ import annotations
@@ -115,10 +116,10 @@ def _identity(item: Snapshot | AudioSection) -> Hashable:
     """What stays the same from answer to answer."""
     if isinstance(item, Snapshot):
         if item.snapshot_time is not None:
-            return item.snapshot_time
+            return item.snapshot_time, item.label, item.result
     elif item.offset_time is not None:
-        return item.offset_time, item.duration
-    return hash(attrs.evolve(item, url=None, url_expires_at=None)), type(item)
+        return item.offset_time, item.duration, item.label, item.result
+    return attrs.evolve(item, url=None, url_expires_at=None)
 
 
 class Findings(Run[Finding]):
@@ -133,7 +134,8 @@ class Findings(Run[Finding]):
 
     def __init__(self, query: Query, job_ids: str | Source, **options: Any) -> None:
         self._single = isinstance(job_ids, str)
-        super().__init__(query, [job_ids] if isinstance(job_ids, str) else job_ids, **options)
+        source = [job_ids] if isinstance(job_ids, str) else job_ids
+        super().__init__(query, source, keep_last=self._single, **options)
         self._seen: dict[int, Seen] = {}
         self.job: AuditJob | None = None
 

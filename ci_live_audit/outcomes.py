@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from ci_live_audit.errors import JobFailed, LiveAuditError, WaitTimeout
+from ci_live_audit.errors import JobFailed, LiveAuditError
 from ci_live_audit.models import AuditJob, JobState
 from ci_live_audit.polling import Query, Run
 
@@ -134,17 +134,8 @@ async def wait(query: Query, job_id: str, **options: Any) -> AuditJob:
         WaitTimeout: It did not end in time.
         LiveAuditError: It cannot be asked for.
     """
-    last: AuditJob | None = None
-
-    async def noting(job_id: str) -> AuditJob:
-        nonlocal last
-        last = await query(job_id)
-        return last
-
-    async with Outcomes(noting, [job_id], **options) as outcomes:
+    async with Outcomes(query, [job_id], keep_last=True, **options) as outcomes:
         outcome = await anext(outcomes)
-    if isinstance(outcome.error, WaitTimeout):
-        outcome.error.last = last
     return outcome.unwrap()
 
 

@@ -30,7 +30,7 @@ from ci_live_audit.errors import (
 from ci_live_audit.limiter import BackgroundRateLimiter
 from ci_live_audit.models import AuditJob
 from ci_live_audit.schedule import Schedule
-from ci_live_audit.sources import Ids, Source
+from ci_live_audit.sources import Ids, Nothing, Source
 
 __all__ = ["Query", "Run"]
 
@@ -59,6 +59,8 @@ class Run(Generic[T]):
         limiter: The limiter that ``query`` waits for.
         rate: Its requests a second.
         checkpoint: Where it is noted what has been taken up and answered.
+        keep_last: Whether the newest answer of every job is kept for a `WaitTimeout`, not only the
+            one that came in time to be the last.
 
     Raises:
         ConfigurationError: An argument cannot be used.
@@ -74,6 +76,7 @@ class Run(Generic[T]):
         limiter: BackgroundRateLimiter | None = None,
         rate: float = math.inf,
         checkpoint: Checkpoint | None = None,
+        keep_last: bool = False,
     ) -> None:
         self._query = query
         self._schedule = Schedule(interval, timeout, rate)
@@ -86,8 +89,10 @@ class Run(Generic[T]):
         self._began = 0.0
         self._asked: dict[int, asyncio.Task[None]] = {}
         self._failures: dict[int, int] = {}
-        # Last looks, until the deadline.
+        self._keep_last = keep_last
         self._last: dict[int, AuditJob] = {}
+        # Those that have been asked for the last time.
+        self._spent: set[int] = set()
         self._polls = 0
         self._succeeded = False
         self._new_turn = False
@@ -214,7 +219,7 @@ class Run(Generic[T]):
         """A job that is new to the run; None if there is none at hand."""
         for _ in range(SKIP):
             job_id = self._ids.take()
-            if job_id is None:
+            if isinstance(job_id, Nothing):
                 break
             if not isinstance(job_id, str):
                 reason = f"job_ids: expected texts; got {type(job_id).__name__}"
@@ -246,10 +251,13 @@ class Run(Generic[T]):
         if not self._schedule.is_asked(number):
             return  # its time was up
         self._deliver(number, job)
+        if self._keep_last:
+            self._last[number] = job
         if job.ended:
             self._schedule.answer(number)
         elif not self._schedule.again(number, _time(), ahead=self._ids.unread):
             self._last[number] = job
+            self._spent.add(number)
             if self._schedule.deadline_of(number) - _time() > HELD:
                 self._give_up(number, self._timed_out(number))
 
@@ -270,13 +278,14 @@ class Run(Generic[T]):
 
     def _give_up(self, number: int, error: LiveAuditError) -> None:
         self._failures.pop(number, None)
+        self._spent.discard(number)
         self._schedule.answer(number)
         self._deliver_error(number, self._schedule.job_id(number), error)
 
     def _timed_out(self, number: int) -> WaitTimeout:
         last = self._last.pop(number, None)
-        seen = "no answer came" if last is None else f"it was {last.state}"
-        error = WaitTimeout(f"not ended within {self._timeout:g} s; {seen}", last=last)
+        seen = "" if last is None else f"; it was {last.state}"
+        error = WaitTimeout(f"not ended within {self._timeout:g} s{seen}", last=last)
         error.operation, error.job_id = "wait", self._schedule.job_id(number)
         return error
 
@@ -287,7 +296,7 @@ class Run(Generic[T]):
         if self._asked[number] is not task:
             return  # the job is being asked again already
         del self._asked[number]
-        if self._schedule.is_asked(number) and number not in self._last:
+        if self._schedule.is_asked(number) and number not in self._spent:
             # Cancelled by somebody else; it is asked again.
             self._failed(number, TransportError("the query was cancelled"))
         self._news.set()

@@ -5,11 +5,19 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable, Iterator
+from enum import Enum
 from typing import TypeAlias, cast
 
 from ci_live_audit.errors import ConfigurationError
 
-__all__ = ["Ids", "Source"]
+__all__ = ["Ids", "Nothing", "Source"]
+
+
+class Nothing(Enum):
+    """What is taken where there is no id."""
+
+    AT_HAND = 0
+
 
 Source: TypeAlias = Iterable[str] | AsyncIterable[str]
 
@@ -86,8 +94,8 @@ class Ids:
             return not self.exhausted
         return not self._read.empty() or self._reader.done()
 
-    def take(self) -> str | None:
-        """The next id; None if there is none at hand.
+    def take(self) -> str | Nothing:
+        """The next id, if there is one at hand.
 
         Raises:
             Exception: Whatever the source raises.
@@ -99,10 +107,10 @@ class Ids:
         if not self._read.empty():
             return self._read.get_nowait()
         if self._reader is not None and not self._reader.done():
-            return None
+            return Nothing.AT_HAND
         for job_id in self._iterator:
             return job_id
         self.exhausted = True
         if self._reader is not None:
             self._reader.result()
-        return None
+        return Nothing.AT_HAND
