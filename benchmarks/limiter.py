@@ -28,7 +28,7 @@ from report import Sample, Table, interleaved
 from ci_live_audit import LiveAuditClient, LiveAuditError
 from ci_live_audit.testing import Emulator, VirtualTimeLoop
 
-__all__ = ["run"]
+__all__ = ["most", "run", "share"]
 
 
 def run(*, quick: bool) -> Iterator[Table]:
@@ -38,12 +38,12 @@ def run(*, quick: bool) -> Iterator[Table]:
     yield grants.cost(rounds=3 if quick else 7)
 
 
-def _share(times: Sequence[float]) -> float:
+def share(times: Sequence[float]) -> float:
     """The rate from the first to the last, as a share of what is allowed."""
     return (len(times) - 1) / (times[-1] - times[0]) / RATE
 
 
-def _most(times: Sequence[float]) -> int:
+def most(times: Sequence[float]) -> int:
     """The most in any one second; a microsecond is left to the rounding of sums."""
     return max(bisect_left(times, t + 1 - 1e-6) - n for n, t in enumerate(times))
 
@@ -59,7 +59,7 @@ def _in_virtual_time() -> Table:
         times, order = [moment for moment, _ in granted], [number for _, number in granted]
         passed = max(place - number for place, number in enumerate(order))
         loop = "stalled" if stall else "quiet"
-        rows.append((f"{name}, {loop}", _share(times), _most(times), passed))
+        rows.append((f"{name}, {loop}", share(times), most(times), passed))
     return Table(
         "1,000 slots at 20/s in virtual time",
         ("limiter, loop", "share of the rate", "most in any 1 s", "most passed by others"),
@@ -179,4 +179,4 @@ async def _queries(make: Make, seconds: float, *, stalls: bool) -> _Arrivals:
     times = [arrival.time for arrival in emulator.arrivals]
     throttled = sum(arrival.status == 429 for arrival in emulator.arrivals)
     tightest = min(last - first for first, last in zip(times, times[RATE:], strict=False))
-    return _Arrivals(_share(times), _most(times), tightest, throttled)
+    return _Arrivals(share(times), most(times), tightest, throttled)

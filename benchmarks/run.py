@@ -1,6 +1,7 @@
 """All measurements, or those that are named, as tables on standard output.
 
-``python benchmarks/run.py [limiter] [calls] [decoding] [profiling] [--json FILE] [--quick]``
+``python benchmarks/run.py [limiter] [calls] [decoding] [polling] [profiling] [--json FILE]
+[--quick]``
 
 Everything runs on this machine and needs no account: the service is the emulator or a server that
 gives one answer. ``--quick`` takes a minute or two in place of about ten and is for seeing that all
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 import calls
 import decoding
 import limiter
+import polling
 import profiling
 from report import Table, environment
 
@@ -35,6 +37,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "limiter": limiter.run,
     "calls": calls.run,
     "decoding": decoding.run,
+    "polling": polling.run,
     "profiling": profiling.run,
 }
 

@@ -50,6 +50,7 @@ class LocalRateLimiter:
     #: may a request leave: by this share at the most, and less with every grant in time.
     MARGIN = 0.008
     FORGET = 0.98
+    QUIET = 0.001
 
     def __init__(self, rate: float = 20.0) -> None:
         if not isinstance(rate, int | float) or not rate > 0:
@@ -110,12 +111,19 @@ class LocalRateLimiter:
             margin = min(self._late, self.MARGIN * self._window)
             due = max(self._granted[0] + self._window + margin, self._held_until)
             slept = False
+            # What a quiet loop waits for the bound is no lateness to be caught up, or the gap would
+            # come again every second.
+            bound = 0.0
+            if due > loop.time() and self._late < self.QUIET:
+                bound = (due - self._granted[-1]) * self.rate - 1
             while (wait := due - loop.time()) > 0:
                 await asyncio.sleep(wait)
                 slept = True
             if slept:
                 self._late = max(-wait, self._late * self.FORGET)
             if self._bucket is not None:
+                if bound > 0 and self._bucket.has_capacity(1 + bound):
+                    await self._bucket.acquire(bound)
                 # Last, so that nothing can cancel the caller between its permit and its way on.
                 await self._bucket.acquire()
             if self._held_until <= loop.time():

@@ -24,6 +24,7 @@ from ci_live_audit.errors import (
     ConfigurationError,
     CredentialsError,
     LiveAuditError,
+    ServiceError,
     TransportError,
     WaitTimeout,
 )
@@ -37,8 +38,10 @@ __all__ = ["Query", "Run"]
 Query: TypeAlias = Callable[[str], Awaitable[AuditJob]]
 T = TypeVar("T")
 
-#: As many as leave in so many seconds may be under way or wait for the consumer, together.
-IN_FLIGHT = 2.5
+#: As many as leave in so many seconds may be under way, so that slow answers cost no slot.
+IN_FLIGHT = 10.0
+#: While so much waits for the consumer, nobody is asked.
+READY = 50
 #: A job is given up when it cannot be asked so many times in a row: after ten minutes or more.
 FAILURES = 16
 #: Seconds before its deadline from which a job's last answer is kept until then; before, it is
@@ -85,7 +88,7 @@ class Run(Generic[T]):
         self._rate = rate
         self._checkpoint = checkpoint
         self._ids = Ids(job_ids, first=() if checkpoint is None else checkpoint.open)
-        self._limit = round(IN_FLIGHT * min(max(rate, 20.0), 400.0))
+        self._limit = round(IN_FLIGHT * min(max(rate, 5.0), 100.0))
         self._began = 0.0
         self._asked: dict[int, asyncio.Task[None]] = {}
         self._failures: dict[int, int] = {}
@@ -178,7 +181,8 @@ class Run(Generic[T]):
 
     async def _dispatch(self) -> None:
         while not self._is_over():
-            until = self._due() if len(self._asked) + len(self._ready) < self._limit else math.inf
+            has_room = len(self._asked) < self._limit and len(self._ready) < READY
+            until = self._due() if has_room else math.inf
             if until > _time():
                 await _wait(self._room, until=until)
                 continue
@@ -265,9 +269,7 @@ class Run(Generic[T]):
         if not self._schedule.is_asked(number):
             return
         failures = self._failures.get(number, 0) + 1
-        # Credentials that have been found once may be found again.
-        passing = error.transient or (isinstance(error, CredentialsError) and self._succeeded)
-        if not passing or failures >= FAILURES:
+        if not (error.transient or self._may_pass(error)) or failures >= FAILURES:
             self._give_up(number, error)
         elif self._schedule.again(number, _time(), failures=failures, ahead=self._ids.unread):
             self._failures[number] = failures
@@ -275,6 +277,13 @@ class Run(Generic[T]):
             timeout = self._timed_out(number)
             timeout.__cause__ = error
             self._give_up(number, timeout)
+
+    def _may_pass(self, error: LiveAuditError) -> bool:
+        """Whether an error that lasts for a single call may be gone by the next turn."""
+        if isinstance(error, CredentialsError):
+            return self._succeeded
+        # A refusal without a document is not the service's own: a proxy's page, half an answer.
+        return isinstance(error, ServiceError) and not error.code
 
     def _give_up(self, number: int, error: LiveAuditError) -> None:
         self._failures.pop(number, None)
