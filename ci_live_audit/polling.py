@@ -283,7 +283,7 @@ class Run(Generic[T]):
         if isinstance(error, CredentialsError):
             return self._succeeded
         # A refusal without a document is not the service's own: a proxy's page, half an answer.
-        return isinstance(error, ServiceError) and not error.code
+        return isinstance(error, ServiceError) and error.status > 0 and not error.code
 
     def _give_up(self, number: int, error: LiveAuditError) -> None:
         self._failures.pop(number, None)

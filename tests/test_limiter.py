@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ci_live_audit import ConfigurationError, LocalRateLimiter, RateLimiter
+from ci_live_audit.limiter import BackgroundRateLimiter
 from ci_live_audit.testing import VirtualTimeLoop
 
 
@@ -220,3 +221,267 @@ def test_a_second_event_loop_is_told_so() -> None:
 def test_the_protocol_is_what_the_local_limiter_has() -> None:
     """Anything with acquire and hold can stand in for it."""
     assert isinstance(LocalRateLimiter(), RateLimiter)
+
+
+# Work that can wait
+
+
+class Turnstile:
+    """A limiter of somebody else's, that knows who stands in it."""
+
+    def __init__(self) -> None:
+        self.inside = 0
+        self.most = 0
+        self.passed = 0
+        self.held: list[float] = []
+        self.error: Exception | None = None
+
+    async def acquire(self) -> float:
+        """A slot is 50 ms."""
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        try:
+            await asyncio.sleep(0.05)
+            if self.error is not None:
+                raise self.error
+            self.passed += 1
+        finally:
+            self.inside -= 1
+        return 0.05
+
+    def hold(self, seconds: float) -> None:
+        """Only noted."""
+        self.held.append(seconds)
+
+
+async def test_one_at_a_time_stands_in_the_limiter_behind() -> None:
+    """Of 1,000 who can wait, from three siblings; and each passes it once."""
+    turnstile = Turnstile()
+    background = BackgroundRateLimiter(turnstile)
+    siblings = [background, background.sibling(), background.sibling()]
+    began = asyncio.get_running_loop().time()
+    waits = await asyncio.gather(*(siblings[n % 3].acquire() for n in range(1000)))
+    assert (turnstile.most, turnstile.passed, turnstile.inside) == (1, 1000, 0)
+    assert asyncio.get_running_loop().time() - began == pytest.approx(50)
+    assert waits == pytest.approx([0.05 * (n + 1) for n in range(1000)])
+
+
+async def test_siblings_count_for_themselves() -> None:
+    """Each counts who was let pass through itself, also where a sibling has a sibling."""
+    first = BackgroundRateLimiter(LocalRateLimiter(math.inf))
+    second = first.sibling()
+    third = second.sibling()
+    for limiter, number in ((first, 5), (second, 3), (third, 1)):
+        assert limiter.requests == 0
+        await asyncio.gather(*(limiter.acquire() for _ in range(number)))
+    assert (first.requests, second.requests, third.requests) == (5, 3, 1)
+
+
+async def test_background_callers_pass_in_order() -> None:
+    """First come, first served, whichever sibling they come to."""
+    first = BackgroundRateLimiter(LocalRateLimiter(20))
+    siblings = [first, first.sibling()]
+    order: list[int] = []
+
+    async def come(number: int) -> None:
+        await asyncio.sleep(number * 0.001)
+        await siblings[number % 2].acquire()
+        order.append(number)
+
+    await asyncio.gather(*(come(number) for number in range(200)))
+    assert order == list(range(200))
+
+
+@pytest.mark.parametrize("rate", [1.0, 20.0])
+async def test_a_direct_caller_waits_for_two_slots_at_the_most(rate: float) -> None:
+    """However many wait in the background and whenever he comes."""
+    limiter = LocalRateLimiter(rate)
+    background = BackgroundRateLimiter(limiter)
+    waiting = [asyncio.create_task(background.acquire()) for _ in range(2000)]
+    rng = random.Random(5)
+    waits: list[float] = []
+    for _ in range(100):
+        await asyncio.sleep(rng.uniform(2, 5) / rate)
+        waits.append(await limiter.acquire())
+    assert max(waits) <= 2.001 / rate * (1 + LocalRateLimiter.MARGIN)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_a_crowd_of_direct_callers_lets_one_of_the_background_pass() -> None:
+    """Of a hundred who come at once, nobody stands behind more than one who could wait."""
+    limiter = LocalRateLimiter(20)
+    background = BackgroundRateLimiter(limiter)
+    waiting = [asyncio.create_task(background.acquire()) for _ in range(500)]
+    await asyncio.sleep(1.01)
+    before = background.requests
+    times = await grants(limiter, 100)
+    assert times[-1] - 1.01 <= 101 * 0.05 * (1 + LocalRateLimiter.MARGIN)
+    assert background.requests - before == 1
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_background_and_direct_callers_share_the_rate() -> None:
+    """Together they keep the bound, and nothing is lost at the gate."""
+    limiter = LocalRateLimiter(20)
+    background = BackgroundRateLimiter(limiter)
+    time = asyncio.get_running_loop().time
+    times: list[float] = []
+
+    async def come(to: RateLimiter, after: float) -> None:
+        await asyncio.sleep(after)
+        await to.acquire()
+        times.append(time())
+
+    rng = random.Random(6)
+    direct = [come(limiter, rng.uniform(0, 45)) for _ in range(300)]
+    await asyncio.gather(*(come(background, 0) for _ in range(700)), *direct)
+    assert most_in_a_second(times) <= 20
+    assert 999 / (times[-1] - times[0]) >= 0.999 * 20
+    assert background.requests == 700
+
+
+async def test_a_hold_passes_through() -> None:
+    """Whoever is told to hold in the background holds back everybody, in front of the gate too."""
+    limiter = LocalRateLimiter(20)
+    background = BackgroundRateLimiter(limiter)
+    background.sibling().hold(5)
+    waits = await asyncio.gather(limiter.acquire(), background.acquire(), background.acquire())
+    assert min(waits) >= 5
+    assert max(waits) <= 5.15
+    turnstile = Turnstile()
+    BackgroundRateLimiter(turnstile).hold(2.5)
+    assert turnstile.held == [2.5]
+
+
+async def test_cancelled_background_callers_cost_nothing() -> None:
+    """With half of 500 cancelled at any moment, the others get every slot."""
+    limiter = LocalRateLimiter(20)
+    background = BackgroundRateLimiter(limiter)
+    time = asyncio.get_running_loop().time
+    times: list[float] = []
+
+    async def come(to: BackgroundRateLimiter) -> None:
+        await to.acquire()
+        times.append(time())
+
+    rng = random.Random(7)
+    siblings = [background, background.sibling()]
+    tasks = [asyncio.create_task(come(siblings[n % 2])) for n in range(500)]
+    for task in rng.sample(tasks, 250):
+        asyncio.get_running_loop().call_later(rng.uniform(0, 12), task.cancel)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert len(times) >= 250
+    assert most_in_a_second(times) <= 20
+    assert times[-1] - times[0] <= len(times) * 0.05
+    assert siblings[0].requests + siblings[1].requests == len(times)
+    assert await background.acquire() <= 0.051
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.1), st.floats(0, 0.5)), min_size=1, max_size=30))
+def test_whenever_background_callers_are_cancelled(visits: list[tuple[float, float]]) -> None:
+    """The gate stays a gate for one, and is open when all have gone."""
+
+    async def run() -> None:
+        turnstile = Turnstile()
+        background = BackgroundRateLimiter(turnstile)
+
+        async def come(patience: float, *, turn: bool) -> None:
+            async with asyncio.timeout(patience):
+                await (background.turn() if turn else background.acquire())
+
+        tasks: list[asyncio.Task[None]] = []
+        for number, (pause, patience) in enumerate(visits):
+            await asyncio.sleep(pause)
+            tasks.append(asyncio.create_task(come(patience, turn=number % 4 == 3)))
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert turnstile.most <= 1
+        assert turnstile.passed == background.requests
+        await asyncio.wait_for(background.turn(), 0.001)
+        assert await background.acquire() == pytest.approx(0.05)
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(run())
+
+
+async def test_a_turn_comes_when_nobody_of_ours_stands_in_the_queue() -> None:
+    """Among those who come and go and are cancelled, and also from a sibling's side."""
+    turnstile = Turnstile()
+    background = BackgroundRateLimiter(turnstile)
+    sibling = background.sibling()
+    rng = random.Random(8)
+    turns = 0
+
+    async def come() -> None:
+        await asyncio.sleep(rng.uniform(0, 10))
+        async with asyncio.timeout(rng.uniform(0, 3)):
+            await background.acquire()
+
+    async def look() -> None:
+        nonlocal turns
+        await asyncio.sleep(rng.uniform(0, 10))
+        await sibling.turn()
+        assert turnstile.inside == 0
+        turns += 1
+
+    comers = [come() for _ in range(300)]
+    results = await asyncio.gather(*comers, *(look() for _ in range(100)), return_exceptions=True)
+    assert {type(result) for result in results} == {type(None), TimeoutError}
+    assert (turns, turnstile.most) == (100, 1)
+    assert (background.requests, sibling.requests) == (turnstile.passed, 0)
+
+
+async def test_a_turn_takes_no_slot() -> None:
+    """It is had at once where nobody stands, and with the slot of whoever does."""
+    background = BackgroundRateLimiter(LocalRateLimiter(20))
+    time = asyncio.get_running_loop().time
+    for _ in range(100):
+        await background.turn()
+    assert time() < 0.001
+    await background.acquire()
+    waiting = asyncio.create_task(background.acquire())
+    await asyncio.sleep(0)
+    await background.turn()
+    assert time() == pytest.approx(0.05, abs=0.001)
+    assert await waiting == pytest.approx(0.05, abs=0.001)
+    assert background.requests == 2
+
+
+async def test_an_error_of_the_limiter_behind_opens_the_gate() -> None:
+    """It arrives as it is, counts for nothing, and the next one gets his turn."""
+    turnstile = Turnstile()
+    background = BackgroundRateLimiter(turnstile)
+    turnstile.error = ConfigurationError("the quota's server is gone")
+    results = await asyncio.gather(
+        *(background.acquire() for _ in range(3)), return_exceptions=True
+    )
+    assert results == [turnstile.error] * 3
+    turnstile.error = None
+    assert await background.acquire() == pytest.approx(0.05)
+    assert background.requests == 1
+
+
+def test_a_background_limiter_on_a_second_event_loop() -> None:
+    """The limiter behind says what is wrong, to all who come at once."""
+    background = BackgroundRateLimiter(LocalRateLimiter(1000))
+
+    async def crowd() -> list[float | BaseException]:
+        callers = (background.acquire() for _ in range(5))
+        return await asyncio.gather(*callers, return_exceptions=True)
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        assert len(runner.run(crowd())) == background.requests == 5
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        results = runner.run(crowd())
+    assert {type(result) for result in results} == {ConfigurationError}
+    assert background.requests == 5
+
+
+def test_background_limiters_have_the_protocol_too() -> None:
+    """One can stand in front of another, and whatever has acquire and hold can stand behind."""
+    limiters: list[RateLimiter] = [Turnstile(), BackgroundRateLimiter(Turnstile())]
+    limiters.append(BackgroundRateLimiter(limiters[1]))
+    assert all(isinstance(limiter, RateLimiter) for limiter in limiters)

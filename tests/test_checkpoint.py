@@ -1,0 +1,473 @@
+"""The checkpoint: no id is lost and none is answered twice over, however a run ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ci_live_audit import Checkpoint, ConfigurationError
+
+HEADER = b'{"format": "ci_live_audit.checkpoint", "version": 1}\n'
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run.checkpoint"
+
+
+@pytest.fixture
+def filled(path: Path) -> bytes:
+    """A file of three ids, one of them answered."""
+    with Checkpoint(path) as checkpoint:
+        checkpoint.take("a")
+        checkpoint.take("b")
+        checkpoint.answer("a")
+        checkpoint.take("c")
+    return path.read_bytes()
+
+
+def state(path: Path) -> tuple[tuple[str, ...], int]:
+    """What a checkpoint that is opened now knows: the open ids, and how many were answered."""
+    with Checkpoint(path) as checkpoint:
+        return checkpoint.open, checkpoint.answered
+
+
+@contextlib.contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """This process can write no further than this, as if the disk were full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# The file
+
+
+def test_a_new_file_has_a_header(path: Path) -> None:
+    """A checkpoint is there, and says what it is, as soon as it is made."""
+    with Checkpoint(str(path)) as checkpoint:
+        assert path.read_bytes() == HEADER
+        assert checkpoint.path == path
+        assert checkpoint.open == ()
+        assert checkpoint.answered == 0
+
+
+def test_an_empty_file_is_a_new_one(path: Path) -> None:
+    """A file without anything in it gets the header."""
+    path.touch()
+    assert state(path) == ((), 0)
+    assert path.read_bytes() == HEADER
+
+
+def test_the_lines_are_as_documented(filled: bytes) -> None:
+    """Each event is a JSON object on a line of its own, in order; ids, and nothing else."""
+    assert filled == HEADER + (
+        b'{"taken": "a"}\n{"taken": "b"}\n{"answered": "a"}\n{"taken": "c"}\n'
+    )
+
+
+def test_each_line_is_written_at_once(path: Path) -> None:
+    """What is noted is in the file before the call returns."""
+    checkpoint = Checkpoint(path)
+    checkpoint.take("a")
+    assert path.read_bytes().endswith(b'{"taken": "a"}\n')
+    checkpoint.answer("a")
+    assert path.read_bytes().endswith(b'{"answered": "a"}\n')
+    checkpoint.close()
+
+
+def test_it_knows_what_is_open_and_what_is_answered(path: Path) -> None:
+    """Ids are open from when they were taken up until they are answered, in order."""
+    with Checkpoint(path) as checkpoint:
+        for job_id in "cab":
+            checkpoint.take(job_id)
+        assert list(checkpoint.open) == ["c", "a", "b"]
+        assert "a" not in checkpoint
+        checkpoint.answer("a")
+        assert list(checkpoint.open) == ["c", "b"]
+        assert "a" in checkpoint
+        assert checkpoint.answered == 1
+    assert state(path) == (("c", "b"), 1)
+
+
+def test_an_id_is_noted_once(path: Path) -> None:
+    """A run that is taken up again and takes up what is open writes nothing."""
+    with Checkpoint(path) as checkpoint:
+        checkpoint.take("a")
+    before = path.read_bytes()
+    with Checkpoint(path) as checkpoint:
+        checkpoint.take("a")
+    assert path.read_bytes() == before
+
+
+def test_what_was_never_taken_up_may_be_answered(path: Path) -> None:
+    """An answer alone is enough."""
+    with Checkpoint(path) as checkpoint:
+        checkpoint.answer("a")
+        assert "a" in checkpoint
+    assert state(path) == ((), 1)
+
+
+def test_an_answered_id_is_not_opened_by_the_file(path: Path) -> None:
+    """A line that takes up what an earlier one answered changes nothing."""
+    path.write_bytes(HEADER + b'{"answered": "a"}\n{"taken": "a"}\n')
+    assert state(path) == ((), 1)
+
+
+def test_reopening_goes_on_where_it_ended(path: Path, filled: bytes) -> None:
+    """What was there stays as it is, byte for byte, and what comes is written behind it."""
+    with Checkpoint(path) as checkpoint:
+        assert path.read_bytes() == filled
+        assert checkpoint.open == ("b", "c")
+        assert "a" in checkpoint
+        checkpoint.answer("c")
+    assert path.read_bytes() == filled + b'{"answered": "c"}\n'
+
+
+def test_leaving_closes_the_file(path: Path) -> None:
+    """The file is closed at the end, and also if an error ends it."""
+    with Checkpoint(path) as checkpoint:
+        pass
+    with pytest.raises(ValueError, match="closed"):
+        checkpoint.take("a")
+    with pytest.raises(KeyError), Checkpoint(path) as checkpoint:
+        raise KeyError
+    with pytest.raises(ValueError, match="closed"):
+        checkpoint.take("a")
+    checkpoint.close()
+    assert path.read_bytes() == HEADER
+
+
+ODD = [
+    "",
+    " ",
+    "\n",
+    "\r\n",
+    '"taken"',
+    "back\\slash",
+    "nul\0",
+    "\u2028",
+    "\x85",
+    "新しい",
+    "\U0001f3a5",
+    "\ud800",
+    '{"answered": "a"}\n{"answered": "b"}\n',
+    "x" * 100_000,
+]
+
+
+@pytest.mark.parametrize("job_id", ODD, ids=lambda job_id: ascii(job_id[:12]))
+def test_odd_ids_are_kept(path: Path, job_id: str) -> None:
+    """Whatever an id consists of, it takes one line of ASCII and comes back the same."""
+    with Checkpoint(path) as checkpoint:
+        checkpoint.take(job_id)
+        checkpoint.take("other")
+    lines = path.read_bytes().decode("ascii").split("\n")
+    assert [json.loads(line) for line in lines[1:-1]] == [{"taken": job_id}, {"taken": "other"}]
+    with Checkpoint(path) as checkpoint:
+        assert checkpoint.open == (job_id, "other")
+        checkpoint.answer(job_id)
+    with Checkpoint(path) as checkpoint:
+        assert job_id in checkpoint
+        assert checkpoint.open == ("other",)
+
+
+# An entry: an id, and whether it is answered now; and where the file is opened again.
+events = st.lists(st.tuples(st.sampled_from("abcde") | st.text(), st.booleans(), st.booleans()))
+
+
+@given(events)
+def test_any_run_survives(
+    tmp_path_factory: pytest.TempPathFactory, course: list[tuple[str, bool, bool]]
+) -> None:
+    """Whenever the file is opened again, open and answered ids are those of before, in order."""
+    path = tmp_path_factory.mktemp("run") / "checkpoint"
+    checkpoint = Checkpoint(path)
+    open_: list[str] = []
+    answered: set[str] = set()
+    for job_id, answers, reopens in course:
+        if answers:
+            checkpoint.answer(job_id)
+            answered.add(job_id)
+            open_ = [other for other in open_ if other != job_id]
+        elif job_id not in checkpoint:  # no run takes up what is answered
+            checkpoint.take(job_id)
+            open_ += [] if job_id in open_ else [job_id]
+        if reopens:
+            checkpoint.close()
+            checkpoint = Checkpoint(path)
+        assert checkpoint.open == tuple(open_)
+        assert checkpoint.answered == len(answered)
+        assert all(job_id in checkpoint for job_id in answered)
+    checkpoint.close()
+    assert state(path) == (tuple(open_), len(answered))
+    entries = [json.loads(line) for line in path.read_bytes().splitlines()[1:]]
+    assert all(entry.keys() in ({"taken"}, {"answered"}) for entry in entries)
+
+
+# Files that were cut off
+
+
+def test_a_torn_file_loses_no_whole_line(path: Path, filled: bytes) -> None:
+    """Cut off at any byte, a file opens; only the line that was cut is gone, and it goes on."""
+    ends = [place for place in range(len(filled) + 1) if filled[:place].endswith(b"\n")]
+    assert len(ends) == 5
+    for length in range(len(filled) + 1):
+        path.write_bytes(filled[:length])
+        whole = filled[: max((end for end in ends if end <= length), default=0)] or HEADER
+        lines = [json.loads(line) for line in whole.splitlines()[1:]]
+        answered = [line["answered"] for line in lines if "answered" in line]
+        taken = [line["taken"] for line in lines if line.get("taken", "a") not in answered]
+        with Checkpoint(path) as checkpoint:
+            assert path.read_bytes() == whole
+            assert checkpoint.answered == len(answered)
+            assert all(job_id in checkpoint for job_id in answered)
+            assert [job_id for job_id in checkpoint.open if job_id not in taken] == []
+            assert len(checkpoint.open) == len(taken)
+            checkpoint.take("new")
+        assert path.read_bytes() == whole + b'{"taken": "new"}\n'
+        assert state(path) == ((*taken, "new"), len(answered))
+
+
+@pytest.mark.parametrize(
+    "rest", [b"\xff\x00", b"{}", b"[" * 100_000, b"x", '{"taken": "é'.encode()]
+)
+def test_any_rest_without_an_end_is_taken_away(path: Path, filled: bytes, rest: bytes) -> None:
+    """What stands behind the last end of line is no entry, whatever it is."""
+    path.write_bytes(filled + rest)
+    assert state(path) == (("b", "c"), 1)
+    assert path.read_bytes() == filled
+
+
+# Files that are something else
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\n",
+        b"{}\n",
+        b"[]\n",
+        b"null\n",
+        b"5",
+        b"job-1\njob-2\n",
+        b'{"format": "something else", "version": 1}\n',
+        b'{"version": 1}\n',
+        b'["format", "ci_live_audit.checkpoint"]\n',
+        b"PK\x03\x04\x00\xff\xfe",
+        b"\xff" * 1000 + b"\n" * 10,
+        b"[" * 100_000,
+        HEADER[:-2] + b"x",
+        HEADER[1:],
+    ],
+    ids=lambda content: ascii(content[:20]),
+)
+def test_another_file_is_refused_and_left_as_it_is(path: Path, content: bytes) -> None:
+    """A file of somebody else is not touched; only its name is told."""
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"run\.checkpoint: this is no checkpoint"):
+        Checkpoint(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("version", ["0", "2", '"1"', "null", "[1]"])
+@pytest.mark.parametrize("end", ["\n", "", '\n{"taken": "a"}\n{"tak'])
+def test_another_version_is_refused_and_left_as_it_is(path: Path, version: str, end: str) -> None:
+    """A file of a version to come is not touched, cut off or not."""
+    content = f'{{"format": "ci_live_audit.checkpoint", "version": {version}}}{end}'.encode()
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"of version .*; version 1 can be read$"):
+        Checkpoint(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"x",
+        b"{}",
+        b"5",
+        b'{"taken": 5}',
+        b'{"taken": null}',
+        b'{"answered": ["a"]}',
+        b'{"asked": "a"}',
+        b'"taken"',
+        b'{"taken": "a"',
+        b'{"taken": "\xff"}',
+        b'{"taken": "a"}{"taken": "b"}',
+        b"[" * 100_000,
+        HEADER[:-1],
+    ],
+    ids=lambda line: ascii(line[:20]),
+)
+def test_a_bad_line_is_named(path: Path, filled: bytes, line: bytes) -> None:
+    """A whole line that is no entry is an error that tells where; the file is left as it is."""
+    content = filled + line + b'\n{"taken": "d"}\n{"tak'
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"run\.checkpoint: line 6 is no entry"):
+        Checkpoint(path)
+    assert path.read_bytes() == content
+
+
+def test_a_file_that_cannot_be_used_is_an_os_error(path: Path) -> None:
+    """What the system says about a path comes through."""
+    with pytest.raises(IsADirectoryError):
+        Checkpoint(path.parent)
+    with pytest.raises(FileNotFoundError):
+        Checkpoint(path / "below")
+
+
+def test_a_refused_file_is_closed(path: Path) -> None:
+    """An error leaves no open file behind."""
+    path.write_bytes(b"something else\n")
+    before = len(list(Path("/dev/fd").iterdir()))
+    with pytest.raises(ConfigurationError):
+        Checkpoint(path)
+    assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+# Disks that are full
+
+
+@pytest.mark.parametrize("room", range(len(b'{"answered": "a"}\n')))
+def test_a_line_that_does_not_fit_is_an_error(path: Path, filled: bytes, room: int) -> None:
+    """When a line cannot be written as a whole, that is an error and nothing has happened."""
+    with Checkpoint(path) as checkpoint:
+        with no_file_above(len(filled) + room):
+            with pytest.raises(OSError, match=r"No space left|File too large"):
+                checkpoint.answer("b")
+            with pytest.raises(OSError, match=r"No space left|File too large"):
+                checkpoint.take("a longer one")
+        assert checkpoint.open == ("b", "c")
+        assert checkpoint.answered == 1
+    assert state(path) == (("b", "c"), 1)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_an_error(path: Path) -> None:
+    """The system's own error comes through, with its number."""
+    with Checkpoint(path) as checkpoint:
+        checkpoint._file.close()
+        checkpoint._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115 - it closes it
+        with pytest.raises(OSError, match="No space left"):
+            checkpoint.take("a")
+        assert checkpoint.open == ()
+
+
+# Runs that are killed
+
+JOBS = 3000
+KILLS = 50
+#: Outcomes that a run which is to be killed deals with at the most, so that all can be.
+MOST = 55
+
+# Starts a run in a new child for each line it reads: a process that can be killed, without the time
+# that imports take. What it notes has lines of 8 and 16 bytes, which no page cuts in two.
+RUNS = f"""
+import asyncio, os, random, signal, sys
+from ci_live_audit import AuditJob, Checkpoint, JobNotFound, JobState, Outcomes
+
+def note(name, line):
+    file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(file, line.encode() + b"\\n")
+    os.close(file)
+
+async def run(generation):
+    asked = {{}}
+    rng = random.Random(generation)
+
+    async def query(job_id):
+        note("asked", f"{{generation:<8}}{{job_id}}")
+        await asyncio.sleep(rng.random() / 1000)
+        number = int(job_id[3:])
+        asked[job_id] = asked.get(job_id, 0) + 1
+        if number % 40 == 0:
+            raise JobNotFound("no such job", status=404, code="NoSuchJob")
+        ended = asked[job_id] > number % 3
+        return AuditJob(job_id=job_id, state=JobState.SUCCESS if ended else JobState.AUDITING)
+
+    ids = [f"job{{number:04}}" for number in range({JOBS})]
+    with Checkpoint("checkpoint") as checkpoint:
+        async with Outcomes(
+            query, ids, interval=0.001, timeout=None, checkpoint=checkpoint
+        ) as outcomes:
+            dealt_with = 0
+            async for outcome in outcomes:
+                note("outcomes", outcome.job_id)
+                dealt_with += 1
+                if generation < {KILLS} and dealt_with == {MOST}:
+                    await asyncio.sleep(3600)
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        signal.alarm(100)  # whatever becomes of the test
+        asyncio.run(run(int(line)))
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def whole_lines(path: Path) -> list[str]:
+    return path.read_text().split("\n")[:-1]
+
+
+def test_a_killed_run_is_taken_up_again(tmp_path: Path) -> None:
+    """Killed 50 times anywhere, a run answers every id; only what was in hand comes again."""
+    rng = random.Random(1)
+    outcomes = tmp_path / "outcomes"
+    outcomes.touch()
+    answered: dict[str, int] = {}
+
+    with subprocess.Popen(
+        [sys.executable, "-c", RUNS],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as runs:
+        assert runs.stdin is not None
+        assert runs.stdout is not None
+        for generation in range(KILLS):
+            print(generation, file=runs.stdin, flush=True)
+            child = int(runs.stdout.readline())
+            enough = outcomes.stat().st_size + len("job0000\n") * rng.randint(1, MOST)
+            while outcomes.stat().st_size < enough:
+                time.sleep(0.0002)
+            time.sleep(rng.random() * 0.003)
+            os.kill(child, signal.SIGKILL)
+            assert int(runs.stdout.readline()) == -signal.SIGKILL
+            entries = [json.loads(line) for line in whole_lines(tmp_path / "checkpoint")]
+            for entry in entries:
+                if "answered" in entry:
+                    answered.setdefault(entry["answered"], generation)
+            assert answered.keys() <= set(whole_lines(outcomes))
+        print(KILLS, file=runs.stdin, flush=True)
+        runs.stdout.readline()
+        assert int(runs.stdout.readline()) == 0
+
+    times = Counter(whole_lines(outcomes))
+    assert times.keys() == {f"job{number:04}" for number in range(JOBS)}
+    assert times.total() - JOBS <= KILLS
+    asked = [(int(line[:8]), line[8:]) for line in whole_lines(tmp_path / "asked")]
+    assert not [job_id for run, job_id in asked if run > answered.get(job_id, KILLS)]
+    assert state(tmp_path / "checkpoint") == ((), JOBS)

@@ -1,0 +1,694 @@
+"""as_completed and wait through the client, against the emulator."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import pickle
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from servers import answering, serving
+
+from ci_live_audit import (
+    Attempt,
+    Checkpoint,
+    ConfigurationError,
+    Credentials,
+    CredentialsError,
+    InvalidArgument,
+    JobFailed,
+    JobNotFound,
+    JobState,
+    LiveAuditClient,
+    LiveAuditError,
+    LocalRateLimiter,
+    Outcome,
+    Outcomes,
+    Progress,
+    ServiceUnavailable,
+    WaitTimeout,
+)
+from ci_live_audit.sources import Source
+from ci_live_audit.testing import Emulator, Fault, frame
+
+#: Seconds. The limiter's slots are even when it has seen for a while that the loop is in time.
+SLOT = 1 / 20 + 0.0005
+
+
+@pytest.fixture
+def emulator() -> Emulator:
+    return Emulator()
+
+
+@pytest.fixture
+async def client(emulator: Emulator) -> AsyncIterator[LiveAuditClient]:
+    async with emulator.client() as client:
+        yield client
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def tasks() -> list[asyncio.Task[Any]]:
+    """All but those in which the test itself runs."""
+    of_anyio = "_call_in_runner_task", "_run_tests_and_fixtures"
+    named = ((task, getattr(task.get_coro(), "__name__", "")) for task in asyncio.all_tasks())
+    return [task for task, name in named if name not in of_anyio]
+
+
+async def outcomes_of(run: Outcomes) -> list[Outcome]:
+    async with run:
+        return [outcome async for outcome in run]
+
+
+def add_jobs(emulator: Emulator, number: int, *, seed: int = 1, longest: float = 150) -> list[str]:
+    """Jobs that end at random."""
+    rng = random.Random(seed)
+    return [emulator.add_job(duration=rng.uniform(5, longest)) for _ in range(number)]
+
+
+async def one_by_one(job_ids: list[str]) -> AsyncGenerator[str, None]:
+    for job_id in job_ids:
+        yield job_id
+        await asyncio.sleep(0.01)
+
+
+def source(kind: str, job_ids: list[str]) -> Source:
+    sources: dict[str, Source] = {
+        "list": job_ids,
+        "set": set(job_ids),
+        "generator": iter(job_ids),
+        "async generator": one_by_one(job_ids),
+    }
+    return sources[kind]
+
+
+# Many jobs
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"), [("list", 1000), ("set", 100), ("generator", 100), ("async generator", 100)]
+)
+async def test_every_id_is_answered_once(
+    emulator: Emulator, client: LiveAuditClient, kind: str, number: int
+) -> None:
+    """1,000 jobs end in their own time, each outcome comes once, and nothing is throttled."""
+    ids = add_jobs(emulator, number, longest=60)
+    answers = await outcomes_of(client.as_completed(source(kind, ids + ids[::3])))
+    assert Counter(outcome.job_id for outcome in answers) == Counter(ids)
+    assert {outcome.unwrap().state for outcome in answers} == {JobState.SUCCESS}
+    assert all(outcome.unwrap().job_id == outcome.job_id for outcome in answers)
+    assert {arrival.status for arrival in emulator.arrivals} == {200}
+
+
+async def test_outcomes_come_in_the_order_of_the_ends(
+    emulator: Emulator, client: LiveAuditClient
+) -> None:
+    """Whichever job is seen to end first comes first, within an interval of its end."""
+    ids = [emulator.add_job(duration=duration) for duration in (60, 20, 40, 5)]
+    async with client.as_completed(ids, interval=5) as outcomes:
+        got = [(outcome.job_id, now()) async for outcome in outcomes]
+    assert [job_id for job_id, _ in got] == [ids[3], ids[1], ids[2], ids[0]]
+    assert [time for _, time in got] == pytest.approx([5, 20, 40, 60], abs=5.3)
+
+
+async def test_each_bad_id_is_an_outcome(emulator: Emulator, client: LiveAuditClient) -> None:
+    """What can be no id, and what the service does not know, stops nobody else."""
+    good = add_jobs(emulator, 3)
+    bad: list[Any] = ["../bucket", "", "a b", 7, None, ["av1"], b"av1"]
+    answers = await outcomes_of(client.as_completed([*bad, "av0", "---", *good]))
+    of = {repr(outcome.job_id): outcome.error for outcome in answers}
+    assert len(answers) == len(of) == len(bad) + 5
+    assert {type(of[repr(job_id)]) for job_id in bad} == {ConfigurationError}
+    assert isinstance(of["'av0'"], JobNotFound)
+    assert isinstance(of["'---'"], InvalidArgument)
+    assert [of[repr(job_id)] for job_id in good] == [None] * 3
+    assert all(outcome.job is None for outcome in answers if outcome.error is not None)
+    assert "expected texts; got int" in str(of["7"])
+
+
+async def test_a_failed_job_is_job_and_error(emulator: Emulator, client: LiveAuditClient) -> None:
+    """The outcome has the job, and the error that unwrap raises has it too."""
+    job_id = emulator.add_job(duration=5, failure=("ResourceDownloadFailed", "no stream"))
+    (outcome,) = await outcomes_of(client.as_completed([job_id]))
+    assert outcome.job is not None
+    assert outcome.job.state == JobState.FAILED
+    with pytest.raises(JobFailed, match="ResourceDownloadFailed no stream") as caught:
+        outcome.unwrap()
+    assert caught.value is outcome.error
+    assert caught.value.job == outcome.job
+    assert (caught.value.operation, caught.value.job_id) == ("wait", job_id)
+
+
+async def test_cancelled_jobs_end_well(emulator: Emulator, client: LiveAuditClient) -> None:
+    """A job that somebody cancels has ended, and that is no error."""
+    ids = [emulator.add_job(duration=math.inf) for _ in range(3)]
+    async with client.as_completed(ids) as outcomes:
+        await asyncio.sleep(5)
+        for job_id in ids:
+            await client.cancel(job_id)
+        states = [outcome.unwrap().state async for outcome in outcomes]
+        assert outcomes.progress == Progress(open=0, ended=3, failed=0, requests=6, eta=0.0)
+    assert states == [JobState.CANCELLED] * 3
+
+
+async def test_every_id_is_answered_once_through_faults(emulator: Emulator) -> None:
+    """With 30 % of all requests going wrong in five ways, 500 jobs give 500 outcomes."""
+    ids = add_jobs(emulator, 500)
+    faults = [
+        (Fault.throttle(), 0.06),
+        (Fault.error(500), 0.03),
+        (Fault.error(503), 0.03),
+        (Fault.reset(), 0.06),
+        (Fault.truncated(), 0.06),
+        (Fault.garbage(), 0.06),
+    ]
+    left = 1.0
+    for fault, share in faults:
+        emulator.inject(fault, share=share / left)
+        left -= share
+    async with emulator.client() as client:
+        answers = await outcomes_of(client.as_completed(ids))
+    assert Counter(outcome.job_id for outcome in answers) == Counter(ids)
+    good = [outcome for outcome in answers if outcome.error is None]
+    assert len(good) >= 499
+    bad = sum(arrival.status != 200 for arrival in emulator.arrivals)
+    assert bad >= 0.1 * len(emulator.arrivals)
+
+
+async def test_an_outage_is_survived(emulator: Emulator, client: LiveAuditClient) -> None:
+    """When nothing is answered for five minutes, no job is given up."""
+    ids = add_jobs(emulator, 100)
+    emulator.inject(Fault.error(503))
+    async with client.as_completed(ids) as outcomes:
+        await asyncio.sleep(300)
+        emulator.faults.clear()
+        answers = [outcome.unwrap().job_id async for outcome in outcomes]
+    assert sorted(answers) == sorted(ids)
+
+
+async def test_an_outage_without_end_ends_the_run(emulator: Emulator) -> None:
+    """When nothing is answered ever, each job is given up with the service's error."""
+    ids = add_jobs(emulator, 20)
+    emulator.inject(Fault.error(503))
+    async with emulator.client() as client:
+        answers = await outcomes_of(client.as_completed(ids))
+    assert Counter(outcome.job_id for outcome in answers) == Counter(ids)
+    for outcome in answers:
+        assert isinstance(outcome.error, ServiceUnavailable)
+        assert (outcome.error.operation, outcome.error.job_id) == ("query", outcome.job_id)
+    assert 600 < now() < 3600
+
+
+async def test_without_credentials_every_id_is_an_error(emulator: Emulator) -> None:
+    """What cannot be asked for anybody is said of everybody, at once."""
+
+    def nothing() -> Credentials:
+        raise LookupError("the vault is sealed")
+
+    async with emulator.client(credentials=nothing) as client:
+        answers = await outcomes_of(client.as_completed(["av1", "av2", "av3"]))
+    assert {type(outcome.error) for outcome in answers} == {CredentialsError}
+    assert len(answers) == 3
+    assert emulator.arrivals == []
+
+
+@pytest.mark.parametrize("timeout", [0.4, 7.0, 40.0])
+async def test_every_id_is_answered_by_the_deadline(
+    emulator: Emulator, client: LiveAuditClient, timeout: float
+) -> None:
+    """500 jobs, more or less than can be asked in time: each has an outcome when time is up."""
+    ids = add_jobs(emulator, 500, longest=90)
+    answers = await outcomes_of(client.as_completed(ids, timeout=timeout))
+    assert now() == pytest.approx(timeout, abs=0.01)
+    assert Counter(outcome.job_id for outcome in answers) == Counter(ids)
+    for outcome in answers:
+        assert outcome.error is None or isinstance(outcome.error, WaitTimeout)
+        assert (outcome.error is None) != (outcome.job is None)
+    assert {arrival.status for arrival in emulator.arrivals} <= {0, 200}
+
+
+async def test_runs_of_one_client_share_its_quota(
+    emulator: Emulator, client: LiveAuditClient
+) -> None:
+    """Five runs and a dozen waits at once: everything ends, and nothing is throttled."""
+    ids = add_jobs(emulator, 300, longest=30)
+    waits = [client.wait(job_id, interval=5) for job_id in ids[:12]]
+    runs = [outcomes_of(client.as_completed(ids[n::5])) for n in range(5)]
+    jobs, answers = await asyncio.gather(asyncio.gather(*waits), asyncio.gather(*runs))
+    assert [job.job_id for job in jobs] == ids[:12]
+    assert Counter(outcome.job_id for one in answers for outcome in one) == Counter(ids)
+    assert {arrival.status for arrival in emulator.arrivals} == {200}
+
+
+async def test_a_shared_limiter_says_the_rate() -> None:
+    """What a run may have under way, and its eta, go by the limiter's rate."""
+    emulator = Emulator(rate=100)
+    ids = add_jobs(emulator, 300, longest=8)
+    async with emulator.client(limiter=LocalRateLimiter(100)) as client:
+        run = client.as_completed(ids, interval=5)
+        assert run.progress.eta == pytest.approx(3)
+        assert len(await outcomes_of(run)) == 300
+    assert now() < 15
+    assert {arrival.status for arrival in emulator.arrivals} == {200}
+
+
+async def test_closing_the_client_ends_a_run(emulator: Emulator) -> None:
+    """Each id is answered with an error, wherever its query was, and nothing hangs."""
+    ids = add_jobs(emulator, 200)
+    client = emulator.client()
+    got: list[Outcome] = []
+    async with client.as_completed(ids) as outcomes:
+        async for outcome in outcomes:
+            got.append(outcome)
+            if len(got) == 20:
+                await client.aclose()
+                closed = now()
+    assert Counter(outcome.job_id for outcome in got) == Counter(ids)
+    errors = [outcome.error for outcome in got[20:] if outcome.error is not None]
+    assert {type(error) for error in errors} == {ConfigurationError}
+    assert len(errors) >= 170
+    assert now() <= closed + 21
+    with pytest.raises(ConfigurationError, match="closed"):
+        await client.wait(ids[0])
+    assert tasks() == []
+
+
+async def test_leaving_early_stops_everything(emulator: Emulator, client: LiveAuditClient) -> None:
+    """After the block nothing more is sent, and the client is as good as before."""
+    ids = add_jobs(emulator, 100)
+    async with client.as_completed(ids) as outcomes:
+        await anext(outcomes)
+    arrived = len(emulator.arrivals)
+    await asyncio.sleep(100)
+    assert len(emulator.arrivals) == arrived
+    assert (await client.query(ids[0])).job_id == ids[0]
+
+
+# Progress
+
+
+@pytest.mark.parametrize("kind", ["list", "generator"])
+async def test_progress_tells_how_far_it_is(
+    emulator: Emulator, client: LiveAuditClient, kind: str
+) -> None:
+    """Every id is open until it has ended or failed, and every request is counted."""
+    ids = [emulator.add_job(duration=30) for _ in range(60)]
+    ids += [emulator.add_job(duration=30, failure=("Code", "message")) for _ in range(20)]
+    unknown = [f"av{n}" for n in range(20)]
+    given = unknown + ids
+    run = client.as_completed(given if kind == "list" else iter(given))
+    known = kind == "list"
+    assert (run.progress.open, run.progress.eta) == ((100, 5.0) if known else (0, None))
+    async with run as outcomes:
+        await asyncio.sleep(2.52)
+        progress = outcomes.progress
+        assert (progress.ended, progress.failed) == (0, 20)
+        assert progress.requests == len(emulator.arrivals) == pytest.approx(51, abs=1)
+        if known:
+            assert (progress.open, progress.eta) == (80, 4.0)
+        else:
+            assert progress.open == pytest.approx(31, abs=1)
+            assert progress.eta is None
+        await asyncio.sleep(10)
+        assert (outcomes.progress.open, outcomes.progress.eta) == (80, 4.0)
+        async for _ in outcomes:
+            progress = outcomes.progress
+            assert progress.open + progress.ended + progress.failed == 100
+            assert progress.eta == progress.open / 20
+            assert progress.requests == len(emulator.arrivals)
+        assert outcomes.progress == Progress(
+            open=0, ended=60, failed=40, requests=len(emulator.arrivals), eta=0.0
+        )
+
+
+async def test_progress_counts_retries(emulator: Emulator, client: LiveAuditClient) -> None:
+    """A request that is repeated counts each time, and those of others do not."""
+    ids = add_jobs(emulator, 20)
+    emulator.inject(Fault.error(), times=5, operation="query")
+    async with client.as_completed(ids) as outcomes:
+        await client.cancel(ids[0])
+        async for _ in outcomes:
+            pass
+        assert outcomes.progress.requests == len(emulator.arrivals) - 1
+
+
+# One job
+
+
+async def test_wait_returns_the_job_when_it_has_ended(
+    emulator: Emulator, client: LiveAuditClient
+) -> None:
+    """The final answer, with everything that was found, within an interval of the end."""
+    job_id = emulator.add_job(duration=25, script=[frame(5, "Porn", score=98)])
+    job = await client.wait(job_id)
+    assert (job.job_id, job.state, job.label) == (job_id, JobState.SUCCESS, "Porn")
+    assert now() == pytest.approx(30, abs=0.2)
+    assert len(emulator.arrivals) == 4
+    assert tasks() == []
+
+
+async def test_wait_raises_when_the_job_failed(emulator: Emulator, client: LiveAuditClient) -> None:
+    """JobFailed has the job and says why."""
+    job_id = emulator.add_job(duration=5, failure=("ResourceDownloadFailed", "no stream"))
+    with pytest.raises(JobFailed) as caught:
+        await client.wait(job_id, interval=2)
+    error = caught.value
+    assert error.job is not None
+    assert (error.job.code, error.job.message) == ("ResourceDownloadFailed", "no stream")
+    assert (error.operation, error.job_id) == ("wait", job_id)
+    assert str(error) == f"wait of {job_id}: the job failed: ResourceDownloadFailed no stream"
+
+
+async def test_a_failure_without_a_reason_says_so(
+    emulator: Emulator, client: LiveAuditClient
+) -> None:
+    """Neither code nor message is promised."""
+    job_id = emulator.add_job(duration=5, failure=("", ""))
+    with pytest.raises(JobFailed, match="no reason was given"):
+        await client.wait(job_id)
+
+
+async def test_wait_gives_up_at_its_timeout(emulator: Emulator, client: LiveAuditClient) -> None:
+    """WaitTimeout comes exactly then, with an answer of half a second before."""
+    job_id = emulator.add_job(duration=100)
+    await asyncio.sleep(3)
+    with pytest.raises(WaitTimeout) as caught:
+        await client.wait(job_id, timeout=25)
+    error = caught.value
+    assert now() == pytest.approx(28, abs=1e-6)
+    assert error.last is not None
+    assert error.last.state == JobState.AUDITING
+    assert (error.operation, error.job_id) == ("wait", job_id)
+    assert str(error) == f"wait of {job_id}: not ended within 25 s; it was Auditing"
+    assert emulator.arrivals[-1].time == pytest.approx(27.5, abs=0.1)
+
+
+@pytest.mark.parametrize("fault", [Fault.slow(1000), Fault.error(503), Fault.garbage()])
+async def test_a_wait_that_saw_nothing_has_no_last(
+    emulator: Emulator, client: LiveAuditClient, fault: Fault
+) -> None:
+    """If the service never answers in a useful way, that is what the timeout says."""
+    job_id = emulator.add_job()
+    emulator.inject(fault)
+    with pytest.raises(WaitTimeout, match=r"not ended within 100 s$") as caught:
+        await client.wait(job_id, timeout=100)
+    assert caught.value.last is None
+    assert now() == pytest.approx(100, abs=0.6)
+
+
+async def test_a_wait_that_saw_something_has_it(
+    emulator: Emulator, client: LiveAuditClient
+) -> None:
+    """The newest answer is kept, even if none came any more towards the end."""
+    job_id = emulator.add_job(duration=1000)
+    waiting = asyncio.create_task(client.wait(job_id, timeout=60))
+    await asyncio.sleep(15)
+    emulator.inject(Fault.slow(1000))
+    with pytest.raises(WaitTimeout, match="it was Auditing") as caught:
+        await waiting
+    assert caught.value.last is not None
+    assert caught.value.last.state == JobState.AUDITING
+
+
+async def test_wait_raises_what_lasts_at_once(client: LiveAuditClient, emulator: Emulator) -> None:
+    """A job that is not there will not come."""
+    with pytest.raises(JobNotFound):
+        await client.wait("av0", timeout=100)
+    with pytest.raises(ConfigurationError):
+        await client.wait("../bucket")
+    with pytest.raises(ConfigurationError, match="expected texts"):
+        await client.wait(None)  # type: ignore[arg-type]
+    assert len(emulator.arrivals) == 1
+
+
+async def test_wait_survives_what_passes(emulator: Emulator, client: LiveAuditClient) -> None:
+    """Retries and later queries get it through an outage of two minutes."""
+    job_id = emulator.add_job(duration=50)
+    waiting = asyncio.create_task(client.wait(job_id))
+    await asyncio.sleep(5)
+    emulator.inject(Fault.reset())
+    await asyncio.sleep(120)
+    emulator.faults.clear()
+    assert (await waiting).ended
+
+
+async def test_a_job_that_is_cancelled_has_ended(
+    emulator: Emulator, client: LiveAuditClient
+) -> None:
+    """Cancelling a job ends a wait for it."""
+    job_id = emulator.add_job(duration=math.inf)
+    waiting = asyncio.create_task(client.wait(job_id))
+    await asyncio.sleep(25)
+    await client.cancel(job_id)
+    assert (await waiting).state == JobState.CANCELLED
+    assert now() == pytest.approx(30, abs=0.2)
+
+
+@pytest.mark.parametrize("options", [{"interval": 0}, {"timeout": -1}, {"interval": math.nan}])
+async def test_impossible_times_are_refused(
+    client: LiveAuditClient, emulator: Emulator, options: dict[str, Any]
+) -> None:
+    """An interval or a timeout that is not above 0 and finite is told before anything is sent."""
+    name = next(iter(options))
+    with pytest.raises(ConfigurationError, match=name):
+        await client.wait("av1", **options)
+    with pytest.raises(ConfigurationError, match=name):
+        client.as_completed(["av1"], **options)
+    assert emulator.arrivals == []
+
+
+async def test_errors_can_be_pickled(emulator: Emulator, client: LiveAuditClient) -> None:
+    """The errors of waiting come back with all they carry."""
+    failing = emulator.add_job(duration=5, failure=("Code", "message"))
+    endless = emulator.add_job(duration=math.inf, script=[frame(1, "Porn")])
+    results = await asyncio.gather(
+        client.wait(failing), client.wait(endless, timeout=20), return_exceptions=True
+    )
+    for error in results:
+        assert isinstance(error, JobFailed | WaitTimeout)
+        back = pickle.loads(pickle.dumps(error))
+        assert type(back) is type(error)
+        assert vars(back) == vars(error)
+        assert str(back) == str(error)
+    (outcome,) = await outcomes_of(client.as_completed([failing]))
+    back = pickle.loads(pickle.dumps(outcome))
+    assert (back.job_id, back.job) == (failing, outcome.job)
+
+
+async def test_cancelling_a_wait_leaves_nothing(
+    emulator: Emulator, client: LiveAuditClient
+) -> None:
+    """By hand, by asyncio.timeout, by anyio: no task stays, and the client goes on."""
+    rng = random.Random(3)
+    job_id = emulator.add_job(duration=math.inf)
+    for _ in range(50):
+        waiting = asyncio.create_task(client.wait(job_id, interval=1))
+        await asyncio.sleep(rng.random() * 3)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert tasks() == []
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(15):
+            await client.wait(job_id)
+    with anyio.move_on_after(15) as scope:
+        await client.wait(job_id)
+    assert scope.cancelled_caught
+    assert tasks() == []
+    assert not (await client.query(job_id)).ended
+
+
+async def test_urgent_calls_pass_two_thousand_waits(emulator: Emulator) -> None:
+    """While 2,000 jobs are waited for, a direct call waits for two slots at the most."""
+    rng = random.Random(4)
+    ids = [emulator.add_job(duration=rng.uniform(0, 80)) for _ in range(2000)]
+    own = [emulator.add_job(duration=math.inf) for _ in range(40)]
+    attempts: list[Attempt] = []
+    async with emulator.client() as client:
+        urgent = client.with_options(on_attempt=attempts.append)
+        waits = asyncio.gather(*(client.wait(job_id) for job_id in ids))
+        await asyncio.sleep(10)
+        for job_id in own:
+            await asyncio.sleep(rng.expovariate(1))
+            await urgent.query(job_id)
+            await asyncio.sleep(rng.expovariate(1))
+            await urgent.cancel(job_id)
+        jobs = await waits
+    assert [job.job_id for job in jobs] == ids
+    assert len(attempts) == 80
+    assert max(attempt.queued for attempt in attempts) <= 2 * SLOT
+    assert {arrival.status for arrival in emulator.arrivals} == {200}
+    assert len(emulator.arrivals) >= 0.98 * 20 * emulator.arrivals[-1].time
+
+
+async def test_urgent_calls_pass_a_run(emulator: Emulator) -> None:
+    """The same beside a run over 2,000 jobs."""
+    rng = random.Random(5)
+    ids = [emulator.add_job(duration=math.inf) for _ in range(2000)]
+    attempts: list[Attempt] = []
+    async with emulator.client() as client, client.as_completed(ids):
+        urgent = client.with_options(on_attempt=attempts.append)
+        await asyncio.sleep(10)
+        for job_id in rng.sample(ids, 60):
+            await asyncio.sleep(rng.expovariate(1))
+            await urgent.cancel(job_id)
+    assert max(attempt.queued for attempt in attempts) <= 2 * SLOT
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("kind", ["list", "generator", "async generator"])
+async def test_a_run_is_taken_up_again(
+    emulator: Emulator, client: LiveAuditClient, tmp_path: Path, kind: str
+) -> None:
+    """Left three times, a run gives each outcome once, and asks for no answered id again."""
+    ids = add_jobs(emulator, 120, longest=40)
+    got: list[str] = []
+    for stop in (10, 40, 41, 1000):
+        answered = set(got)
+        asked = len(emulator.arrivals)
+        with Checkpoint(tmp_path / "run") as checkpoint:
+            assert checkpoint.answered == len(got)
+            async with client.as_completed(source(kind, ids), checkpoint=checkpoint) as outcomes:
+                async for outcome in outcomes:
+                    got.append(outcome.unwrap().job_id)
+                    if len(got) == stop:
+                        break
+        again = {arrival.path.rpartition("/")[2] for arrival in emulator.arrivals[asked:]}
+        assert not answered & again
+    assert Counter(got) == Counter(ids)
+
+
+async def test_open_ids_of_a_checkpoint_are_followed_without_being_given(
+    emulator: Emulator, client: LiveAuditClient, tmp_path: Path
+) -> None:
+    """What was taken up from a stream of ids that is gone is taken up again."""
+    ids = [emulator.add_job(duration=60) for _ in range(20)]
+    with Checkpoint(tmp_path / "run") as checkpoint:
+        async with client.as_completed(iter(ids), checkpoint=checkpoint):
+            await asyncio.sleep(10)
+        assert sorted(checkpoint.open) == sorted(ids)
+        answers = await outcomes_of(client.as_completed([], checkpoint=checkpoint))
+    assert sorted(outcome.job_id for outcome in answers) == sorted(ids)
+
+
+async def test_an_outcome_in_hand_is_answered_when_the_next_is_asked_for(
+    emulator: Emulator, client: LiveAuditClient, tmp_path: Path
+) -> None:
+    """After an exception in the body its outcome comes again; after a break it does not."""
+    ids = [emulator.add_job(duration=5) for _ in range(3)]
+    await asyncio.sleep(6)
+
+    async def fail() -> None:
+        async with client.as_completed(ids, checkpoint=checkpoint) as outcomes:
+            await anext(outcomes)
+            await anext(outcomes)
+            raise ZeroDivisionError
+
+    with Checkpoint(tmp_path / "run") as checkpoint:
+        with pytest.raises(ZeroDivisionError):
+            await fail()
+        assert checkpoint.answered == 1
+        async with client.as_completed(ids, checkpoint=checkpoint) as outcomes:
+            assert (await anext(outcomes)).job_id == ids[1]
+        assert checkpoint.answered == 2
+        (last,) = await outcomes_of(client.as_completed(ids, checkpoint=checkpoint))
+        assert last.job_id == ids[2]
+        assert (checkpoint.answered, checkpoint.open) == (3, ())
+
+
+async def test_errors_and_bad_ids_are_answers_too(
+    emulator: Emulator, client: LiveAuditClient, tmp_path: Path
+) -> None:
+    """An unknown id is not asked for again; what is no text is in no file."""
+    ids: list[Any] = ["av0", "../bucket", 7, emulator.add_job(duration=math.inf)]
+    with Checkpoint(tmp_path / "run") as checkpoint:
+        run = client.as_completed(ids, timeout=5, checkpoint=checkpoint)
+        assert len(await outcomes_of(run)) == 4
+        assert checkpoint.answered == 3
+        again = await outcomes_of(client.as_completed(ids, checkpoint=checkpoint))
+    assert [repr(outcome.job_id) for outcome in again] == ["7"]
+
+
+async def test_a_checkpoint_that_cannot_be_written_arrives_bare(
+    emulator: Emulator, client: LiveAuditClient, tmp_path: Path
+) -> None:
+    """Without a note of what was taken up the run does not go on."""
+    checkpoint = Checkpoint(tmp_path / "run")
+    checkpoint.close()
+    with pytest.raises(ValueError, match="closed"):
+        await outcomes_of(client.as_completed([emulator.add_job()], checkpoint=checkpoint))
+
+
+# Over a socket
+
+
+class TestOverASocket:
+    """Real connections, in real time."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    async def test_cancelled_consumers_leave_no_connection(self) -> None:
+        """100 runs and waits cancelled at random: no task, and after closing no connection."""
+        rng = random.Random(6)
+        pieces = (
+            b"<Response><JobsDetail><JobId>av1</JobId>",
+            b"<State>Auditing</State></JobsDetail></Response>",
+        )
+        async with serving(answering(*pieces, pause=0.002)) as served:
+            client = LiveAuditClient(
+                "examplebucket-1250000000",
+                "ap-beijing",
+                credentials=Credentials("AKIDEXAMPLE", "secretexample"),
+                endpoint=served.url,
+                rate=math.inf,
+            )
+            ids = [f"av{number}" for number in range(30)]
+            for _ in range(100):
+                kinds = [
+                    outcomes_of(client.as_completed(ids, interval=0.01)),
+                    outcomes_of(client.as_completed(one_by_one(ids), interval=0.01, timeout=9)),
+                    client.wait("av1", interval=0.001),
+                ]
+                chosen = kinds.pop(rng.randrange(3))
+                for other in kinds:
+                    other.close()
+                task: asyncio.Task[Any] = asyncio.create_task(chosen)
+                await asyncio.sleep(rng.random() * 0.03)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            assert served.requests
+            await client.aclose()
+            assert await served.all_closed()
+            # Those that serve are the server's.
+            assert not [task for task in tasks() if "connected" not in repr(task)]
+
+    async def test_jobs_are_followed_over_a_socket(self) -> None:
+        """The emulator's jobs end, one after the other, and nothing is throttled."""
+        emulator = Emulator(rate=200)
+        ids = [emulator.add_job(duration=0.01 * number) for number in range(1, 50)]
+        async with (
+            emulator.serve() as url,
+            LiveAuditClient(
+                emulator.bucket,
+                emulator.region,
+                credentials=emulator.credentials,
+                endpoint=url,
+                rate=200,
+            ) as client,
+        ):
+            answers = await outcomes_of(client.as_completed(ids, interval=0.1, timeout=20))
+        assert Counter(outcome.job_id for outcome in answers) == Counter(ids)
+        assert not [outcome for outcome in answers if isinstance(outcome.error, LiveAuditError)]

@@ -1,0 +1,1109 @@
+"""The machinery of following many jobs, over a dictionary in place of the service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import math
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from typing import Any
+
+import anyio
+import pytest
+
+from ci_live_audit import (
+    AccessDenied,
+    AuditJob,
+    Checkpoint,
+    ConfigurationError,
+    CredentialsError,
+    DecodeError,
+    Findings,
+    InvalidArgument,
+    JobNotFound,
+    JobState,
+    LiveAuditError,
+    LocalRateLimiter,
+    Outcome,
+    Outcomes,
+    RequestTimeout,
+    ServiceUnavailable,
+    Throttled,
+    TransportError,
+    WaitTimeout,
+)
+from ci_live_audit.limiter import BackgroundRateLimiter
+from ci_live_audit.sources import Source
+
+#: Seconds. The limiter's slots are even when it has seen for a while that the loop is in time.
+SLOT = 1 / 20 + 0.0005
+
+
+class Service:
+    """Jobs that end at given times; errors to raise before; notes of who was asked when."""
+
+    def __init__(
+        self, ends: Mapping[str, float] | None = None, *, rate: float = 20.0, latency: float = 0.0
+    ) -> None:
+        self.ends = ends or {}
+        self.latency = latency
+        self.errors: dict[str, list[Exception]] = {}
+        self.urgent = LocalRateLimiter(rate)
+        self.limiter = BackgroundRateLimiter(self.urgent)
+        self.asked: list[tuple[str, float]] = []
+        self.under_way: dict[asyncio.Task[Any] | None, str] = {}
+
+    async def query(self, job_id: str) -> AuditJob:
+        await self.limiter.acquire()
+        self.asked.append((job_id, now()))
+        self.under_way[asyncio.current_task()] = job_id
+        try:
+            if self.latency:
+                await asyncio.sleep(self.latency)
+        finally:
+            del self.under_way[asyncio.current_task()]
+        if self.errors.get(job_id):
+            raise self.errors[job_id].pop(0)
+        return job(job_id, ended=now() >= self.ends.get(job_id, math.inf))
+
+    def follow(
+        self,
+        job_ids: Source,
+        interval: float = 10.0,
+        timeout: float | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> Outcomes:
+        return Outcomes(
+            self.query,
+            job_ids,
+            interval=interval,
+            timeout=timeout,
+            limiter=self.limiter,
+            rate=self.urgent.rate,
+            checkpoint=checkpoint,
+        )
+
+    def times(self, job_id: str) -> list[float]:
+        return [time for asked, time in self.asked if asked == job_id]
+
+
+def job(job_id: str, *, ended: bool) -> AuditJob:
+    return AuditJob(job_id=job_id, state=JobState.SUCCESS if ended else JobState.AUDITING)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def names(number: int) -> list[str]:
+    return [f"av{n}" for n in range(number)]
+
+
+async def outcomes_of(run: Outcomes) -> list[Outcome]:
+    async with run:
+        return [outcome async for outcome in run]
+
+
+async def consume(run: Outcomes, got: Counter[str]) -> None:
+    """Note what comes, one by one."""
+    async for outcome in run:
+        got[outcome.job_id] += 1
+
+
+def is_closed(generator: Any) -> bool:
+    return generator.ag_frame is None
+
+
+async def arriving(*job_ids: str, pause: float = 0.0) -> AsyncGenerator[str, None]:
+    for job_id in job_ids:
+        yield job_id
+        await asyncio.sleep(pause)
+
+
+async def without_end(pause: float) -> AsyncGenerator[str, None]:
+    for number in itertools.count():
+        yield f"new{number}"
+        await asyncio.sleep(pause)
+
+
+def tasks() -> list[asyncio.Task[Any]]:
+    """All but those in which the test itself runs."""
+    of_anyio = "_call_in_runner_task", "_run_tests_and_fixtures"
+    named = ((task, getattr(task.get_coro(), "__name__", "")) for task in asyncio.all_tasks())
+    return [task for task, name in named if name not in of_anyio]
+
+
+def count_steps() -> list[None]:
+    """A list that grows by one with every step of the running loop."""
+    loop: Any = asyncio.get_running_loop()
+    steps: list[None] = []
+    run_once = loop._run_once
+
+    def counted() -> None:
+        steps.append(None)
+        run_once()
+
+    loop._run_once = counted
+    return steps
+
+
+# The quota
+
+
+async def test_a_small_quota_is_used_to_the_full() -> None:
+    """With 100,000 jobs, 2,000 slots in a row carry a request, and no second more than 20."""
+    service = Service()
+    async with service.follow(names(100_000)):
+        while len(service.asked) < 2000:
+            await asyncio.sleep(1)
+    times = [time for _, time in service.asked]
+    assert (len(times) - 1) / (times[-1] - times[0]) >= 0.99 * 20
+    assert all(later - time >= 1 for time, later in zip(times, times[20:], strict=False))
+
+
+async def test_slow_answers_do_not_cost_the_quota() -> None:
+    """Where an answer takes eight seconds and jobs are asked again and again, no slot is lost."""
+    service = Service(latency=8.0)
+    async with service.follow(names(300)):
+        await asyncio.sleep(100)
+    assert len(service.asked) >= 0.99 * 20 * 100
+
+
+async def test_an_urgent_call_waits_for_two_slots_at_most() -> None:
+    """200 calls at random instants, beside 100,000 jobs: each of them has one before it at most."""
+    rng = random.Random(1)
+    service = Service(latency=0.5)
+    waits: list[float] = []
+    async with service.follow(names(100_000)):
+        await asyncio.sleep(10)
+        for _ in range(200):
+            await asyncio.sleep(rng.expovariate(2))
+            before = len(service.asked)
+            waits.append(await service.urgent.acquire())
+            assert len(service.asked) <= before + 1
+    assert max(waits) <= 2 * SLOT
+
+
+async def test_two_runs_share_the_quota_and_let_urgent_calls_pass() -> None:
+    """Runs on one limiter take turns, and together they stand in an urgent call's way once."""
+    rng = random.Random(2)
+    service = Service()
+    others = service.limiter.sibling()
+    asked: list[str] = []
+
+    async def query(job_id: str) -> AuditJob:
+        await others.acquire()
+        asked.append(job_id)
+        return job(job_id, ended=False)
+
+    other = Outcomes(query, names(500), interval=10, timeout=None, limiter=others, rate=20)
+    waits: list[float] = []
+    async with service.follow(names(500)), other:
+        await asyncio.sleep(10)
+        for _ in range(100):
+            await asyncio.sleep(rng.random())
+            waits.append(await service.urgent.acquire())
+        elapsed = now()
+    assert max(waits) <= 2 * SLOT
+    assert len(asked) == pytest.approx(len(service.asked), abs=3)
+    assert len(asked) + len(service.asked) + 100 >= 0.99 * 20 * elapsed
+    assert (service.limiter.requests, others.requests) == (len(service.asked), len(asked))
+
+
+async def test_tasks_are_as_many_as_requests_under_way() -> None:
+    """10,000 jobs take a task for each request under way, and a handful more."""
+    service = Service(latency=1.5)
+    most: list[int] = []
+    async with service.follow(names(10_000)):
+        for _ in range(600):
+            await asyncio.sleep(0.05)
+            assert len(tasks()) <= len(service.under_way) + 3
+            most.append(len(service.under_way))
+    assert 25 <= max(most) <= 31
+
+
+async def test_requests_that_hang_are_bounded() -> None:
+    """Where nothing is answered, what leaves in ten seconds is all."""
+    service = Service(latency=math.inf)
+    async with service.follow(names(10_000)):
+        await asyncio.sleep(1000)
+        assert len(service.asked) == 200
+
+
+# Whose turn it is
+
+
+async def test_detection_delay_is_half_a_sweep() -> None:
+    """Where the quota binds, an end is seen after half a sweep on average, after one at most."""
+    rng = random.Random(3)
+    jobs, rate, interval = 8000, 80.0, 10.0
+    sweep = jobs / rate
+    ids = names(jobs)
+    ends = {job_id: sweep * rng.uniform(1.1, 2.1) for job_id in rng.sample(ids, jobs // 20)}
+    service = Service(ends, rate=rate)
+    delays: list[float] = []
+    async with service.follow(ids, interval) as outcomes:
+        while len(delays) < len(ends):
+            outcome = await anext(outcomes)
+            delays.append(now() - ends[outcome.job_id])
+    assert sum(delays) / len(delays) == pytest.approx(sweep / 2, rel=0.05)
+    assert min(delays) >= 0
+    assert max(delays) <= 1.05 * sweep + interval
+
+
+async def test_jobs_are_asked_at_the_interval_if_the_quota_allows() -> None:
+    """Seven seconds from one query of a job to the next, however long an answer takes."""
+    service = Service(latency=3)
+    async with service.follow(["a", "b"], 7):
+        await asyncio.sleep(100)
+    assert service.times("a") == pytest.approx([7 * n for n in range(15)], abs=0.2)
+    assert len(service.times("b")) == 15
+
+
+async def test_answers_slower_than_the_interval_are_waited_for() -> None:
+    """A job is asked again when its answer is there, never twice at the same time."""
+    service = Service({"a": 31, "b": 31}, latency=5)
+    answers = await outcomes_of(service.follow(["a", "b"], 1))
+    assert {outcome.job_id for outcome in answers} == {"a", "b"}
+    assert service.times("a") == pytest.approx([0, 5, 10, 15, 20, 25, 30], abs=0.3)
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_job_may_be_asked_again_in_the_step_of_its_answer(steps: int) -> None:
+    """Whatever else happens just when a late answer comes, no job is asked twice at once."""
+    ids: asyncio.Queue[str | None] = asyncio.Queue()
+    late = asyncio.Event()
+    asked: list[str] = []
+    under_way: list[str] = []
+
+    async def source() -> AsyncGenerator[str, None]:
+        while (job_id := await ids.get()) is not None:
+            yield job_id
+
+    async def query(job_id: str) -> AuditJob:
+        assert job_id not in under_way
+        asked.append(job_id)
+        under_way.append(job_id)
+        await late.wait()
+        under_way.remove(job_id)
+        return job(job_id, ended=asked.count(job_id) == 3)
+
+    ids.put_nowait("a")
+    async with Outcomes(query, source(), interval=1, timeout=None) as outcomes:
+        await asyncio.sleep(5)
+        ids.put_nowait("b")
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        late.set()
+        await asyncio.sleep(0)
+        ids.put_nowait("c")
+        ids.put_nowait(None)
+        answers = [outcome.unwrap().job_id async for outcome in outcomes]
+    assert sorted(answers) == ["a", "b", "c"]
+    assert sorted(asked) == sorted("abc" * 3)
+
+
+async def test_jobs_take_turns() -> None:
+    """Beyond the quota, all jobs are asked once before any is asked again, in the same order."""
+    service = Service()
+    ids = names(300)
+    async with service.follow(ids, 1):
+        await asyncio.sleep(100)
+    asked = [job_id for job_id, _ in service.asked]
+    assert asked == (ids * 7)[: len(asked)]
+    assert len(asked) > 1900
+
+
+async def test_whoever_was_asked_longest_ago_is_asked_first() -> None:
+    """Whatever ends, fails or joins meanwhile: of those that are asked again, the oldest is."""
+    rng = random.Random(4)
+    ids = names(200)
+    ends = {job_id: rng.uniform(0, 200) for job_id in ids[:100]}
+    service = Service(ends)
+    async with service.follow(arriving(*ids, pause=0.2), 5):
+        await asyncio.sleep(200)
+    last: dict[str, float] = {}
+    for job_id, time in service.asked:
+        if job_id in last:
+            # Those whose due times are less than a slot apart may change places.
+            assert last[job_id] <= min(last.values()) + 0.06
+            assert time >= last[job_id] + 5 - 0.06
+        last[job_id] = time
+        if time >= ends.get(job_id, math.inf):
+            del last[job_id]
+
+
+@pytest.mark.parametrize("kind", ["generator", "async generator"])
+async def test_a_source_without_end_does_not_starve_jobs(kind: str) -> None:
+    """Jobs that were taken up first are asked again while ever more come in."""
+    first = names(10)
+    service = Service(dict.fromkeys(first, 30.0))
+    endless: dict[str, Source] = {
+        "generator": itertools.chain(first, (f"new{n}" for n in itertools.count())),
+        "async generator": _chain(first, without_end(0)),
+    }
+    async with service.follow(endless[kind]) as outcomes:
+        answered = [(await anext(outcomes)).job_id for _ in first]
+        assert now() < 120
+    assert sorted(answered) == first
+    times = [time for _, time in service.asked]
+    assert len(times) >= 0.98 * 20 * times[-1]
+
+
+async def _chain(first: list[str], rest: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    for job_id in first:
+        yield job_id
+    async for job_id in rest:
+        yield job_id
+
+
+async def test_a_source_is_read_no_faster_than_jobs_are_asked() -> None:
+    """Of a generator of a million ids, as many are read as were asked."""
+    read: list[int] = []
+
+    def ids() -> Iterator[str]:
+        for number in range(1_000_000):
+            read.append(number)
+            yield f"av{number}"
+
+    service = Service()
+    async with service.follow(ids(), 1000):
+        await asyncio.sleep(60)
+    assert len(service.asked) <= len(read) <= len(service.asked) + 1
+
+
+async def test_ids_that_arrive_over_time_are_taken_up_at_once() -> None:
+    """An id from a slow source is asked for in the instant in which it comes."""
+    came: dict[str, float] = {}
+
+    async def slowly() -> AsyncGenerator[str, None]:
+        rng = random.Random(6)
+        for job_id in names(30):
+            came[job_id] = now()
+            yield job_id
+            await asyncio.sleep(rng.uniform(1, 100))
+
+    service = Service(dict.fromkeys(names(30), 0.0))
+    answers = await outcomes_of(service.follow(slowly()))
+    assert [outcome.job_id for outcome in answers] == names(30)
+    assert dict(service.asked) == pytest.approx(came, abs=0.06)
+
+
+async def test_known_ids_past_the_deadline_are_passed_over_too() -> None:
+    """5,000 times the same id, and another that comes to light when time is up."""
+    service = Service()
+    service.limiter.hold(100)
+    answers = await outcomes_of(service.follow(["a"] * 5000 + ["b"], 10, 20))
+    assert [outcome.job_id for outcome in answers] == ["a", "b"]
+    assert all(isinstance(outcome.error, WaitTimeout) for outcome in answers)
+    assert now() == pytest.approx(20, abs=1e-3)
+    assert service.asked == []
+
+
+async def test_known_ids_are_passed_over_in_portions() -> None:
+    """Of 10,000 times the same id, one is asked for, and others have their turn meanwhile."""
+    service = Service({"a": 0.0, "b": 0.0})
+    run = service.follow((["a"] * 5000 + ["b"]) * 2)
+    assert [outcome.job_id for outcome in await outcomes_of(run)] == ["a", "b"]
+    assert run.progress.open == 0
+
+
+# What a source may do
+
+
+@pytest.mark.parametrize("kind", ["generator", "async generator"])
+async def test_what_a_source_raises_arrives_bare(kind: str) -> None:
+    """Outcomes that are ready come before it, and it comes as it is, each time one asks."""
+
+    def broken() -> Iterator[str]:
+        yield from ("a", "b", "running")
+        raise ZeroDivisionError("the source")
+
+    async def broken_too() -> AsyncGenerator[str, None]:
+        for job_id in broken():
+            yield job_id
+
+    service = Service({"a": 0.0, "b": 0.0})
+    got: Counter[str] = Counter()
+    async with service.follow(broken() if kind == "generator" else broken_too()) as outcomes:
+        await asyncio.sleep(60)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError, match="the source") as caught:
+                await consume(outcomes, got)
+            assert caught.value.__cause__ is None
+    assert got == Counter(["a", "b"])
+
+
+async def test_a_generator_that_breaks_at_once_is_no_empty_run() -> None:
+    """An exception before the first id is raised as well."""
+
+    def broken() -> Iterator[str]:
+        raise ZeroDivisionError
+        yield
+
+    with pytest.raises(ZeroDivisionError):
+        await outcomes_of(Service().follow(broken()))
+
+
+@pytest.mark.parametrize(
+    "source", [[], (), iter([]), arriving()], ids=["list", "tuple", "iterator", "async"]
+)
+async def test_an_empty_source_is_an_empty_run(source: Source) -> None:
+    """Nothing to follow is nothing wrong."""
+    assert await outcomes_of(Service().follow(source)) == []
+
+
+async def test_an_async_iterable_that_is_no_generator() -> None:
+    """Whatever can be iterated over will do, a queue's wrapper for example."""
+
+    class Ids:
+        def __init__(self) -> None:
+            self.left = names(5)
+
+        def __aiter__(self) -> Ids:
+            return self
+
+        async def __anext__(self) -> str:
+            await asyncio.sleep(1)
+            if not self.left:
+                raise StopAsyncIteration
+            return self.left.pop(0)
+
+    service = Service(dict.fromkeys(names(5), 0.0))
+    answers = await outcomes_of(service.follow(Ids()))
+    assert [outcome.job_id for outcome in answers] == names(5)
+
+
+async def test_a_list_may_change_meanwhile() -> None:
+    """A collection is copied at the start."""
+    service = Service(dict.fromkeys(names(100), 0.0))
+    ids = names(100)
+    run = service.follow(ids)
+    ids.clear()
+    assert len(await outcomes_of(run)) == 100
+
+
+@pytest.mark.parametrize("source", ["av1", b"av1", None, 7, object()])
+def test_what_is_no_source_is_refused(source: Any) -> None:
+    """A single text in place of a list is a mistake that is told at once."""
+    with pytest.raises(ConfigurationError, match="job_ids"):
+        Service().follow(source)
+
+
+@pytest.mark.parametrize("leaving", ["at once", "reading", "full", "over"])
+async def test_leaving_closes_async_generators(leaving: str) -> None:
+    """However far the reading has come, the generator's cleanup has run when the block is left."""
+    closed: list[str] = []
+
+    async def source() -> AsyncGenerator[str, None]:
+        try:
+            for job_id in names(3):
+                yield job_id
+                await asyncio.sleep(10 if leaving == "reading" else 0)
+        finally:
+            await asyncio.sleep(1)
+            closed.append(leaving)
+
+    ids = source()
+    service = Service(latency=math.inf if leaving == "full" else 0)
+    async with service.follow(ids, 1):
+        if leaving != "at once":
+            await asyncio.sleep(5)
+    assert is_closed(ids)
+    assert closed == [leaving]
+    assert tasks() == []
+
+
+# What may go wrong with a query
+
+PASSING: list[Callable[[], LiveAuditError]] = [
+    lambda: TransportError("reset"),
+    lambda: RequestTimeout("no answer"),
+    lambda: Throttled(status=429),
+    lambda: ServiceUnavailable(status=503),
+    lambda: DecodeError("cut off"),
+    # A refusal without a document is not the service's own.
+    lambda: JobNotFound(status=404),
+]
+LASTING: list[LiveAuditError] = [
+    JobNotFound(status=404, code="AuditingJobNotFound"),
+    InvalidArgument(status=400, code="InvalidArgument"),
+    AccessDenied(status=403, code="AccessDenied"),
+    DecodeError("no number", path="JobsDetail.Result"),
+    ConfigurationError("closed"),
+    CredentialsError("none"),
+]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error()).__name__)
+async def test_what_may_pass_is_tried_again_later(error: Callable[[], LiveAuditError]) -> None:
+    """After each failure in a row the wait doubles, and an answer is an answer."""
+    service = Service({"a": 0.0})
+    service.errors["a"] = [error() for _ in range(4)]
+    (outcome,) = await outcomes_of(service.follow(["a"]))
+    assert outcome.unwrap().job_id == "a"
+    assert service.times("a") == pytest.approx([0, 10, 30, 70, 130], abs=0.1)
+
+
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error()).__name__)
+async def test_what_does_not_pass_is_given_up(error: Callable[[], LiveAuditError]) -> None:
+    """After 16 failures in a row, in more than ten minutes, the last error is the outcome."""
+    service = Service()
+    service.errors["a"] = [error() for _ in range(20)]
+    (outcome,) = await outcomes_of(service.follow(["a"]))
+    assert (outcome.job, len(service.asked)) == (None, 16)
+    assert type(outcome.error) is type(error())
+    assert now() > 600
+
+
+async def test_the_error_of_the_last_failure_is_the_outcome() -> None:
+    """Of different failures in a row the newest one counts."""
+    service = Service()
+    errors: list[Exception] = [error() for _ in range(3) for error in PASSING]
+    service.errors["a"] = list(errors)
+    (outcome,) = await outcomes_of(service.follow(["a"]))
+    assert outcome.error is errors[15]
+
+
+async def test_failures_count_in_a_row() -> None:
+    """An answer in between begins the count, and the doubling, anew."""
+    service = Service()
+    answers = {10, 21, 40}
+
+    async def query(job_id: str) -> AuditJob:
+        await service.query(job_id)
+        if len(service.asked) not in answers:
+            raise TransportError("reset")
+        return job(job_id, ended=len(service.asked) == 40)
+
+    (outcome,) = await outcomes_of(Outcomes(query, ["a"], interval=10, timeout=None))
+    assert isinstance(outcome.error, TransportError)
+    assert len(service.asked) == 21 + 16
+    assert service.asked[11][1] - service.asked[10][1] == pytest.approx(10, abs=0.1)
+
+
+async def test_a_long_interval_is_the_longest_wait_too() -> None:
+    """Whoever asks every five minutes waits five minutes after a failure, not one."""
+    service = Service({"a": 0.0})
+    service.errors["a"] = [TransportError("reset") for _ in range(3)]
+    await outcomes_of(service.follow(["a"], 300))
+    assert service.times("a") == pytest.approx([0, 300, 600, 900], abs=0.1)
+
+
+@pytest.mark.parametrize("error", LASTING, ids=lambda error: type(error).__name__)
+async def test_what_lasts_is_the_outcome_at_once(error: LiveAuditError) -> None:
+    """One query, and the error is the outcome; other jobs go on."""
+    service = Service({"a": 15.0, "b": 15.0})
+    service.errors["a"] = [error]
+    first, second = await outcomes_of(service.follow(["a", "b"]))
+    assert (first.job_id, first.job, first.error) == ("a", None, error)
+    assert (second.job_id, second.error) == ("b", None)
+    assert len(service.times("a")) == 1
+
+
+async def test_credentials_that_were_there_before_may_come_back() -> None:
+    """Once something has succeeded, missing credentials are tried again."""
+    service = Service({"a": 15.0, "b": 15.0})
+    answers: list[Outcome] = []
+    async with service.follow(["a", "b"]) as outcomes:
+        await asyncio.sleep(5)
+        service.errors["a"] = [CredentialsError("none") for _ in range(3)]
+        answers.extend([outcome async for outcome in outcomes])
+    assert [(outcome.job_id, outcome.error) for outcome in answers] == [("b", None), ("a", None)]
+    assert service.times("a") == pytest.approx([0, 10, 20, 40, 80], abs=0.2)
+
+
+async def test_any_other_exception_arrives_bare() -> None:
+    """A query that raises what no query should is a mistake, told after the outcomes at hand."""
+    service = Service({"a": 0.0})
+    service.errors["b"] = [ZeroDivisionError("a mistake")]
+    got: Counter[str] = Counter()
+    async with service.follow(["a", "b", "c"]) as outcomes:
+        await asyncio.sleep(5)
+        with pytest.raises(ZeroDivisionError, match="a mistake"):
+            await consume(outcomes, got)
+    assert got == Counter(["a"])
+    assert tasks() == []
+
+
+async def test_a_query_that_somebody_cancels_is_asked_again() -> None:
+    """Whoever cancels tasks that are not his own ends no job."""
+    service = Service(dict.fromkeys(names(5), 40.0), latency=1)
+    cancelled: list[str] = []
+    async with service.follow(names(5)) as outcomes:
+        for _ in range(3):
+            await asyncio.sleep(3 + len(cancelled) * 4)
+            while not service.under_way:
+                await asyncio.sleep(0.1)
+            task, job_id = next(iter(service.under_way.items()))
+            assert task is not None
+            task.cancel()
+            cancelled.append(job_id)
+        answers = [outcome.unwrap().job_id async for outcome in outcomes]
+    assert sorted(answers) == names(5)
+    assert len(cancelled) == 3
+
+
+async def test_a_query_that_cancels_itself_is_asked_again() -> None:
+    """A CancelledError out of a query does not end the job either."""
+    service = Service({"a": 0.0})
+    asked = 0
+
+    async def query(job_id: str) -> AuditJob:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise asyncio.CancelledError
+        return await service.query(job_id)
+
+    (outcome,) = await outcomes_of(Outcomes(query, ["a"], interval=10, timeout=None))
+    assert outcome.unwrap().ended
+    assert now() == pytest.approx(30, abs=0.1)
+
+
+async def test_an_exception_in_the_body_arrives_bare() -> None:
+    """What the caller raises comes out as it is, and everything has stopped."""
+    service = Service({"a": 0.0}, latency=0.5)
+    ids = arriving("a", "b", pause=100)
+
+    async def use() -> None:
+        async with service.follow(ids) as outcomes:
+            async for _ in outcomes:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        await use()
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+    assert is_closed(ids)
+    assert tasks() == []
+
+
+# Deadlines
+
+
+async def test_a_deadline_is_exact_and_follows_a_last_look() -> None:
+    """A single job is asked half a second before its deadline, and answered at the deadline."""
+    service = Service()
+    (outcome,) = await outcomes_of(service.follow(["a"], 10, 25))
+    assert now() == pytest.approx(25, abs=1e-6)
+    assert service.times("a") == pytest.approx([0, 10, 20, 24.5], abs=0.06)
+    assert isinstance(outcome.error, WaitTimeout)
+    assert outcome.error.last == job("a", ended=False)
+    assert str(outcome.error) == "wait of a: not ended within 25 s; it was Auditing"
+
+
+async def test_an_end_that_the_last_look_sees_is_an_end() -> None:
+    """A job that ends between its last turn and the deadline has ended."""
+    service = Service({"a": 24.0})
+    (outcome,) = await outcomes_of(service.follow(["a"], 10, 25))
+    assert outcome.unwrap().ended
+    assert now() == pytest.approx(24.5, abs=0.1)
+
+
+@pytest.mark.parametrize(("interval", "timeout"), [(100, 10), (0.5, 0.1), (1e-3, 1e-2), (10, 1e-3)])
+async def test_any_timeout_is_kept(interval: float, timeout: float) -> None:
+    """However long the interval and however short the timeout, there is a look and an end."""
+    service = Service()
+    (outcome,) = await outcomes_of(service.follow(["a"], interval, timeout))
+    assert now() == pytest.approx(timeout, abs=1e-6)
+    assert isinstance(outcome.error, WaitTimeout)
+    assert service.asked
+
+
+@pytest.mark.parametrize("keep_last", [False, True])
+async def test_the_newest_answer_is_kept_where_that_is_asked_for(*, keep_last: bool) -> None:
+    """If the last look comes to nothing, the answer before may be the one that is told."""
+    service = Service()
+
+    async def query(job_id: str) -> AuditJob:
+        if now() > 22:
+            await asyncio.sleep(math.inf)
+        return await service.query(job_id)
+
+    run = Outcomes(query, ["a", "b"], interval=10, timeout=25, keep_last=keep_last)
+    for outcome in await outcomes_of(run):
+        assert isinstance(outcome.error, WaitTimeout)
+        assert outcome.error.last == (job(outcome.job_id, ended=False) if keep_last else None)
+        assert ("it was Auditing" in str(outcome.error)) is keep_last
+
+
+async def test_a_query_that_hangs_is_cancelled_at_the_deadline() -> None:
+    """The deadline holds for a query under way as well."""
+    service = Service(latency=math.inf)
+    (outcome,) = await outcomes_of(service.follow(["a"], 10, 25))
+    assert now() == pytest.approx(25, abs=1e-6)
+    assert isinstance(outcome.error, WaitTimeout)
+    assert outcome.error.last is None
+    assert str(outcome.error) == "wait of a: not ended within 25 s"
+    assert not service.under_way
+
+
+async def test_an_answer_that_comes_too_late_does_not_count() -> None:
+    """A query that cannot be cancelled ends after its deadline without a second outcome."""
+
+    async def query(job_id: str) -> AuditJob:
+        with anyio.CancelScope(shield=True):
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                await asyncio.sleep(5)
+        if job_id == "b":
+            raise JobNotFound(status=404)
+        return job(job_id, ended=True)
+
+    async with Outcomes(query, ["a", "b"], interval=10, timeout=20) as outcomes:
+        answers = [await anext(outcomes) for _ in range(2)]
+        await asyncio.sleep(60)
+        answers.extend([outcome async for outcome in outcomes])
+    assert [outcome.job_id for outcome in answers] == ["a", "b"]
+    assert all(isinstance(outcome.error, WaitTimeout) for outcome in answers)
+
+
+async def test_with_more_jobs_than_slots_every_id_is_answered_by_the_deadline() -> None:
+    """Ids that were never read are answered too, and answers that came are told."""
+    service = Service()
+    ids = names(3000)
+    answers = await outcomes_of(service.follow(ids, 10, 60))
+    assert sorted(outcome.job_id for outcome in answers) == sorted(ids)
+    assert now() == pytest.approx(60, abs=0.01)
+    asked = {job_id for job_id, _ in service.asked}
+    for outcome in answers:
+        assert isinstance(outcome.error, WaitTimeout)
+        assert (outcome.error.last is not None) == (outcome.job_id in asked)
+    assert len(service.asked) >= 0.98 * 20 * 59
+    assert len(asked) < len(ids)
+
+
+async def test_each_job_of_a_generator_has_a_deadline_of_its_own() -> None:
+    """A timeout counts from when the id was read."""
+    service = Service()
+    done: dict[str, float] = {}
+    async with service.follow(arriving(*names(5), pause=7), 10, 25) as outcomes:
+        async for outcome in outcomes:
+            done[outcome.job_id] = now()
+    assert done == pytest.approx({f"av{n}": 7 * n + 25 for n in range(5)}, abs=0.1)
+
+
+async def test_last_looks_do_not_exceed_the_quota() -> None:
+    """100 jobs with the same deadline get their last looks in the seconds before it."""
+    service = Service()
+    answers = await outcomes_of(service.follow(names(100), 30, 100))
+    assert all(isinstance(outcome.error, WaitTimeout) for outcome in answers)
+    looks = sorted(service.times(job_id)[-1] for job_id in names(100))
+    assert looks[0] >= 99.5 - 2 * 100 / 20
+    assert all(later - look >= 0.9 / 20 for look, later in itertools.pairwise(looks))
+
+
+async def test_a_slow_consumer_gets_the_deadlines_late_but_all() -> None:
+    """Jobs whose deadlines passed long ago are answered when somebody asks."""
+    service = Service({f"av{n}": 15.0 for n in range(40)})
+    async with service.follow(names(100), 10, 60) as outcomes:
+        await asyncio.sleep(3600)
+        answers = [outcome async for outcome in outcomes]
+    assert now() == pytest.approx(3600, abs=0.01)
+    assert sorted(outcome.job_id for outcome in answers) == sorted(names(100))
+    assert sum(outcome.error is None for outcome in answers) == 40
+
+
+async def test_nothing_is_asked_after_its_deadline() -> None:
+    """Without a consumer, the asking ends at the deadline, and the loop has nothing to do."""
+    service = Service()
+    async with service.follow(names(5000), 10, 60):
+        await asyncio.sleep(61)
+        asked = len(service.asked)
+        steps = count_steps()
+        await asyncio.sleep(3600)
+        assert len(steps) < 10
+    assert len(service.asked) == asked
+    assert service.asked[-1][1] <= 60.1
+
+
+# The consumer
+
+
+@pytest.mark.parametrize("latency", [0, 4])
+async def test_a_slow_consumer_slows_the_polling_down(latency: float) -> None:
+    """Of 1,000 jobs that have ended, 50 are asked while the consumer sleeps, and none is lost.
+
+    Those that are under way by then come on top.
+    """
+    service = Service(dict.fromkeys(names(1000), 0.0), latency=latency)
+    most = 55 + math.ceil(20 * latency)
+    async with service.follow(names(1000)) as outcomes:
+        got = [(await anext(outcomes)).job_id]
+        await asyncio.sleep(3600)
+        assert 50 <= len(service.asked) <= most
+        steps = count_steps()
+        await asyncio.sleep(3600)
+        assert len(steps) < 10
+        async for outcome in outcomes:
+            got.append(outcome.job_id)
+            await asyncio.sleep(0.2)
+            assert len(service.asked) <= len(got) + most
+    assert sorted(got) == sorted(names(1000))
+
+
+async def test_waiting_is_not_busy() -> None:
+    """In an hour of waiting for a job, the loop takes a few steps for each query."""
+    service = Service({"a": 3600.0}, latency=1)
+    steps = count_steps()
+    await outcomes_of(service.follow(["a"], 10, 7200))
+    assert len(service.asked) == 361
+    assert len(steps) < 361 * 15
+
+
+async def test_two_consumers_share_the_outcomes() -> None:
+    """Each outcome goes to one of them, and both come to the end."""
+    rng = random.Random(7)
+    ids = names(500)
+    service = Service({job_id: rng.uniform(0, 100) for job_id in ids}, latency=0.3)
+    got: list[list[str]] = [[], []]
+
+    async def consume(run: Outcomes, mine: list[str]) -> None:
+        async for outcome in run:
+            mine.append(outcome.job_id)
+            if rng.random() < 0.1:
+                await asyncio.sleep(1)
+
+    async with service.follow(ids, 10, 90) as outcomes:
+        await asyncio.gather(*(consume(outcomes, mine) for mine in got))
+    assert sorted(got[0] + got[1]) == sorted(ids)
+    assert min(map(len, got)) > 100
+
+
+async def test_a_consumer_that_is_left_alone_ends() -> None:
+    """One who still waits when another leaves the run comes to the end."""
+    service = Service()
+    async with service.follow(["a"]) as outcomes:
+        waiting = asyncio.create_task(anext(outcomes, None))
+        await asyncio.sleep(5)
+    assert await waiting is None
+
+
+async def test_a_run_is_entered_once() -> None:
+    """Entering it twice, or using it before, says what to do."""
+    run = Service({"a": 0.0}).follow(["a"])
+    with pytest.raises(ConfigurationError, match="enter the run first"):
+        await anext(run)
+    async with run:
+        with pytest.raises(ConfigurationError, match="entered once"):
+            await run.__aenter__()
+        assert [outcome.job_id async for outcome in run] == ["a"]
+    with pytest.raises(ConfigurationError, match="entered once"):
+        await run.__aenter__()
+
+
+async def test_there_is_nothing_more_after_leaving() -> None:
+    """Iterating over a run that was left ends at once, even if outcomes were ready."""
+    service = Service(dict.fromkeys(names(10), 0.0))
+    async with service.follow(names(10)) as outcomes:
+        await asyncio.sleep(5)
+        await anext(outcomes)
+    assert [outcome async for outcome in outcomes] == []
+    asked = len(service.asked)
+    await asyncio.sleep(100)
+    assert len(service.asked) == asked
+
+
+async def test_the_end_is_the_end_each_time() -> None:
+    """A run that is over stays over."""
+    async with Service({"a": 0.0}).follow(["a"]) as outcomes:
+        assert [outcome.job_id async for outcome in outcomes] == ["a"]
+        for _ in range(3):
+            with pytest.raises(StopAsyncIteration):
+                await anext(outcomes)
+
+
+@pytest.mark.parametrize("options", [{"interval": 0}, {"timeout": 0}, {"interval": math.inf}])
+def test_impossible_times_are_refused(options: dict[str, Any]) -> None:
+    """An interval or a timeout that is not above 0 and finite."""
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        Service().follow(["a"], **options)
+
+
+# Cancellation
+
+
+async def test_impatient_consumers_lose_no_outcome() -> None:
+    """wait_for around anext, with patience at random, gets every outcome once."""
+    rng = random.Random(8)
+    ids = names(200)
+    service = Service({job_id: rng.uniform(0, 60) for job_id in ids}, latency=0.2)
+    got: Counter[str] = Counter()
+    gave_up = 0
+    async with service.follow(ids, 5, 50) as outcomes:
+        while sum(got.values()) < len(ids):
+            # Also not at all, and for as long as it takes until something happens.
+            patience = rng.choice([0.0, rng.random() * 0.1, rng.random()])
+            try:
+                got[(await asyncio.wait_for(anext(outcomes), patience)).job_id] += 1
+            except TimeoutError:
+                gave_up += 1
+    assert got == Counter(ids)
+    assert gave_up > 100
+
+
+async def test_a_timeout_around_the_iteration_loses_no_outcome() -> None:
+    """asyncio.timeout and anyio.move_on_after end the waiting, and it can be taken up again."""
+    rng = random.Random(9)
+    ids = names(100)
+    service = Service({job_id: rng.uniform(0, 60) for job_id in ids})
+    got: Counter[str] = Counter()
+    async with service.follow(ids, 5) as outcomes:
+        while len(got) < len(ids):
+            with anyio.move_on_after(rng.random()):
+                await consume(outcomes, got)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(rng.random()):
+                    await consume(outcomes, got)
+    assert got == Counter(ids)
+
+
+@pytest.mark.parametrize("by", ["asyncio", "anyio"])
+async def test_a_timeout_around_the_run_leaves_nothing(by: str) -> None:
+    """Cancelled by a timeout from outside, a run still closes its source in its own time."""
+    closed: list[float] = []
+
+    async def source() -> AsyncGenerator[str, None]:
+        try:
+            while True:
+                yield f"av{now()}"
+                await asyncio.sleep(1)
+        finally:
+            await asyncio.sleep(0.5)
+            closed.append(now())
+
+    service = Service(latency=2)
+    if by == "anyio":
+        with anyio.move_on_after(10) as scope:
+            await outcomes_of(service.follow(source()))
+        assert scope.cancelled_caught
+    else:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(10):
+                await outcomes_of(service.follow(source()))
+    assert closed == pytest.approx([10.5], abs=0.01)
+    assert tasks() == []
+
+
+async def test_cancelled_twice_everything_stops() -> None:
+    """A second cancellation while the first one is at work changes nothing."""
+    rng = random.Random(10)
+    for _ in range(100):
+        service = Service(latency=1)
+        task = asyncio.create_task(outcomes_of(service.follow(names(30), 1)))
+        await asyncio.sleep(rng.random() * 5)
+        task.cancel()
+        for _ in range(rng.randrange(4)):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert tasks() == []
+        assert not service.under_way
+
+
+async def test_cancelling_the_consumer_leaves_nothing() -> None:
+    """At 1,000 random instants: no task, no open generator, no exception that nobody saw."""
+    rng = random.Random(11)
+    unseen: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
+
+    async def use(run: Outcomes | Findings) -> None:
+        async with run:
+            async for _ in run:
+                await asyncio.sleep(rng.choice([0, 0, 1]))
+
+    for number in range(1000):
+        ids = names(rng.choice([1, 5, 60]))
+        ends = {job_id: rng.uniform(0, 60) for job_id in ids}
+        service = Service(ends, rate=rng.choice([5.0, 20.0, math.inf]), latency=rng.choice([0, 3]))
+        if number % 10 == 0:
+            service.errors[ids[0]] = [ZeroDivisionError()]
+        generator = arriving(*ids, pause=rng.choice([0, 0.5]))
+        sources: list[Source] = [ids, iter(ids), generator, generator]
+        source = rng.choice(sources)
+        options: dict[str, Any] = {
+            "interval": 5,
+            "timeout": rng.choice([None, 12]),
+            "limiter": service.limiter,
+            "rate": service.urgent.rate,
+        }
+        kind = rng.choice([Outcomes, Outcomes, Findings])
+        task = asyncio.create_task(use(kind(service.query, source, **options)))
+        await asyncio.sleep(rng.random() * 15)
+        for _ in range(rng.randrange(10)):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled() or isinstance(task.exception(), ZeroDivisionError | None)
+        assert tasks() == []
+        assert not service.under_way
+        assert source is not generator or is_closed(generator)
+        await generator.aclose()
+    del task
+    gc.collect()
+    assert unseen == []
+
+
+# Everything at once
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_whatever_happens_every_id_is_answered_once(seed: int) -> None:
+    """Random sources, rates, deadlines, delays, failures, cancellations, consumers."""
+    rng = random.Random(seed)
+    ids = names(rng.choice([1, 7, 150]))
+    given = ids + rng.choices(ids, k=len(ids) // 5)
+    rng.shuffle(given)
+    ends = {job_id: rng.uniform(0, 60) for job_id in ids}
+    service = Service(ends, rate=rng.choice([3.0, 20.0, math.inf]), latency=rng.choice([0, 0.1, 4]))
+    for job_id in rng.sample(ids, len(ids) // 3):
+        service.errors[job_id] = [rng.choice(PASSING)() for _ in range(rng.randrange(20))]
+    for job_id in rng.sample(ids, len(ids) // 10):
+        service.errors[job_id] = [rng.choice(LASTING[:4])]
+    sources: list[Callable[[], Source]] = [
+        lambda: given,
+        lambda: iter(given),
+        lambda: arriving(*given),
+        lambda: arriving(*given, pause=rng.random()),
+    ]
+    timeout = rng.choice([None, 0.2, 5, 40])
+    run = service.follow(rng.choice(sources)(), rng.choice([0.5, 5, 30]), timeout)
+    got: Counter[str] = Counter()
+
+    async def cancel_some() -> None:
+        while True:
+            await asyncio.sleep(rng.expovariate(0.2))
+            for task in list(service.under_way)[:1]:
+                assert task is not None
+                task.cancel()
+
+    async def consume(take: Callable[[], Awaitable[Outcome]]) -> None:
+        while True:
+            try:
+                got[(await take()).job_id] += 1
+            except TimeoutError:
+                continue
+            except StopAsyncIteration:
+                return
+            if rng.random() < 0.1:
+                await asyncio.sleep(rng.random() * 10)
+
+    def patiently() -> Awaitable[Outcome]:
+        return anext(run)
+
+    def impatiently() -> Awaitable[Outcome]:
+        return asyncio.wait_for(anext(run), rng.random() * 3)
+
+    cancelling = asyncio.create_task(cancel_some())
+    async with run:
+        await asyncio.gather(*(consume(take) for take in (patiently, impatiently)))
+    cancelling.cancel()
+    await asyncio.wait([cancelling])
+    assert got == Counter(ids)
+    assert tasks() == []
