@@ -11,6 +11,7 @@ import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -130,6 +131,37 @@ def test_an_error_in_one_stream_does_not_end_the_others(monkeypatch: pytest.Monk
     assert result.exit_code == 0
     assert re.search("(one|two): submit: ReadError", result.output)
     assert re.search("(one|two): Success", result.output)
+
+
+def test_a_stream_that_is_lost_does_not_end_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that the service forgets is told, and the others go on."""
+
+    class Forgetful(Emulator):
+        def _submit(self, call: Any) -> Any:
+            answer = super()._submit(call)
+            self.jobs.pop(next(reversed(self.jobs))) if len(self.jobs) == 1 else None
+            return answer
+
+    monkeypatch.setattr(demo_module, "Emulator", Forgetful)
+    monkeypatch.setattr(demo_module, "STREAMS", {"one": (0.5, []), "two": (0.5, [])})
+    result = CliRunner().invoke(commands, ["demo"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "one: query of av" in result.output
+
+
+def test_a_stream_that_cannot_be_cancelled_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a cancel says when it fails stands beside the stream."""
+
+    class Stubborn(Emulator):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inject(Fault.error(), operation="cancel")
+
+    monkeypatch.setattr(demo_module, "Emulator", Stubborn)
+    monkeypatch.setattr(demo_module, "STREAMS", {"one": (2.0, [frame(0.3, "Porn")])})
+    result = CliRunner().invoke(commands, ["demo"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "one: cancel of av" in result.output
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

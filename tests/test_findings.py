@@ -178,6 +178,27 @@ def test_several_items_that_look_the_same(item: Item) -> None:
     assert news == [1, 0, 2, 0, 0, 0, 1, 0, 0]
 
 
+def test_items_of_one_time_are_told_apart() -> None:
+    """Where the service has one time for all, what looks different is found all the same."""
+    good = Snapshot(snapshot_time=0, label="Normal", result=NORMAL)
+    bad = Snapshot(snapshot_time=0, label="Porn", result=SENSITIVE)
+    seen = begun()
+    assert found(seen.news(answer(good))) == [good]
+    assert found(seen.news(answer(bad, good))) == [bad]
+    assert found(seen.news(answer(bad))) == []
+
+
+@pytest.mark.parametrize("before", [None, NORMAL, SUSPECTED])
+def test_a_revised_verdict_is_news(before: Verdict | None) -> None:
+    """What was harmless, or not judged yet, and then is not, is found again, once."""
+    frames = Snapshot(snapshot_time=1, result=SENSITIVE), Snapshot(snapshot_time=5, result=before)
+    revised = attrs.evolve(frames[1], result=SENSITIVE)
+    seen = begun()
+    seen.news(answer(*frames, result=SENSITIVE))
+    assert found(seen.news(answer(frames[0], revised, result=SENSITIVE))) == [revised]
+    assert seen.news(answer(frames[0], revised, result=SENSITIVE)) == []
+
+
 def test_several_items_of_one_time() -> None:
     """Each of them is found when it is added to those before."""
     items = [frame(5, "Ads"), frame(5, "Porn"), frame(5)]

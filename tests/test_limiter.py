@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -51,6 +52,15 @@ async def test_requests_are_spaced_evenly() -> None:
     """Apart from one that may be caught up, nobody starts sooner than a slot after another."""
     times = await grants(LocalRateLimiter(20), 200)
     assert all(later - time >= 0.05 - 1e-6 for time, later in zip(times, times[2:], strict=False))
+
+
+async def test_an_uneven_second_is_not_repeated() -> None:
+    """After the caution of the beginning, a quiet loop has all slots of one length."""
+    limiter = LocalRateLimiter(20)
+    await grants(limiter, 300)
+    times = await grants(limiter, 200)
+    gaps = [later - time for time, later in pairwise(times)]
+    assert (min(gaps), max(gaps)) == pytest.approx((0.05, 0.05), rel=0.001)
 
 
 async def test_a_rate_below_one_waits_for_whole_requests() -> None:
