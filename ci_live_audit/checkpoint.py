@@ -75,7 +75,7 @@ class Checkpoint:
 
     def take(self, job_id: str) -> None:
         """Note that an id has been taken up."""
-        if job_id not in self._open:
+        if job_id not in self._open and job_id not in self._answered:
             self._write({"taken": job_id})
             self._open[job_id] = None
 
@@ -90,7 +90,9 @@ class Checkpoint:
 
     def _write(self, entry: dict[str, Any]) -> None:
         line = _line(entry)
-        if self._file.write(line) != len(line):
+        written = self._file.write(line)
+        if written != len(line):
+            os.truncate(self.path, self._file.seek(0, os.SEEK_END) - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def _load(self) -> None:

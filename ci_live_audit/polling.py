@@ -31,7 +31,7 @@ from ci_live_audit.errors import (
 from ci_live_audit.limiter import BackgroundRateLimiter
 from ci_live_audit.models import AuditJob
 from ci_live_audit.schedule import Schedule
-from ci_live_audit.sources import Ids, Nothing, Source
+from ci_live_audit.sources import Ids, Nothing, Source, stop
 
 __all__ = ["Query", "Run"]
 
@@ -127,13 +127,12 @@ class Run(Generic[T]):
         assert self._dispatcher is not None
         self._left = True
         self._news.set()
-        tasks = {self._dispatcher, *self._asked.values()}
-        for task in tasks:
-            task.cancel()
         # In a cancelled scope of anyio every await would end at once.
         with anyio.CancelScope(shield=True):
-            await _ended(tasks)
-            await self._ids.aclose()
+            try:
+                await stop({self._dispatcher, *self._asked.values()})
+            finally:
+                await self._ids.aclose()
 
     def __aiter__(self) -> Self:
         return self
@@ -206,7 +205,9 @@ class Run(Generic[T]):
         are due, for a source without end would never let these be asked again.
         """
         now = _time()
-        number = self._schedule.pick(now, last_looks=True)
+        number = None
+        if not (self._ids.unread and self._may_take_up(now)):
+            number = self._schedule.pick_last_look(now)
         self._new_turn = self._ids.known or not self._new_turn
         if number is None and self._new_turn and self._may_take_up(now):
             number = self._take_up(now)
@@ -223,6 +224,7 @@ class Run(Generic[T]):
         """A job that is new to the run; None if there is none at hand."""
         for _ in range(SKIP):
             job_id = self._ids.take()
+            self._schedule.unread = self._ids.unread
             if isinstance(job_id, Nothing):
                 break
             if not isinstance(job_id, str):
@@ -259,7 +261,7 @@ class Run(Generic[T]):
             self._last[number] = job
         if job.ended:
             self._schedule.answer(number)
-        elif not self._schedule.again(number, _time(), ahead=self._ids.unread):
+        elif not self._schedule.again(number, _time()):
             self._last[number] = job
             self._spent.add(number)
             if self._schedule.deadline_of(number) - _time() > HELD:
@@ -271,7 +273,7 @@ class Run(Generic[T]):
         failures = self._failures.get(number, 0) + 1
         if not (error.transient or self._may_pass(error)) or failures >= FAILURES:
             self._give_up(number, error)
-        elif self._schedule.again(number, _time(), failures=failures, ahead=self._ids.unread):
+        elif self._schedule.again(number, _time(), failures):
             self._failures[number] = failures
         else:
             timeout = self._timed_out(number)
@@ -333,21 +335,6 @@ async def _wait(event: asyncio.Event, *, until: float = math.inf) -> None:
             timer.cancel()
     event.clear()
     await asyncio.sleep(0)  # waiting is never busy
-
-
-async def _ended(tasks: set[asyncio.Task[None]]) -> None:
-    """Until all have ended, even if the waiting is cancelled; what they raised has been seen."""
-    cancelled = None
-    while not all(task.done() for task in tasks):
-        try:
-            await asyncio.wait(tasks)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()
-    if cancelled is not None:
-        raise cancelled
 
 
 def _time() -> float:

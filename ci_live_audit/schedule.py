@@ -1,9 +1,9 @@
 """Who is asked next: the waiting jobs of one run, a million of them if need be. Pure.
 
 As every job waits equally long, those that were asked before come due before: a queue will do, in
-which a job costs four bytes. Only what is out of turn (after a failure, before a deadline) goes
-into heaps. Per job there are numbers in arrays and texts in dicts and tuples, nothing else, for
-these the garbage collector passes over; an object per job would stop the loop for seconds.
+which a job costs four bytes. Only those that could not be asked go into a heap. Per job there are
+numbers in arrays and texts in dicts and tuples, nothing else, for these the garbage collector
+passes over; an object per job would stop the loop for seconds.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ WAITING, ASKED, ANSWERED = range(3)
 CHUNK = 1024
 #: Many small tables in place of a big one: a million entries are not moved at once.
 TABLES = 64
+#: More is a mistake, of jobs as of seconds.
+MANY = 1e12
 #: Seconds; the wait after failures grows up to this, if the interval is not longer.
 LONGEST_BACKOFF = 60.0
 #: Seconds before its deadline at which a job is asked for the last time.
@@ -61,10 +63,10 @@ class Schedule:
         self._head = 0
         self._tail = -math.inf
         self._failed: list[tuple[float, int]] = []
-        self._last_looks: list[tuple[float, int]] = []
-        self._reserved = (-math.inf, -math.inf)
-        self._late = 0.0
-        self._oldest = 0
+        # In the order of deadlines: the first without answer, and the next to get its last look.
+        self._oldest = self._looked = 0
+        #: How many will be taken up yet that have the deadline of the newest.
+        self.unread: int = 0
         #: How many have no answer yet.
         self.open: int = 0
 
@@ -105,66 +107,53 @@ class Schedule:
 
     def due(self, now: float) -> float:
         """When the next job is due; infinity if none is."""
-        for _ in range(CHUNK):
-            number = self._first(now)
-            if number is None:
-                return math.inf
-            if self._may_be_asked(number, now):
-                return self._times[number]
-            self._drop(number)
-        return now  # so that clearing away takes no longer at once
+        return min(self._turn(now), self._next_last_look())
 
-    def pick(self, now: float, *, last_looks: bool = False) -> int | None:
-        """The job that has been due for longest, which is asked now; None if none is due.
-
-        Args:
-            now: The time.
-            last_looks: Only if it is due for a last look.
-        """
-        if last_looks and not (self._last_looks and self._last_looks[0][0] <= now):
+    def pick(self, now: float) -> int | None:
+        """The job that has been due for longest, which is asked now; None if none is due."""
+        if self._turn(now) > now:
             return None
-        if self.due(now) > now:
-            return None
-        number = self._first(now)
+        number = self._first()
         if number is None or not self._may_be_asked(number, now):
             return None
         self._drop(number)
-        self._late = now - self._times[number]
-        self._states[number] = ASKED
-        self._times[number] = now
-        return number
+        return self._ask(number, now)
 
-    def again(self, number: int, now: float, *, failures: int = 0, ahead: int = 0) -> bool:
+    def pick_last_look(self, now: float) -> int | None:
+        """The job that is due for its last look, which is asked now; None if none is."""
+        for _ in range(CHUNK):
+            if self._next_last_look() > now:
+                break
+            number = self._looked
+            self._looked += 1
+            if self._may_be_asked(number, now):
+                return self._ask(number, now)
+        return None
+
+    def again(self, number: int, now: float, failures: int = 0) -> bool:
         """Put a job back after it was asked.
 
         Args:
             number: The job.
             now: The time.
             failures: How many times in a row asking has failed; each doubles the wait.
-            ahead: How many others will be asked before any that was asked before.
 
         Returns:
-            Whether the job gets another turn before its deadline; if not, it is not put back.
+            Whether it is put back. It is not if this was its last look.
         """
-        due = self._times[number] + self._interval
+        asked = self._times[number]
+        if number < self._looked or asked >= self._last_look(number):
+            return False
+        self._states[number] = WAITING
         if failures:
             longest = max(self._interval, LONGEST_BACKOFF)
-            due = now + min(longest, self._interval * 2.0 ** min(failures - 1, 60))
-        latest = self.deadline_of(number) - self._margin
-        if max(due + self._late, now + ahead * self._slot) > latest:
-            look = self._reserve(latest)
-            if look <= now:
-                return False
-            heapq.heappush(self._last_looks, (look, number))
-            self._times[number] = look
-        elif failures:
-            heapq.heappush(self._failed, (due, number))
-            self._times[number] = due
+            wait = min(longest, self._interval * 2.0 ** min(failures - 1, 60))
+            self._times[number] = now + wait
+            heapq.heappush(self._failed, (now + wait, number))
         else:
             # An answer that was long in coming may be due before others that are in the queue.
-            self._tail = self._times[number] = max(due, self._tail)
+            self._tail = self._times[number] = max(asked + self._interval, self._tail)
             self._queue.append(number)
-        self._states[number] = WAITING
         return True
 
     def answer(self, number: int) -> None:
@@ -174,46 +163,69 @@ class Schedule:
 
     def deadline(self) -> float:
         """The next deadline of a job without answer; infinity if there is none."""
-        if self._timeout == math.inf:
-            return math.inf
-        # At once however many have been answered; they are taken up in the order of deadlines.
-        places = (self._states.find(state, self._oldest) for state in (WAITING, ASKED))
-        self._oldest = min((n for n in places if n >= 0), default=len(self._states))
-        return self.deadline_of(self._oldest) if self._oldest < len(self._states) else math.inf
+        self._oldest = self._open_from(self._oldest)
+        return self.deadline_of(self._oldest)
 
     def expired(self, now: float) -> int | None:
         """A job without answer whose deadline has passed."""
         return self._oldest if self.deadline() <= now else None
 
     def deadline_of(self, number: int) -> float:
-        """The deadline of a job."""
-        return self._taken_up[number] + self._timeout if self._timeout < math.inf else math.inf
+        """The deadline of a job; infinity if it has none, or if there is no such job."""
+        if number >= len(self._taken_up):
+            return math.inf
+        return self._taken_up[number] + self._timeout
 
-    def _reserve(self, latest: float) -> float:
-        """A time for a last look; those of several jobs are a slot apart from each other."""
-        first, last = self._reserved
-        if latest >= last + self._slot:
-            self._reserved = (latest, latest)
-            return latest
-        self._reserved = (first - self._slot, last)
-        return self._reserved[0]
+    def _open_from(self, number: int) -> int:
+        """The first without answer from here on: jobs are in the order of their deadlines."""
+        # At once however many have been answered.
+        places = (self._states.find(state, number) for state in (WAITING, ASKED))
+        return min((place for place in places if place >= 0), default=len(self._states))
 
-    def _first(self, now: float) -> int | None:
-        """Who is next: a last look that is due, or who has been due for longest."""
-        if self._last_looks and self._last_looks[0][0] <= now:
-            return self._last_looks[0][1]
-        heads = [heap[0] for heap in (self._last_looks, self._failed) if heap]
-        if self._head < len(self._queue):
-            number = self._queue[self._head]
-            heads.append((self._times[number], number))
-        return min(heads)[1] if heads else None
+    def _next_last_look(self) -> float:
+        """When the next job is due for its last look; infinity without deadlines."""
+        if self._timeout == math.inf:
+            return math.inf
+        self._looked = self._open_from(self._looked)
+        return self._last_look(self._looked)
+
+    def _last_look(self, number: int) -> float:
+        """When a job is due for its last look: if all share a deadline, each needs a slot."""
+        deadline = self.deadline_of(number)
+        if deadline == math.inf:
+            return math.inf
+        alike = self._taken_up[0] == self._taken_up[-1]  # none is before the one before
+        sharing = self.open + self.unread if alike else 1
+        return deadline - self._margin - sharing * self._slot
+
+    def _ask(self, number: int, now: float) -> int:
+        self._states[number] = ASKED
+        self._times[number] = now
+        return number
+
+    def _turn(self, now: float) -> float:
+        """When the next job is due in turn; infinity if none is."""
+        for _ in range(CHUNK):
+            number = self._first()
+            if number is None:
+                return math.inf
+            if self._may_be_asked(number, now):
+                return self._times[number]
+            self._drop(number)
+        return now  # so that clearing away takes no longer at once
+
+    def _first(self) -> int | None:
+        """Who has been due for longest, in the queue or in the heap."""
+        queued = self._queue[self._head] if self._head < len(self._queue) else None
+        if self._failed and (queued is None or self._failed[0][0] <= self._times[queued]):
+            return self._failed[0][1]
+        return queued
 
     def _drop(self, number: int) -> None:
-        """Take away a job that is at the head of something."""
-        for heap in (self._last_looks, self._failed):
-            if heap and heap[0][1] == number:
-                heapq.heappop(heap)
-                return
+        """Take away the first, who is this job."""
+        if self._failed and self._failed[0][1] == number:
+            heapq.heappop(self._failed)
+            return
         self._head += 1
         if self._head > len(self._queue) // 2 and self._head > CHUNK:
             del self._queue[: self._head]
@@ -249,7 +261,7 @@ class Plan:
     def __str__(self) -> str:
         return (
             f"{self.jobs:,} jobs at {self.rate:g} requests a second: each is asked every "
-            f"{self.period:,.4g} s, and the run takes at least {self.duration:,.4g} s"
+            f"{_short(self.period)} s, and the run takes at least {_short(self.duration)} s"
         )
 
 
@@ -264,9 +276,9 @@ def plan(jobs: int, interval: float = 10.0, *, rate: float = 20.0) -> Plan:
     Raises:
         ConfigurationError: A number is not above 0, or ``jobs`` is below 0.
     """
-    if not jobs >= 0:
+    if not isinstance(jobs, int) or not 0 <= jobs < MANY:
         raise ConfigurationError(f"jobs: expected how many, 0 or more; got {jobs!r}")
-    if not rate > 0:
+    if not isinstance(rate, int | float) or not rate > 0:
         raise ConfigurationError(f"rate: expected requests a second, above 0; got {rate!r}")
     _seconds("interval", interval)
     sweep = jobs / rate
@@ -275,7 +287,11 @@ def plan(jobs: int, interval: float = 10.0, *, rate: float = 20.0) -> Plan:
     )
 
 
+def _short(seconds: float) -> str:
+    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
+
+
 def _seconds(name: str, value: float) -> float:
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
+    if not isinstance(value, int | float) or not 0 < value < MANY:
         raise ConfigurationError(f"{name}: expected seconds, above 0 and finite; got {value!r}")
     return value

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Collection, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+)
 from enum import Enum
 from typing import TypeAlias, cast
 
 from ci_live_audit.errors import ConfigurationError
 
-__all__ = ["Ids", "Nothing", "Source"]
+__all__ = ["Ids", "Nothing", "Source", "stop"]
 
 
 class Nothing(Enum):
@@ -44,14 +52,14 @@ class Ids:
                 f"got {type(job_ids).__name__}"
             )
         self.known: bool = isinstance(job_ids, Collection)
-        self._source = job_ids if isinstance(job_ids, AsyncIterable) else None
+        self._source = aiter(job_ids) if isinstance(job_ids, AsyncIterable) else None
         self._reader: asyncio.Task[None] | None = None
         # One lies here, and the reader has one more in hand.
         self._read: asyncio.Queue[str] = asyncio.Queue(maxsize=1)
         self._given = (*first, *job_ids) if isinstance(job_ids, Collection) else first
         self._place = 0
         self._iterator: Iterator[str] = iter(())
-        if isinstance(job_ids, Iterable) and not self.known:
+        if isinstance(job_ids, Iterable) and not self.known and self._source is None:
             self._iterator = iter(job_ids)
         self.exhausted: bool = self.known and not self._given
 
@@ -65,7 +73,7 @@ class Ids:
             self._reader = asyncio.create_task(self._read_all(self._source, arrived))
             self._reader.add_done_callback(lambda _: arrived())
 
-    async def _read_all(self, source: AsyncIterable[str], arrived: Callable[[], object]) -> None:
+    async def _read_all(self, source: AsyncIterator[str], arrived: Callable[[], object]) -> None:
         async for job_id in source:
             await self._read.put(job_id)
             arrived()
@@ -74,13 +82,12 @@ class Ids:
         """Stop reading."""
         if self._reader is None:
             return
-        self._reader.cancel()
-        await asyncio.wait([self._reader])
-        if not self._reader.cancelled():
-            self._reader.exception()  # has been seen
-        if inspect.isasyncgen(self._source):
-            # Left to the garbage collector it would be closed in a task that nobody awaits.
-            await cast("AsyncGenerator[str, None]", self._source).aclose()
+        try:
+            await stop({self._reader})
+        finally:
+            if inspect.isasyncgen(self._source):
+                # Left to the garbage collector it would be closed in a task that nobody awaits.
+                await cast("AsyncGenerator[str, None]", self._source).aclose()
 
     @property
     def unread(self) -> int:
@@ -114,3 +121,23 @@ class Ids:
         if self._reader is not None:
             self._reader.result()
         return Nothing.AT_HAND
+
+
+async def stop(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they have ended, even if the waiting is cancelled.
+
+    What they raised counts as seen.
+    """
+    for task in tasks:
+        task.cancel()
+    cancelled: asyncio.CancelledError | None = None
+    while not all(task.done() for task in tasks):
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
+    if cancelled is not None:
+        raise cancelled

@@ -361,8 +361,9 @@ async def _chain(first: list[str], rest: AsyncGenerator[str, None]) -> AsyncGene
         yield job_id
 
 
-async def test_a_source_is_read_no_faster_than_jobs_are_asked() -> None:
-    """Of a generator of a million ids, as many are read as were asked."""
+@pytest.mark.parametrize("kind", ["generator", "async generator"])
+async def test_a_source_is_read_no_faster_than_jobs_are_asked(kind: str) -> None:
+    """Of a generator of a million ids, as many are read as were asked, and one or two more."""
     read: list[int] = []
 
     def ids() -> Iterator[str]:
@@ -370,10 +371,14 @@ async def test_a_source_is_read_no_faster_than_jobs_are_asked() -> None:
             read.append(number)
             yield f"av{number}"
 
+    async def ids_too() -> AsyncGenerator[str, None]:
+        for job_id in ids():
+            yield job_id
+
     service = Service()
-    async with service.follow(ids(), 1000):
+    async with service.follow(ids() if kind == "generator" else ids_too(), 1000):
         await asyncio.sleep(60)
-    assert len(service.asked) <= len(read) <= len(service.asked) + 1
+    assert len(service.asked) <= len(read) <= len(service.asked) + 3
 
 
 async def test_ids_that_arrive_over_time_are_taken_up_at_once() -> None:
@@ -734,12 +739,14 @@ async def test_the_newest_answer_is_kept_where_that_is_asked_for(*, keep_last: b
 async def test_a_query_that_hangs_is_cancelled_at_the_deadline() -> None:
     """The deadline holds for a query under way as well."""
     service = Service(latency=math.inf)
-    (outcome,) = await outcomes_of(service.follow(["a"], 10, 25))
-    assert now() == pytest.approx(25, abs=1e-6)
+    async with service.follow(["a"], 10, 25) as outcomes:
+        outcome = await anext(outcomes)
+        assert now() == pytest.approx(25, abs=1e-6)
+        await asyncio.sleep(0)
+        assert not service.under_way
     assert isinstance(outcome.error, WaitTimeout)
     assert outcome.error.last is None
     assert str(outcome.error) == "wait of a: not ended within 25 s"
-    assert not service.under_way
 
 
 async def test_an_answer_that_comes_too_late_does_not_count() -> None:
@@ -993,13 +1000,21 @@ async def test_a_timeout_around_the_run_leaves_nothing(by: str) -> None:
 async def test_cancelled_twice_everything_stops() -> None:
     """A second cancellation while the first one is at work changes nothing."""
     rng = random.Random(10)
+
+    async def query(job_id: str) -> AuditJob:
+        try:
+            return await service.query(job_id)
+        finally:
+            await asyncio.sleep(0.5)
+
     for _ in range(100):
         service = Service(latency=1)
-        task = asyncio.create_task(outcomes_of(service.follow(names(30), 1)))
+        run = Outcomes(query, names(30), interval=1, timeout=None)
+        task = asyncio.create_task(outcomes_of(run))
         await asyncio.sleep(rng.random() * 5)
         task.cancel()
         for _ in range(rng.randrange(4)):
-            await asyncio.sleep(0)
+            await asyncio.sleep(rng.choice([0, 0.1]))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
