@@ -471,3 +471,22 @@ def test_a_killed_run_is_taken_up_again(tmp_path: Path) -> None:
     asked = [(int(line[:8]), line[8:]) for line in whole_lines(tmp_path / "asked")]
     assert not [job_id for run, job_id in asked if run > answered.get(job_id, KILLS)]
     assert state(tmp_path / "checkpoint") == ((), JOBS)
+
+
+def test_a_line_that_did_not_fit_spoils_no_other(path: Path, filled: bytes) -> None:
+    """When there is room again, the file goes on behind its last whole line."""
+    with Checkpoint(path) as checkpoint:
+        with no_file_above(len(filled) + 9), pytest.raises(OSError):
+            checkpoint.answer("b")
+        checkpoint.answer("b")
+        checkpoint.take("d")
+    assert state(path) == (("c", "d"), 2)
+
+
+def test_an_answered_id_is_not_taken_again(path: Path) -> None:
+    """Taking what has been answered means the same before and after the file is opened again."""
+    with Checkpoint(path) as checkpoint:
+        checkpoint.answer("a")
+        checkpoint.take("a")
+        open_ = checkpoint.open
+    assert state(path)[0] == open_

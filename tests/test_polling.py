@@ -1122,3 +1122,38 @@ async def test_whatever_happens_every_id_is_answered_once(seed: int) -> None:
     await asyncio.wait([cancelling])
     assert got == Counter(ids)
     assert tasks() == []
+
+
+async def test_cancelled_twice_a_run_still_stops_reading() -> None:
+    """A second cancellation while a run is being left does not leave its reader behind."""
+    closed = False
+
+    async def generate() -> AsyncGenerator[str, None]:
+        nonlocal closed
+        try:
+            while True:
+                yield "a"
+                await asyncio.sleep(1)
+        finally:
+            closed = True
+
+    async def query(job_id: str) -> AuditJob:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.shield(asyncio.sleep(5))
+        return AuditJob(job_id=job_id, state=JobState.SUCCESS)
+
+    async def follow() -> None:
+        async with Outcomes(query, generate(), interval=1, timeout=None) as outcomes:
+            await anext(outcomes)
+
+    task = asyncio.create_task(follow())
+    await asyncio.sleep(3)
+    task.cancel()
+    await asyncio.sleep(1)
+    task.cancel()
+    await asyncio.wait([task])
+    await asyncio.sleep(10)
+    gc.collect()
+    assert closed

@@ -685,3 +685,26 @@ def test_a_plan_of_few_jobs() -> None:
 def test_a_plan_that_takes_no_time(jobs: int, rate: float) -> None:
     """No jobs, or no limit, take no time; the interval is as wished."""
     assert (plan(jobs, rate=rate).duration, plan(jobs, rate=rate).period) == (0, 10)
+
+
+@pytest.mark.parametrize("value", ["10", None, []])
+def test_a_plan_refuses_what_is_no_number(value: Any) -> None:
+    """A text is refused by the name of the argument."""
+    with pytest.raises(ConfigurationError, match=r"^jobs"):
+        plan(value)
+    with pytest.raises(ConfigurationError, match=r"^rate"):
+        plan(10, rate=value)
+
+
+def test_a_plan_needs_an_end() -> None:
+    """A number of jobs without end, or beyond all numbers, is refused."""
+    for jobs in (math.inf, 10**400):
+        with pytest.raises(ConfigurationError, match=r"^jobs"):
+            plan(jobs)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"^interval"):
+        Schedule(10**400)
+
+
+def test_a_plan_of_a_million_jobs_can_be_read() -> None:
+    """Seconds are written out."""
+    assert "every 50,000 s" in str(plan(1_000_000))

@@ -417,3 +417,43 @@ async def test_closing_twice_or_unopened_is_harmless(nothing_left: None) -> None
         ids.open(nothing)
         await ids.aclose()
         await ids.aclose()
+
+
+async def test_closing_ends_the_generator_of_an_iterable(nothing_left: None) -> None:
+    """A source whose __aiter__ is a generator has cleaned up, too."""
+    events: list[str] = []
+
+    class Table:
+        async def __aiter__(self) -> AsyncIterator[str]:
+            try:
+                while True:
+                    yield "a"
+            finally:
+                await asyncio.sleep(1)
+                events.append("ended")
+
+    ids = Ids(Table())
+    ids.open(nothing)
+    await asyncio.sleep(1)
+    await ids.aclose()
+    assert events == ["ended"]
+
+
+async def test_a_source_that_is_both_is_read_once() -> None:
+    """A source that can be read either way is read in one."""
+
+    class Both:
+        def __iter__(self) -> Any:
+            return iter("ab")
+
+        async def __aiter__(self) -> AsyncIterator[str]:
+            for job_id in "ab":
+                yield job_id
+
+    ids = Ids(Both())
+    ids.open(nothing)
+    taken = []
+    while not ids.exhausted:
+        taken.append(ids.take())
+        await asyncio.sleep(0)
+    assert [job_id for job_id in taken if isinstance(job_id, str)] == ["a", "b"]
