@@ -47,6 +47,8 @@ FAILURES = 16
 #: Seconds before its deadline from which a job's last answer is kept until then; before, it is
 #: handed out at once, for there may be very many.
 HELD = 1.0
+#: After so many jobs of one deadline others may do something.
+EXPIRED = 100
 #: Ids that are known already are passed over in portions of this many.
 SKIP = 1000
 
@@ -94,8 +96,9 @@ class Run(Generic[T]):
         self._failures: dict[int, int] = {}
         self._keep_last = keep_last
         self._last: dict[int, AuditJob] = {}
-        # Those that have been asked for the last time.
-        self._spent: set[int] = set()
+        # Those that have been asked for the last time, and the error if that came to nothing.
+        self._spent: dict[int, LiveAuditError | None] = {}
+        self._expired = 0
         self._polls = 0
         self._succeeded = False
         self._new_turn = False
@@ -142,6 +145,9 @@ class Run(Generic[T]):
             raise ConfigurationError("enter the run first: async with … as …")
         while not self._left:
             self._expire()
+            if self._expired == EXPIRED:
+                self._expired = 0
+                await asyncio.sleep(0)
             if self._ready:
                 self._room.set()
                 return self._ready.popleft()
@@ -169,6 +175,7 @@ class Run(Generic[T]):
             if number in self._asked:
                 self._asked[number].cancel()
             self._give_up(number, self._timed_out(number))
+            self._expired += 1
 
     def _deadline(self) -> float:
         """When the next job runs out of time."""
@@ -263,9 +270,7 @@ class Run(Generic[T]):
             self._schedule.answer(number)
         elif not self._schedule.again(number, _time()):
             self._last[number] = job
-            self._spent.add(number)
-            if self._schedule.deadline_of(number) - _time() > HELD:
-                self._give_up(number, self._timed_out(number))
+            self._spend(number, None)
 
     def _failed(self, number: int, error: LiveAuditError) -> None:
         if not self._schedule.is_asked(number):
@@ -276,9 +281,7 @@ class Run(Generic[T]):
         elif self._schedule.again(number, _time(), failures):
             self._failures[number] = failures
         else:
-            timeout = self._timed_out(number)
-            timeout.__cause__ = error
-            self._give_up(number, timeout)
+            self._spend(number, error)
 
     def _may_pass(self, error: LiveAuditError) -> bool:
         """Whether an error that lasts for a single call may be gone by the next turn."""
@@ -287,16 +290,24 @@ class Run(Generic[T]):
         # A refusal without a document is not the service's own: a proxy's page, half an answer.
         return isinstance(error, ServiceError) and error.status > 0 and not error.code
 
+    def _spend(self, number: int, error: LiveAuditError | None) -> None:
+        """A job will not be asked again, but it has until its deadline."""
+        self._spent[number] = error
+        if self._schedule.deadline_of(number) - _time() > HELD:
+            self._give_up(number, self._timed_out(number))
+
     def _give_up(self, number: int, error: LiveAuditError) -> None:
         self._failures.pop(number, None)
-        self._spent.discard(number)
         self._schedule.answer(number)
         self._deliver_error(number, self._schedule.job_id(number), error)
 
     def _timed_out(self, number: int) -> WaitTimeout:
         last = self._last.pop(number, None)
         seen = "" if last is None else f"; it was {last.state}"
-        error = WaitTimeout(f"not ended within {self._timeout:g} s{seen}", last=last)
+        early = self._schedule.deadline_of(number) - _time() > HELD
+        what = "too many jobs to ask again" if early else "not ended"
+        error = WaitTimeout(f"{what} within {self._timeout:g} s{seen}", last=last)
+        error.__cause__ = self._spent.pop(number, None)
         error.operation, error.job_id = "wait", self._schedule.job_id(number)
         return error
 
@@ -307,6 +318,8 @@ class Run(Generic[T]):
         if self._asked[number] is not task:
             return  # the job is being asked again already
         del self._asked[number]
+        if self._left:
+            return
         if self._schedule.is_asked(number) and number not in self._spent:
             # Cancelled by somebody else; it is asked again.
             self._failed(number, TransportError("the query was cancelled"))

@@ -117,9 +117,9 @@ class Ids:
             return Nothing.AT_HAND
         for job_id in self._iterator:
             return job_id
-        self.exhausted = True
         if self._reader is not None:
             self._reader.result()
+        self.exhausted = True
         return Nothing.AT_HAND
 
 

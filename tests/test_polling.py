@@ -9,7 +9,7 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import anyio
@@ -523,6 +523,25 @@ async def test_leaving_closes_async_generators(leaving: str) -> None:
     assert tasks() == []
 
 
+async def test_the_generator_of_an_iterable_class_is_closed() -> None:
+    """A source whose ``__aiter__`` is a generator function is cleaned up as well."""
+    closed: list[float] = []
+
+    class Ids:
+        async def __aiter__(self) -> AsyncIterator[str]:
+            try:
+                for job_id in names(1000):
+                    yield job_id
+            finally:
+                await asyncio.sleep(0.5)
+                closed.append(now())
+
+    async with Service(latency=math.inf).follow(Ids()):
+        await asyncio.sleep(30)
+    assert closed == pytest.approx([30.5], abs=0.01)
+    assert tasks() == []
+
+
 # What may go wrong with a query
 
 PASSING: list[Callable[[], LiveAuditError]] = [
@@ -805,6 +824,26 @@ async def test_last_looks_do_not_exceed_the_quota() -> None:
     assert all(later - look >= 0.9 / 20 for look, later in itertools.pairwise(looks))
 
 
+async def test_every_job_gets_its_last_look_if_the_quota_allows() -> None:
+    """200 jobs are asked a last time within ten seconds, so ends half a minute before are seen."""
+    ids = names(200)
+    service = Service(dict.fromkeys(ids[100:], 70.5))
+    answers = await outcomes_of(service.follow(ids, 30, 100))
+    timed_out = {outcome.job_id for outcome in answers if outcome.error is not None}
+    assert timed_out == set(ids[:100])
+    assert min(service.times(job_id)[-1] for job_id in timed_out) >= 99.5 - 200 / 20 - 0.1
+
+
+async def test_a_later_deadline_takes_nobody_s_last_look() -> None:
+    """A job that is only due after its deadline leaves the last look of another where it is."""
+    service = Service({"av0": 22.0})
+    service.errors["av1"] = [TransportError("reset") for _ in range(9)]
+    first, second = await outcomes_of(service.follow(arriving("av0", "av1", pause=1), 10, 25))
+    assert service.times("av0") == pytest.approx([0, 10, 20, 24.5], abs=0.1)
+    assert (first.job_id, first.error) == ("av0", None)
+    assert isinstance(second.error, WaitTimeout)
+
+
 async def test_a_slow_consumer_gets_the_deadlines_late_but_all() -> None:
     """Jobs whose deadlines passed long ago are answered when somebody asks."""
     service = Service({f"av{n}": 15.0 for n in range(40)})
@@ -1022,6 +1061,30 @@ async def test_cancelled_twice_everything_stops() -> None:
         assert not service.under_way
 
 
+async def test_cancelled_twice_a_source_still_cleans_up() -> None:
+    """A second cancellation while a generator cleans up waits for that too."""
+    closed: list[float] = []
+
+    async def source() -> AsyncGenerator[str, None]:
+        try:
+            for job_id in names(1000):
+                yield job_id
+                await asyncio.sleep(1)
+        finally:
+            await asyncio.sleep(5)
+            closed.append(now())
+
+    task = asyncio.create_task(outcomes_of(Service().follow(source(), 1)))
+    await asyncio.sleep(10.5)
+    task.cancel()
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert closed == pytest.approx([15.5], abs=0.01)
+    assert tasks() == []
+
+
 async def test_cancelling_the_consumer_leaves_nothing() -> None:
     """At 1,000 random instants: no task, no open generator, no exception that nobody saw."""
     rng = random.Random(11)
@@ -1157,3 +1220,53 @@ async def test_cancelled_twice_a_run_still_stops_reading() -> None:
     await asyncio.sleep(10)
     gc.collect()
     assert closed
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+async def test_what_an_async_source_raises_is_not_lost(before: int) -> None:
+    """An id feed that breaks says so, whether or not jobs are open, and never looks finished."""
+    service = Service(dict.fromkeys(names(5), 0.0))
+
+    async def broken() -> AsyncGenerator[str, None]:
+        for job_id in names(before):
+            yield job_id
+        await asyncio.sleep(30)
+        raise ZeroDivisionError("the source")
+
+    with pytest.raises(ZeroDivisionError, match="the source"):
+        await outcomes_of(service.follow(broken()))
+
+
+async def test_a_deadline_is_exact_if_the_last_look_fails() -> None:
+    """Also then it is a timeout at the deadline, not before."""
+
+    async def query(job_id: str) -> AuditJob:
+        if now() > 22:
+            raise ServiceUnavailable(status=503)
+        return job(job_id, ended=False)
+
+    await outcomes_of(Outcomes(query, ["a"], interval=10, timeout=25))
+    assert now() == pytest.approx(25, abs=1e-3)
+
+
+async def test_progress_after_leaving_counts_no_failure() -> None:
+    """A query that leaving cancels near the deadline is no failure."""
+    async with Service(latency=3).follow(["a"], 10, 25) as outcomes:
+        await asyncio.sleep(24.8)
+        before = outcomes.progress
+    assert outcomes.progress == before
+
+
+async def test_many_deadlines_at_once_let_the_loop_run() -> None:
+    """Outcomes of one deadline do not come all without a step of the loop in between."""
+    ran: list[int] = []
+    loop = asyncio.get_running_loop()
+    got = 0
+    service = Service()
+    service.limiter.hold(100)
+    async with service.follow(names(2000), 10, 5) as outcomes:
+        await anext(outcomes)
+        loop.call_soon(lambda: ran.append(got))
+        async for _ in outcomes:
+            got += 1
+        assert ran

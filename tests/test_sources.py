@@ -277,7 +277,7 @@ async def test_an_async_source_that_fails_says_so(nothing_left: None) -> None:
     assert ids.at_hand
     with pytest.raises(OSError, match="the network is gone"):
         ids.take()
-    assert ids.exhausted
+    assert not ids.exhausted
     await ids.aclose()
 
 
