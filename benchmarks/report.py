@@ -18,7 +18,6 @@ import attrs
 
 __all__ = ["Cell", "Sample", "Table", "environment", "interleaved"]
 
-# sniffio is no dependency, but httpcore is slower without it.
 PACKAGES = (
     *("ci-live-audit", "aiolimiter", "anyio", "attrs", "httpx", "httpcore", "sniffio", "xmltodict"),
     *("uvicorn", "cos-python-sdk-v5", "requests"),

@@ -39,8 +39,6 @@ logger: logging.Logger = logging.getLogger("ci_live_audit")
 
 T = TypeVar("T", AuditJob, SubmittedJob, CancelledJob)
 
-# Decoding this much takes about 5 ms; more of it would be felt by everything else on the loop.
-INLINE_BODY = 64 * 1024
 # The quota is counted by the second, so whoever is over it lets one pass.
 HOLD = 1.0
 STALE = {"ExpiredToken", "InvalidAccessKeyId", "SecretidNotExist", "InvalidToken"}
@@ -165,7 +163,8 @@ class Caller:
             del error, attempt
 
     async def _read(self, request: Request, answer: Answer, read: Callable[[bytes], T]) -> T:
-        if len(answer.body) <= INLINE_BODY:
+        # What takes more than some 3 ms would be felt by everything else on the loop.
+        if len(answer.body) <= decode.LARGE_BODY:
             result = read(answer.body)
         else:
             result = await anyio.to_thread.run_sync(read, answer.body, abandon_on_cancel=True)

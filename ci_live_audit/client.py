@@ -40,6 +40,8 @@ from ci_live_audit.transport import HttpClient, Transport
 __all__ = ["LiveAuditClient"]
 
 DEFAULT_RETRY = RetryPolicy()
+# Between the pieces of a large body, which is decoded in a thread, the loop goes on.
+HAND_OVER = partial(time.sleep, 0)
 
 
 class LiveAuditClient:
@@ -163,9 +165,8 @@ class LiveAuditClient:
         """
 
         def read(body: bytes) -> AuditJob:
-            return decode.job(
-                body, received_at=datetime.fromtimestamp(self._caller.clock.now(), UTC)
-            )
+            received_at = datetime.fromtimestamp(self._caller.clock.now(), UTC)
+            return decode.job(body, received_at=received_at, pause=HAND_OVER)
 
         return await self._caller.call(requests.query(job_id), read)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
@@ -26,26 +26,58 @@ from ci_live_audit.errors import (
     ServiceUnavailable,
     Throttled,
 )
-from ci_live_audit.models import EMPTY, AuditJob, CancelledJob, ReadOnly, SubmittedJob, wire_name
-from ci_live_audit.nodes import Unreadable, Value, as_text, excerpt, values
+from ci_live_audit.models import (
+    EMPTY,
+    AudioSection,
+    AuditJob,
+    CancelledJob,
+    ReadOnly,
+    Snapshot,
+    SubmittedJob,
+    wire_name,
+)
+from ci_live_audit.nodes import Document, Unreadable, Value, as_text, excerpt, values
 
 __all__ = ["cancelled", "error", "http_date", "job", "request_id", "submitted"]
 
 # "Each URL is valid for two hours": https://www.tencentcloud.com/document/product/1045/49342
 URL_LIFE = timedelta(hours=2)
 MAX_PAGE = 4096
-BOM_AND_SPACE = b"\xef\xbb\xbf \t\r\n"
+AS_SENT: dict[str, Any] = {
+    "xml_attribs": False,
+    "strip_whitespace": False,
+    "disable_entities": True,
+}
+# Entities and encodings that are refused come as ValueError and LookupError.
+REFUSED = (ExpatError, ValueError, LookupError, RecursionError)
+# Larger bodies are read piece by piece, each piece in half a millisecond or so.
+LARGE_BODY = 64 * 1024
+SLICE = 8192
+DETAILS, DETAILS_END = b"<JobsDetail>", b"</JobsDetail>"
+LISTS: dict[str, type[Snapshot | AudioSection]] = {
+    "Snapshot": Snapshot,
+    "AudioSection": AudioSection,
+}
+OTHER_ENCODING = re.compile(rb"(?i)encoding\s*=\s*[\"'](?!utf-8[\"'])")
+JSON_OBJECT = re.compile(rb"[\xef\xbb\xbf \t\r\n]*\{")
 
 
 # Answers
 
 
-def job(body: bytes, *, received_at: datetime | None = None) -> AuditJob:
+def job(
+    body: bytes,
+    *,
+    received_at: datetime | None = None,
+    pause: Callable[[], object] | None = None,
+) -> AuditJob:
     """Decode the answer to a query, or the body of a Detail callback (JSON).
 
     Args:
         body: What the service sent.
         received_at: When it came; with it, snapshots and sections know when their URLs expire.
+        pause: Called after every few KB of a large body: in a thread, ``time.sleep(0)`` lets the
+            others go on.
 
     Raises:
         DecodeError: The body is no such answer, or a value in it cannot be read.
@@ -53,7 +85,7 @@ def job(body: bytes, *, received_at: datetime | None = None) -> AuditJob:
 
     Source: https://www.tencentcloud.com/document/product/1045/49342
     """
-    return _answer(AuditJob, body, received_at)
+    return _answer(AuditJob, body, received_at, pause)
 
 
 def submitted(body: bytes) -> SubmittedJob:
@@ -79,8 +111,15 @@ def cancelled(body: bytes, *, job_id: str | None = None) -> CancelledJob:
 A = TypeVar("A", AuditJob, SubmittedJob, CancelledJob)
 
 
-def _answer(cls: type[A], body: bytes, received_at: datetime | None = None) -> A:
-    document = _document(body)
+def _answer(
+    cls: type[A],
+    body: bytes,
+    received_at: datetime | None = None,
+    pause: Callable[[], object] | None = None,
+) -> A:
+    context = Document(received_at and received_at + URL_LIFE, None if _is_json(body) else {})
+    document = _streamed(body, context, pause) if len(body) > LARGE_BODY else None
+    document = document or _document(body)
     response: Value = document.get("Response", document)
     around = dict(response) if isinstance(response, dict) else {}
     details: Value = around.pop("JobsDetail", None)
@@ -89,14 +128,14 @@ def _answer(cls: type[A], body: bytes, received_at: datetime | None = None) -> A
     if not isinstance(details, dict):
         raise DecodeError("expected a Response with one JobsDetail", excerpt=_beginning(body))
     try:
-        known = values(cls, details, received_at and received_at + URL_LIFE)
+        known = values(cls, details, context)
         for name in ("job_id", "state") if cls is AuditJob else ("job_id",):
             if known.get(name) is None:
                 raise Unreadable("missing").within(wire_name(name))
     except Unreadable as problem:
         raise problem.within("JobsDetail").error() from None
     try:
-        outer = values(_Around, around)
+        outer = values(_Around, around, context)
     except Unreadable as problem:
         raise problem.error() from None
     extra: dict[str, Any] = dict(known.get("extra", EMPTY))
@@ -121,18 +160,64 @@ class _Around:
 def _document(body: bytes) -> dict[str, Any]:
     """The body as nested dicts: XML or JSON, told apart by the first byte."""
     try:
-        if body.lstrip(BOM_AND_SPACE)[:1] == b"{":
+        if _is_json(body):
             document: Value = json.loads(body)
         else:
-            document = xmltodict.parse(
-                body, xml_attribs=False, strip_whitespace=False, disable_entities=True
-            )
-    # Entities and encodings that are refused come as ValueError and LookupError.
-    except (ExpatError, ValueError, LookupError, RecursionError) as problem:
+            document = xmltodict.parse(body, **AS_SENT)
+    except REFUSED as problem:
         what = f"not a document: {problem}" if body.strip() else "an empty body"
         raise DecodeError(what, excerpt=_beginning(body)) from None
     assert isinstance(document, dict)  # a root element or an object, by the first byte
     return document
+
+
+def _streamed(
+    body: bytes, context: Document, pause: Callable[[], object] | None
+) -> dict[str, Any] | None:
+    """As `_document`, with snapshots and sections made as their tags close, in little memory.
+
+    xmltodict hands out the elements of one depth and forgets what stands above them. So it gets
+    ``JobsDetail`` as a document of its own, and what is around it separately. None if that does not
+    work out: then the body is not what it looks like, and is read whole.
+    """
+    opened, closed = body.find(DETAILS), body.rfind(DETAILS_END)
+    if not 0 <= opened < closed or OTHER_ENCODING.search(body, 0, opened):
+        return None
+    details: dict[str, Any] = {}
+    lists: dict[str, list[Any]] = {tag: [] for tag in LISTS}
+
+    def take(path: list[tuple[str, Any]], item: Value) -> bool:
+        tag = path[-1][0]
+        if tag in LISTS and isinstance(item, dict):
+            lists[tag].append(LISTS[tag](**values(LISTS[tag], item, context)))
+        elif tag not in details:
+            details[tag] = item
+        elif isinstance(details[tag], list):
+            details[tag].append(item)
+        else:
+            details[tag] = [details[tag], item]
+        return True
+
+    def slices() -> Generator[bytes, None, None]:
+        end = closed + len(DETAILS_END)
+        for start in range(opened, end, SLICE):
+            yield body[start : min(start + SLICE, end)]
+            if pause is not None:
+                pause()
+
+    try:
+        around = _document(body[:opened] + DETAILS + body[closed:])
+        xmltodict.parse(slices(), item_depth=2, item_callback=take, **AS_SENT)
+    except (DecodeError, Unreadable, *REFUSED):
+        return None
+    if around.get("Response", {}).get("JobsDetail", ...) is not None or details.keys() & lists:
+        return None
+    around["Response"]["JobsDetail"] = details | {tag: tuple(found) for tag, found in lists.items()}
+    return around
+
+
+def _is_json(body: bytes) -> bool:
+    return JSON_OBJECT.match(body) is not None
 
 
 def _beginning(body: bytes) -> str:

@@ -15,10 +15,12 @@ from functools import cache, partial
 from types import NoneType
 from typing import Any, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
+import attrs
+
 from ci_live_audit.errors import DecodeError
 from ci_live_audit.models import ReadOnly, Scene, tags
 
-__all__ = ["Unreadable", "Value", "as_text", "excerpt", "values"]
+__all__ = ["Document", "Unreadable", "Value", "as_text", "excerpt", "values"]
 
 #: What xmltodict and json give for a node.
 Value: TypeAlias = dict[str, Any] | list[Any] | str | int | float | None
@@ -26,6 +28,7 @@ Value: TypeAlias = dict[str, Any] | list[Any] | str | int | float | None
 # What the documents name ends at a depth of 7; the rest of an answer may not exhaust the stack.
 MAX_DEPTH = 64
 MAX_EXCERPT = 120
+MAX_SHARED = 4096
 INT64 = 2**63
 TEXT = "#text"  # xmltodict's name for the text of an element that has children too
 
@@ -66,13 +69,29 @@ def excerpt(text: str) -> str:
 # Plans
 
 
-Reader = Callable[[Any, datetime | None], Any]
+@attrs.define
+class Document:
+    """What holds for all the nodes of one document.
+
+    Attributes:
+        expires_at: When the URLs in it stop working.
+        scenes: Scenes by what they are made of. Most of a night's snapshots look alike, and equal
+            scenes are one object. None where equal values may differ (in JSON 1 equals true).
+    """
+
+    expires_at: datetime | None = None
+    scenes: dict[tuple[Any, ...], Scene] | None = None
+
+
+Reader = Callable[[Any, Document], Any]
 
 
 class _Field(NamedTuple):
     attribute: str
     read: Reader
     item: str | None
+    #: What a text means, where that is plain; None where ``read`` must look at it.
+    quick: Callable[[str], Any]
 
 
 class _Plan(NamedTuple):
@@ -86,7 +105,9 @@ def _plan(cls: Any) -> _Plan:
     hints = get_type_hints(cls)
     fields: dict[str, _Field] = {}
     for name, tag in tags(cls).items():
-        field = _Field(name, _reader(hints[name]), tag.item)
+        read = _reader(hints[name])
+        quick = _not_quick if tag.also else _quick(read)
+        field = _Field(name, read, tag.item, quick)
         fields |= {spelling: field for spelling in (tag.name, tag.also) if spelling}
     return _Plan(fields, "scenes" in hints, "url_expires_at" in hints)
 
@@ -103,7 +124,7 @@ def _reader(hint: Any) -> Reader:
     return partial(_member if issubclass(kind, Enum) else _object, kind)
 
 
-def values(cls: Any, node: dict[str, Any], expires_at: datetime | None = None) -> dict[str, Any]:
+def values(cls: Any, node: dict[str, Any], document: Document) -> dict[str, Any]:
     """The arguments for ``cls`` out of its node.
 
     An empty element is the service's null. A node that the class does not know is kept in
@@ -112,58 +133,60 @@ def values(cls: Any, node: dict[str, Any], expires_at: datetime | None = None) -
     Args:
         cls: A class of results.
         node: Its node.
-        expires_at: When the URLs in it stop working.
+        document: What the node is part of.
 
     Raises:
         Unreadable: A value is not what its attribute can hold.
     """
-    plan = _plan(cls)
+    fields, has_scenes, has_url = _plan(cls)
     known: dict[str, Any] = {}
     scenes: dict[str, Scene] = {}
     extra: dict[str, Any] = {}
     for tag, sent in node.items():
-        value: Value = None if _is_blank(sent) else sent
-        field = plan.fields.get(tag)
+        field = fields.get(tag)
         try:
             if field is not None:
-                rest = _fill(known, field, value, expires_at)
+                rest = _fill(known, field, sent, document)
                 if rest is not None:
                     extra[tag] = _freeze(rest)
-            elif plan.has_scenes and _is_scene(tag, value):
-                scene = _scene(tag, value, expires_at)
+            elif has_scenes and _is_scene(tag, sent):
+                scene = _scene(tag, sent, document)
                 if scene is not None:
                     scenes[tag.removesuffix("Info")] = scene
-                elif not _is_empty(value):
-                    extra[tag] = _freeze(value)
-            elif tag != TEXT or value is not None:  # not the white space between elements
-                extra[tag] = _freeze(value)
+                elif not _is_empty(sent):
+                    extra[tag] = _freeze(sent)
+            elif tag != TEXT or not _is_blank(sent):  # not the white space between elements
+                extra[tag] = _freeze(sent)
         except Unreadable as problem:
             raise problem.within(tag) from None
     if scenes:
         known["scenes"] = ReadOnly(scenes)
     if extra:
         known["extra"] = ReadOnly(extra)
-    if plan.has_url and expires_at is not None:
-        known["url_expires_at"] = expires_at
+    if has_url and document.expires_at is not None:
+        known["url_expires_at"] = document.expires_at
     return known
 
 
-def _fill(known: dict[str, Any], field: _Field, value: Value, expires_at: datetime | None) -> Value:
+def _fill(known: dict[str, Any], field: _Field, sent: Value, document: Document) -> Value:
     """Read a value into its attribute; what has no place there comes back."""
-    if value is None:
+    if isinstance(sent, str) and (quick := field.quick(sent)) is not None:
+        known[field.attribute] = quick
+        return None
+    if sent is None or _is_blank(sent):
         return None
     if field.attribute in known:  # the same under another spelling
-        return value
-    if field.item is not None and isinstance(value, dict):
-        rest = {name: one for name, one in value.items() if name != TEXT or not _is_blank(one)}
+        return sent
+    if field.item is not None and isinstance(sent, dict):
+        rest = {name: one for name, one in sent.items() if name != TEXT or not _is_blank(one)}
         try:
-            known[field.attribute] = field.read(rest.pop(field.item, None), expires_at)
+            known[field.attribute] = field.read(rest.pop(field.item, None), document)
         except Unreadable as problem:
             raise problem.within(field.item) from None
         return rest or None
-    known[field.attribute] = field.read(value, expires_at)
-    if field.read is _keywords and isinstance(value, str) and "," in value:
-        known["keywords_raw"] = value
+    known[field.attribute] = field.read(sent, document)
+    if field.read is _keywords and isinstance(sent, str) and "," in sent:
+        known["keywords_raw"] = sent
     return None
 
 
@@ -171,38 +194,51 @@ def _is_scene(tag: str, value: Value) -> bool:
     return tag in SCENES or (tag.endswith("Info") and tag != "Info" and isinstance(value, dict))
 
 
-def _scene(tag: str, value: Value, expires_at: datetime | None) -> Scene | None:
+def _scene(tag: str, value: Value, document: Document) -> Scene | None:
+    shared, key = document.scenes, None
+    if shared is not None and isinstance(value, dict):
+        key = (*value, *value.values())
+        try:
+            if key in shared:
+                return shared[key]
+        except TypeError:  # it holds more than texts
+            key = None
     try:
-        return None if _is_empty(value) else _object(Scene, value, expires_at)
+        scene = None if _is_empty(value) else _object(Scene, value, document)
     except Unreadable:
         if tag in SCENES:
             raise
         return None
+    if shared is not None and key and scene is not None and len(shared) < MAX_SHARED:
+        shared[key] = scene
+    return scene
 
 
 # Readers
 
 
-def _object(cls: type[Any], value: Value, expires_at: datetime | None) -> Any:
+def _object(cls: type[Any], value: Value, document: Document) -> Any:
     if isinstance(value, dict):
-        return cls(**values(cls, value, expires_at)) if value else None
+        return cls(**values(cls, value, document)) if value else None
     raise Unreadable(_expected("an element with children", value), value)
 
 
-def _objects(cls: type[Any], value: Value, expires_at: datetime | None) -> tuple[Any, ...]:
-    """Repeated elements: none, one or several."""
+def _objects(cls: type[Any], value: Value, document: Document) -> tuple[Any, ...]:
+    """Repeated elements: none, one or several; a tuple has been read before."""
+    if isinstance(value, tuple):
+        return value
     found: list[Any] = []
     for index, item in enumerate(value if isinstance(value, list) else [value]):
         if _is_empty(item):
             continue
         try:
-            found.append(_object(cls, item, expires_at))
+            found.append(_object(cls, item, document))
         except Unreadable as problem:
             raise problem.within(f"[{index}]") from None
     return tuple(found)
 
 
-def _keywords(value: Value, _: datetime | None = None) -> tuple[str, ...]:
+def _keywords(value: Value, _: Document | None = None) -> tuple[str, ...]:
     """Repeated elements, or one text that joins them with commas: no document says which."""
     if isinstance(value, str):
         return tuple(word.strip() for word in value.split(",") if word.strip())
@@ -210,17 +246,17 @@ def _keywords(value: Value, _: datetime | None = None) -> tuple[str, ...]:
     return tuple(word for word in words if word and not _is_blank(word))
 
 
-def _member(cls: type[Enum], value: Value, _: datetime | None = None) -> Any:
+def _member(cls: type[Enum], value: Value, _: Document | None = None) -> Any:
     return cls(_integer(value) if issubclass(cls, int) else str(as_text(value)).strip())
 
 
-def _mapping(value: Value, _: datetime | None = None) -> Mapping[str, Any]:
+def _mapping(value: Value, _: Document | None = None) -> Mapping[str, Any]:
     if isinstance(value, dict):
         return _freeze(value)  # type: ignore[no-any-return]
     raise Unreadable(_expected("an element with children", value), value)
 
 
-def as_text(value: Value, _: datetime | None = None) -> str | None:
+def as_text(value: Value, _: Document | None = None) -> str | None:
     """A text or a number as text; None if there is none."""
     if isinstance(value, str):
         return value or None
@@ -233,7 +269,7 @@ def as_text(value: Value, _: datetime | None = None) -> str | None:
     raise Unreadable(_expected("a text", value), value)
 
 
-def _integer(value: Value, _: datetime | None = None) -> int:
+def _integer(value: Value, _: Document | None = None) -> int:
     number: int | None = None
     if isinstance(value, str):
         try:  # int() itself would take 1_000 and the digits of any script
@@ -251,7 +287,7 @@ def _integer(value: Value, _: datetime | None = None) -> int:
     return number
 
 
-def _number(value: Value, _: datetime | None = None) -> float:
+def _number(value: Value, _: Document | None = None) -> float:
     number = math.nan
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         try:
@@ -263,7 +299,7 @@ def _number(value: Value, _: datetime | None = None) -> float:
     return number
 
 
-def _moment(value: Value, _: datetime | None = None) -> datetime:
+def _moment(value: Value, _: Document | None = None) -> datetime:
     try:
         moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else None
     except ValueError:
@@ -271,6 +307,34 @@ def _moment(value: Value, _: datetime | None = None) -> datetime:
     if moment is not None and moment.utcoffset() is not None:
         return moment
     raise Unreadable(_expected("a time with its zone, as 2021-08-07T12:12:12+0800", value), value)
+
+
+def _quick(read: Reader) -> Callable[[str], Any]:
+    if read is as_text:
+        return _quick_text
+    if read is _integer:
+        return _quick_integer
+    if read is _number:
+        return _quick_number
+    kind = read.args[0] if isinstance(read, partial) and read.func is _member else None
+    return {str(one.value): one for one in kind}.get if kind is not None else _not_quick
+
+
+def _quick_text(text: str) -> str | None:
+    return text if text and not text.isspace() else None
+
+
+def _quick_integer(text: str) -> int | None:
+    return int(text) if len(text) < 19 and text.isdecimal() and text.isascii() else None
+
+
+def _quick_number(text: str) -> float | None:
+    digits = text.replace(".", "", 1)
+    return float(text) if len(text) < 19 and digits.isdecimal() and digits.isascii() else None
+
+
+def _not_quick(_: str) -> None:
+    return None
 
 
 SCALARS: dict[Any, Reader] = {str: as_text, int: _integer, float: _number, datetime: _moment}

@@ -1229,3 +1229,98 @@ def test_decode_errors_are_ours() -> None:
     """Whoever catches the library's base error catches an unreadable answer."""
     with pytest.raises(LiveAuditError):
         decode.submitted(b"")
+
+
+# Large bodies, and snapshots that look alike
+
+
+def large(count: int = 3000, inside: str = "", around: str = "") -> bytes:
+    """An answer of more than 64 KB."""
+    snapshots = "".join(
+        f"<Snapshot><SnapshotTime>{n}</SnapshotTime>"
+        "<AdsInfo><HitFlag>0</HitFlag><Score>0</Score></AdsInfo></Snapshot>"
+        for n in range(count)
+    )
+    return (
+        f"<Response><JobsDetail><JobId>j</JobId><State>Auditing</State>{snapshots}{inside}"
+        f"</JobsDetail><RequestId>r</RequestId>{around}</Response>"
+    ).encode()
+
+
+def test_a_large_body_is_read_piece_by_piece() -> None:
+    """There is a pause after every few KB, and nothing is missing."""
+    pauses: list[None] = []
+    body = large(inside="<Novelty>kept</Novelty><Novelty>2</Novelty><Novelty>3</Novelty>")
+    job = decode.job(body, pause=lambda: pauses.append(None))
+    assert len(pauses) == -(-len(body) // 8192)
+    assert [snapshot.snapshot_time for snapshot in job.snapshots] == list(range(3000))
+    assert (job.job_id, job.request_id) == ("j", "r")
+    assert job.extra == {"Novelty": ("kept", "2", "3")}
+    assert decode.job(body) == job
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        (large(inside="<Snapshot><Result>x</Result></Snapshot>"), "Snapshot[3000].Result"),
+        (large(inside="<Snapshot>x</Snapshot>"), "Snapshot[3000]"),
+        (large(inside="<Result>x</Result>"), "Result"),
+    ],
+)
+def test_a_value_in_a_large_body_has_its_place(body: bytes, path: str) -> None:
+    """An unreadable value names its path as in a small body."""
+    with pytest.raises(DecodeError) as caught:
+        decode.job(body)
+    assert caught.value.path == f"JobsDetail.{path}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(large()[:-30], id="cut"),
+        pytest.param(large(around="<JobsDetail></JobsDetail>"), id="two"),
+        pytest.param(large().replace(b"Response>", b"Answer>"), id="no response"),
+        pytest.param(b"<R><Response>" + large()[10:] + b"</R>", id="deeper"),
+        pytest.param(large().replace(b"<Response>", b"<!DOCTYPE r [<!ENTITY e 'x'>]><Response>")),
+    ],
+)
+def test_a_large_body_that_is_none(body: bytes) -> None:
+    """What is not what it looks like is refused as it would be if it were small."""
+    with pytest.raises(DecodeError, match=r"not a document|expected a Response"):
+        decode.job(body)
+
+
+def test_a_large_body_in_another_encoding() -> None:
+    """A declared encoding is heeded."""
+    text = large(inside="<Label>\u9ed1</Label>").decode()
+    body = ("<?xml version='1.0' encoding='utf-16'?>" + text).encode("utf-16")
+    assert decode.job(body).label == "\u9ed1"
+    declared = b"<?xml version='1.0' encoding='iso-8859-1'?>" + large(inside="<Label>X</Label>")
+    assert decode.job(declared.replace(b">X<", b">\xe9<")).label == "\u00e9"
+
+
+def test_scenes_that_look_alike_are_one_object() -> None:
+    """A night of clean snapshots takes no more memory than it must."""
+    first, *others = decode.job(large(100)).snapshots
+    assert all(other.ads is first.ads for other in others)
+
+
+def test_scenes_of_a_callback_are_told_apart() -> None:
+    """In JSON true equals 1, but true is no flag."""
+    scenes = [{"SnapshotTime": n, "AdsInfo": {"HitFlag": flag}} for n, flag in enumerate([1, True])]
+    details = {"JobId": "j", "State": "Auditing", "Snapshot": scenes}
+    with pytest.raises(DecodeError) as caught:
+        decode.job(json.dumps({"JobsDetail": details}).encode())
+    assert caught.value.path == "JobsDetail.Snapshot[1].AdsInfo.HitFlag"
+
+
+def test_of_scenes_that_all_differ_not_all_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered to be shared has a bound."""
+    monkeypatch.setattr("ci_live_audit.nodes.MAX_SHARED", 1)
+    scene = "<Snapshot><AdsInfo><Score>{}</Score></AdsInfo></Snapshot>"
+    snapshots = "".join(scene.format(score) for score in (1, 2, 1, 2))
+    job = decode.job(large(0, inside=snapshots))
+    one, two, three, four = (snapshot.ads for snapshot in job.snapshots)
+    assert one is three
+    assert two == four
+    assert two is not four

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import attrs
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -180,6 +182,59 @@ def test_xml_gives_the_job_back(job: AuditJob) -> None:
     assert hash(again) == hash(job)
     assert pickle.loads(pickle.dumps(again)) == job
     assert json.loads(json.dumps(again.to_dict())) == job.to_dict()
+
+
+@contextlib.contextmanager
+def piece_by_piece(size: int) -> Iterator[list[None]]:
+    """All bodies count as large and are read in pieces of so many bytes; gives the pauses."""
+    pauses: list[None] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode, "LARGE_BODY", -1)
+        patch.setattr(decode, "SLICE", size)
+        read = partial(decode.job, pause=lambda: pauses.append(None))
+        patch.setattr(decode, "job", read)
+        yield pauses
+
+
+@slow
+@given(jobs(xml_extras), st.integers(1, 300))
+def test_a_large_answer_is_the_same_piece_by_piece(job: AuditJob, size: int) -> None:
+    """Wherever a body is cut, the result is the same, and there is a pause after each piece."""
+    body = wire.render(job)
+    with piece_by_piece(size) as pauses:
+        assert decode.job(body, received_at=job.received_at) == job
+    assert len(pauses) >= (body.rfind(b"</JobsDetail>") - body.find(b"<JobsDetail>")) / size
+
+
+SNIPPETS = [
+    *(b"<JobsDetail>", b"</JobsDetail>", b"<!-- ", b" -->", b"<![CDATA[", b"]]>", b"&lt;", b"<a>"),
+    *(b"</a>", b"<Snapshot>", b"</Snapshot>", b"<Snapshot/>", b"</Response>", b"\x00", b"\xff"),
+    *(b"<Response>", b"text", b"<!DOCTYPE r [<!ENTITY e 'x'>]>", b"<?xml version='1.0'?>"),
+    *(b"<RequestId>r</RequestId>", b"<Result>x</Result>", b"<Error><Code>c</Code></Error>"),
+]
+
+
+def outcome(read: Callable[[], AuditJob]) -> tuple[object, ...]:
+    """What came of reading."""
+    try:
+        return (read(),)
+    except LiveAuditError as error:
+        return type(error), str(error)
+
+
+@given(jobs(xml_extras), st.data())
+def test_whatever_is_sent_reads_the_same_piece_by_piece(job: AuditJob, data: st.DataObject) -> None:
+    """A body that is damaged, or not what it looks like, means the same read either way."""
+    body = wire.render(job)
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(body)))
+        until = place + data.draw(st.sampled_from([0, 0, 0, 1, 20]))
+        body = body[:place] + data.draw(st.sampled_from(SNIPPETS)) + body[until:]
+    whole = outcome(lambda: decode.job(body))
+    with piece_by_piece(data.draw(st.integers(1, 300))):
+        pieces = outcome(lambda: decode.job(body))
+    if b"text" not in body:  # text between elements has no place in a result
+        assert pieces == whole
 
 
 @slow
