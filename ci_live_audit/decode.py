@@ -210,7 +210,9 @@ def _streamed(
         xmltodict.parse(slices(), item_depth=2, item_callback=take, **AS_SENT)
     except (DecodeError, Unreadable, *REFUSED):
         return None
-    if around.get("Response", {}).get("JobsDetail", ...) is not None or details.keys() & lists:
+    if around.get("Response", {}).get("JobsDetail", ...) is not None:
+        return None
+    if not details or details.keys() & lists:
         return None
     around["Response"]["JobsDetail"] = details | {tag: tuple(found) for tag, found in lists.items()}
     return around

@@ -215,11 +215,21 @@ SNIPPETS = [
 
 
 def outcome(read: Callable[[], AuditJob]) -> tuple[object, ...]:
-    """What came of reading."""
+    """What came of reading, but for text between elements: in a large body that has no place."""
     try:
-        return (read(),)
+        return (without_text(read().to_dict()),)
     except LiveAuditError as error:
         return type(error), str(error)
+
+
+def without_text(value: Any) -> Any:
+    """Plain values without those that stood between elements."""
+    if isinstance(value, list):
+        return [without_text(item) for item in value]
+    if isinstance(value, dict):
+        kept = {name: without_text(item) for name, item in value.items() if "#text" not in name}
+        return {name: item for name, item in kept.items() if item != {}}
+    return value
 
 
 @given(jobs(xml_extras), st.data())
@@ -232,9 +242,7 @@ def test_whatever_is_sent_reads_the_same_piece_by_piece(job: AuditJob, data: st.
         body = body[:place] + data.draw(st.sampled_from(SNIPPETS)) + body[until:]
     whole = outcome(lambda: decode.job(body))
     with piece_by_piece(data.draw(st.integers(1, 300))):
-        pieces = outcome(lambda: decode.job(body))
-    if b"text" not in body:  # text between elements has no place in a result
-        assert pieces == whole
+        assert outcome(lambda: decode.job(body)) == whole
 
 
 @slow
