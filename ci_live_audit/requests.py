@@ -125,14 +125,14 @@ def _job_id(value: str) -> str:
 
 
 # What XML 1.0 can carry: https://www.w3.org/TR/xml/#charsets
-NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+NOT_XML = "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def _text(name: str, value: str | None, *, limit: int | None = None) -> str | None:
     if value is None:
         return None
     value = _string(name, value)
-    bad = NOT_XML.search(value)
+    bad = re.search(NOT_XML, value)
     if bad:
         raise ConfigurationError(f"{name}: {bad.group()!r} at {bad.start()} cannot be sent in XML")
     if limit is not None and len(value.encode()) > limit:

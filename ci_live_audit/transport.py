@@ -1,10 +1,7 @@
 """One exchange: a request out, a bounded answer in, within a deadline, whatever is cancelled.
 
-The only module that knows an HTTP library. Cancelling a request inside httpx 0.28 leaves its pool
-with slots that nobody can use again (https://github.com/encode/httpcore/issues/1093), and the
-pool's cost for each call grows with the calls in flight. So each exchange runs in a task of its
-own, over a connection that is nobody else's: a connection is used again only after an exchange
-that went well, and closed after any other end.
+Each exchange runs in a task of its own: the caller can leave at any moment, and what a library does
+about a cancellation, or fails to do, is not the caller's.
 """
 
 from __future__ import annotations
@@ -12,19 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import ssl
-import urllib.request
 import zlib
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping
-from functools import partial
-from importlib.metadata import version
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import attrs
-import httpx
 
 from ci_live_audit.errors import (
     ConfigurationError,
@@ -34,14 +25,12 @@ from ci_live_audit.errors import (
     TransportError,
 )
 
+if TYPE_CHECKING:
+    from ci_live_audit.connections import Connections
+
 __all__ = ["Answer", "HttpClient", "Transport"]
 
 MAX_BODY = 64 * 2**20
-MAX_IDLE = 100
-# Below the shortest idle time after which servers in use close a connection (5 s).
-KEEP_ALIVE = 4.0
-USER_AGENT = f"ci-live-audit/{version('ci-live-audit')}"
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 @attrs.frozen(kw_only=True)
@@ -76,7 +65,7 @@ class Transport:
     ) -> None:
         self.base_url: str = base_url.rstrip("/")
         self._client = _usable(http_client)
-        self._connections = None if http_client is not None else _Connections(self.base_url)
+        self._connections = _connections(self.base_url) if http_client is None else None
         self._max_body = max_body
         self._tasks: set[asyncio.Task[Answer | LiveAuditError]] = set()
         self._calls: set[asyncio.Timeout] = set()
@@ -195,102 +184,55 @@ class Transport:
         reuse: bool,
     ) -> Answer | LiveAuditError:
         """The answer, or the error as a value: a task that nobody awaits may not raise."""
-        options: dict[str, Any] = {
-            "headers": {**headers, "accept-encoding": "identity", "user-agent": USER_AGENT},
-            "content": body,
-            # Half of the time to connect, so that a deadline which passes later means "sent".
-            "timeout": (timeout / 2, timeout, timeout, timeout / 2),
-        }
+        headers = {**headers, "accept-encoding": "identity", "user-agent": _user_agent()}
+        # Half of the time to connect, so that a deadline which passes later means "sent".
+        half = timeout / 2
         try:
             async with asyncio.timeout(timeout):
-                async with self._stream(method, path, options, reuse=reuse) as response:
-                    return await _read(response, self._max_body)
+                if self._connections is None:
+                    times = (half, timeout, timeout, half)
+                    return await self._by_client(method, path, headers, body, times)
+                async with self._connections.stream(
+                    method, path, headers, body, connect_timeout=half, reuse=reuse
+                ) as own:
+                    return await _read(own.status, own.headers, own.aiter_stream(), self._max_body)
         except LiveAuditError as error:
             return error
         except Exception as problem:  # noqa: BLE001 - what a library may raise has no end
             return _explain(problem, timeout)
 
-    def _stream(
-        self, method: str, path: str, options: dict[str, Any], *, reuse: bool
-    ) -> contextlib.AbstractAsyncContextManager[Any]:
-        url = self.base_url + path
-        if self._connections is not None:
-            return self._connections.stream(method, url, reuse=reuse, **options)
-        # Tuples and texts only: objects of one library of the family do not fit another.
-        return self._client.stream(method, url, follow_redirects=False, **options)  # type: ignore[union-attr]
-
-
-class _Connections:
-    """Single connections that share one TLS context; the idle ones as a stack."""
-
-    def __init__(self, base_url: str) -> None:
-        parts = urlsplit(base_url)
-        host = parts.hostname or ""
-        proxies = {} if host in LOOPBACK else urllib.request.getproxies()
-        bypass = urllib.request.proxy_bypass(host)
-        proxy = None if bypass else proxies.get(parts.scheme) or proxies.get("all")
-        self._proxy = proxy if proxy is None or "://" in proxy else f"http://{proxy}"
-        self._verify: ssl.SSLContext | bool = (
-            httpx.create_ssl_context() if parts.scheme == "https" else False
-        )
-        self._idle: deque[tuple[httpx.AsyncHTTPTransport, float]] = deque()
-        try:
-            self._new()
-        except (ImportError, ValueError, httpx.InvalidURL) as problem:
-            raise ConfigurationError(f"the proxy of the environment: {problem}") from None
-
-    @contextlib.asynccontextmanager
-    async def stream(
+    async def _by_client(
         self,
         method: str,
-        url: str,
-        *,
-        reuse: bool,
-        headers: dict[str, str],
-        content: bytes,
-        timeout: tuple[float, float, float, float],
-    ) -> AsyncGenerator[httpx.Response, None]:
-        names = ("connect", "read", "write", "pool")
-        streams: list[Any] = []
-        extensions = {
-            "timeout": dict(zip(names, timeout, strict=True)),
-            "trace": partial(_note_stream, streams),
-        }
-        connection = self._idle.pop()[0] if reuse and self._idle else self._new()
-        request = httpx.Request(
-            method, url, headers=headers, content=content, extensions=extensions
-        )
-        try:
-            response = await connection.handle_async_request(request)
-            yield response
-            await response.aclose()
-        except BaseException:
-            await connection.aclose()
-            for stream in streams:
-                await stream.aclose()
-            raise
-        now = asyncio.get_running_loop().time()
-        self._idle.append((connection, now))
-        # Others may empty the stack while one of it is being closed.
-        while self._idle and (len(self._idle) > MAX_IDLE or self._idle[0][1] + KEEP_ALIVE < now):
-            await self._idle.popleft()[0].aclose()
-
-    def _new(self) -> httpx.AsyncHTTPTransport:
-        limits = httpx.Limits(max_connections=1, keepalive_expiry=KEEP_ALIVE)
-        return httpx.AsyncHTTPTransport(verify=self._verify, limits=limits, proxy=self._proxy)
-
-    async def aclose(self) -> None:
-        while self._idle:
-            await self._idle.popleft()[0].aclose()
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        times: tuple[float, float, float, float],
+    ) -> Answer:
+        # Tuples and texts only: objects of one library of the family do not fit another.
+        url, options = self.base_url + path, {"timeout": times, "follow_redirects": False}
+        async with self._client.stream(  # type: ignore[union-attr]
+            method, url, headers=headers, content=body, **options
+        ) as response:
+            status, fields = response.status_code, response.headers.raw
+            if not response.is_stream_consumed:
+                return await _read(status, fields, response.aiter_raw(), self._max_body)
+            # A mock's answer is in memory already, and decoded.
+            return Answer(status=status, headers=_texts(fields), body=response.content)
 
 
-async def _note_stream(streams: list[Any], event: str, info: dict[str, Any]) -> None:
-    """Note a newly opened stream: httpcore forgets it if the TLS handshake is cancelled.
+def _connections(base_url: str) -> Connections:
+    # With it come httpx and httpcore: most of the time that importing this package would take.
+    from ci_live_audit.connections import Connections  # noqa: PLC0415
 
-    https://www.encode.io/httpcore/extensions/#trace
-    """
-    if event == "connection.connect_tcp.complete":
-        streams.append(info["return_value"])
+    return Connections(base_url)
+
+
+@cache
+def _user_agent() -> str:
+    from importlib.metadata import version  # noqa: PLC0415 - this too takes its time
+
+    return f"ci-live-audit/{version('ci-live-audit')}"
 
 
 def _usable(client: HttpClient | None) -> HttpClient | None:
@@ -307,33 +249,37 @@ def _usable(client: HttpClient | None) -> HttpClient | None:
     return client
 
 
-async def _read(response: Any, limit: int) -> Answer:
+def _texts(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in fields}
+
+
+async def _read(
+    status: int, fields: Iterable[tuple[bytes, bytes]], chunks: AsyncIterable[bytes], limit: int
+) -> Answer:
     """The whole answer, with no more of its body in memory than may be there."""
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    if response.is_stream_consumed:  # a mock's answer is in memory already, and decoded
-        return Answer(status=response.status_code, headers=headers, body=response.content)
+    headers = _texts(fields)
     encoding = headers.get("content-encoding", "identity").lower()
     if encoding not in {"identity", "gzip", "deflate"}:
         raise DecodeError(f"Content-Encoding {encoding} was not asked for", path="Response")
     inflate = None if encoding == "identity" else zlib.decompressobj(wbits=47)
     body = bytearray()
-    chunks = 0
+    count = 0
     try:
-        async for chunk in response.aiter_raw():
+        async for chunk in chunks:
             room = limit - len(body) + 1
             body += chunk[:room] if inflate is None else inflate.decompress(chunk, room)
             if inflate is not None and inflate.unused_data:
                 raise DecodeError(f"bytes after the end of the {encoding} body")
             if len(body) > limit:
                 raise DecodeError(f"larger than {limit} bytes", path="Response")
-            chunks += 1
-            if chunks % 256 == 0:  # a server of tiny chunks would have the loop for itself
+            count += 1
+            if count % 256 == 0:  # a server of tiny chunks would have the loop for itself
                 await asyncio.sleep(0)
     except zlib.error as problem:
         raise DecodeError(f"not {encoding}: {problem}") from None
-    if inflate is not None and chunks and not inflate.eof:
+    if inflate is not None and count and not inflate.eof:
         raise DecodeError(f"the {encoding} body is cut off")
-    return Answer(status=response.status_code, headers=headers, body=bytes(body))
+    return Answer(status=status, headers=headers, body=bytes(body))
 
 
 # What surely did not reach the server. By name, because each library of the family has its own.

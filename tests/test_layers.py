@@ -23,10 +23,11 @@ CORE: dict[str, set[str]] = {
     "signature": {"requests", "credentials"},
     "limiter": {"errors"},
     "retry": {"errors"},
-    "transport": {"errors"},
+    "connections": {"errors"},
+    "transport": {"errors", "connections"},
 }
 CORE["clock"] = {"decode"}
-CORE["attempts"] = set(CORE) - {"nodes", "default_chain"}
+CORE["attempts"] = set(CORE) - {"nodes", "default_chain", "connections"}
 CORE["schedule"] = CORE["sources"] = CORE["checkpoint"] = {"errors"}
 CORE["polling"] = {"errors", "models", "limiter", "schedule", "sources", "checkpoint"}
 CORE["outcomes"] = {"errors", "models", "polling"}
@@ -36,7 +37,8 @@ CORE["__init__"] = set(CORE)
 # Modules without input and output, and the only ones that may import each library.
 PURE = {"errors", "models", "nodes", "decode", "requests", "signature", "retry", "schedule"}
 LIBRARIES = {
-    "httpx": {"transport"},
+    "httpx": {"connections"},
+    "httpcore": {"connections"},
     "aiolimiter": {"limiter"},
     "xmltodict": {"decode"},
     "anyio": {"credentials", "transport", "attempts", "polling"},
