@@ -1,7 +1,7 @@
 """All measurements, or those that are named, as tables on standard output.
 
-``python benchmarks/run.py [limiter] [calls] [decoding] [polling] [profiling] [--json FILE]
-[--quick]``
+``python benchmarks/run.py [limiter] [calls] [decoding] [polling] [profiling] [heartbeat]
+[importing] [--json FILE] [--plot FILE] [--quick]``
 
 Everything runs on this machine and needs no account: the service is the emulator or a server that
 gives one answer. ``--quick`` takes a minute or two in place of about ten and is for seeing that all
@@ -19,7 +19,10 @@ from typing import Any, Protocol
 
 import calls
 import decoding
+import heartbeat
+import importing
 import limiter
+import picture
 import polling
 import profiling
 from report import Table, environment
@@ -35,8 +38,10 @@ class Benchmark(Protocol):
 
 BENCHMARKS: dict[str, Benchmark] = {
     "limiter": limiter.run,
+    "importing": importing.run,
     "calls": calls.run,
     "decoding": decoding.run,
+    "heartbeat": heartbeat.run,
     "polling": polling.run,
     "profiling": profiling.run,
 }
@@ -49,11 +54,13 @@ def main(arguments: list[str] | None = None) -> None:
     before = environment()
     _print_facts(before)
     measured: dict[str, list[dict[str, Any]]] = {}
+    tables: list[Table] = []
     for name in options.names or BENCHMARKS:
         measured[name] = []
         for table in BENCHMARKS[name](quick=options.quick):
             print(f"\n{table}", flush=True)
             measured[name].append(table.to_dict())
+            tables.append(table)
     after = {
         "load at the end": environment()["load"],
         "took": f"{time.monotonic() - started:.0f} s",
@@ -63,12 +70,15 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json is not None:
         document = {"environment": before | after, "quick": options.quick, "tables": measured}
         options.json.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    if options.plot is not None:
+        picture.draw(tables, options.plot)
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", type=_name, help=", ".join(BENCHMARKS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there too")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them: .svg, .png or .pdf")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     return parser.parse_args(arguments)
 

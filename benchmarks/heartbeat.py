@@ -1,0 +1,106 @@
+"""How late a heartbeat gets while the answer about a whole night arrives and is decoded.
+
+A task of the same event loop wakes every 5 ms and notes by how much it was late. Meanwhile one
+answer after the other is asked for. An idle loop is the limit. The peer is the vendor's SDK in a
+thread, which is how a synchronous library is used from asyncio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+
+import attrs
+import service
+from peers import vendor
+from report import Sample, Table, interleaved
+
+from ci_live_audit import LiveAuditClient
+
+__all__ = ["run"]
+
+#: Snapshots, and as many audio sections: about 190 KB, 3.9 MB and 39 MB; answers for one round.
+BODIES = {112: 10, 2275: 3, 22750: 1}
+BEAT = 0.005
+IDLE, OURS, VENDOR = "idle loop", "ci_live_audit", "SDK in a thread"
+
+
+@attrs.frozen
+class _Lateness:
+    """Milliseconds."""
+
+    p99: float
+    most: float
+
+
+def run(*, quick: bool) -> Iterator[Table]:
+    """The table."""
+    bodies = dict(list(BODIES.items())[:2]) if quick else BODIES
+    rounds = 3 if quick else 5
+    rows = []
+    for count, times in bodies.items():
+        body = service.answer(count)
+        with service.serving(body) as url, asyncio.Runner() as runner:
+            client = LiveAuditClient(
+                service.BUCKET,
+                service.REGION,
+                credentials=service.CREDENTIALS,
+                endpoint=url,
+                rate=math.inf,
+                timeout=120,
+            )
+            sdk = partial(vendor(url).ci_auditing_video_query, service.BUCKET, service.JOB_ID)
+            work: dict[str, Callable[[], Awaitable[object]]] = {
+                IDLE: partial(asyncio.sleep, 0.3),
+                OURS: partial(client.query, service.JOB_ID),
+                VENDOR: partial(asyncio.to_thread, sdk),
+            }
+            cases = {name: partial(_measure, runner, one, times) for name, one in work.items()}
+            results = interleaved(cases, rounds)
+            runner.run(client.aclose())
+        p99 = {name: Sample.of(one.p99 for one in found) for name, found in results.items()}
+        most = {name: Sample.of(one.most for one in found) for name, found in results.items()}
+        rows += [
+            (
+                f"{len(body) / 1000:,.0f} KB: {name}",
+                p99[name],
+                most[name],
+                most[name] / most[VENDOR],
+            )
+            for name in work
+        ]
+    yield Table(
+        f"Lateness of a {BEAT * 1000:.0f} ms heartbeat, {rounds} rounds",
+        ("body: what goes on", "p99 ms", "most ms", "most vs SDK"),
+        rows,
+        ("The largest body comes once in a round, the others several times.",),
+    )
+
+
+def _measure(
+    runner: asyncio.Runner, work: Callable[[], Awaitable[object]], times: int
+) -> _Lateness:
+    gc.collect()
+    return runner.run(_beat_during(work, times))
+
+
+async def _beat_during(work: Callable[[], Awaitable[object]], times: int) -> _Lateness:
+    late: list[float] = []
+    beat = asyncio.create_task(_beat(late))
+    for _ in range(times):
+        await work()
+    await asyncio.sleep(2 * BEAT)  # what came last has its effect too
+    beat.cancel()
+    late.sort()
+    return _Lateness(late[len(late) * 99 // 100] * 1000, late[-1] * 1000)
+
+
+async def _beat(late: list[float]) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + BEAT
+        await asyncio.sleep(BEAT)
+        late.append(loop.time() - due)
