@@ -23,6 +23,7 @@ from typing import Any
 
 import httpx
 import service
+import xmltodict
 from report import Sample, Table, interleaved
 
 from ci_live_audit import LiveAuditClient, decode, requests, signature
@@ -33,9 +34,10 @@ __all__ = ["run"]
 
 WHOLE = "the whole call"
 EXCHANGE = "the exchange: Transport.send"
-HTTPX = "  of which httpx, one transport"
+HTTPX = "  beside it: httpx, a transport with its pool"
 AROUND = "all around it, the answer given"
 DECODE = "  of which decode.job"
+XMLTODICT = "  beside it: xmltodict.parse"
 SIGN = "  of which request and signature"
 LIMITER = "  of which the limiter, at no limit"
 REST = "dearer in turns than each alone"
@@ -108,12 +110,16 @@ def _parts(runner: asyncio.Runner, url: str, body: bytes, *, calls: int, rounds:
     async def read() -> None:
         decode.job(body, received_at=datetime.now(UTC))
 
+    async def parse() -> None:
+        xmltodict.parse(body)
+
     parts: dict[str, Callable[[], Awaitable[object]]] = {
         WHOLE: partial(client.query, service.JOB_ID),
         EXCHANGE: exchange,
         HTTPX: one_transport,
         AROUND: partial(given.query, service.JOB_ID),
         DECODE: read,
+        XMLTODICT: parse,
         SIGN: sign,
         LIMITER: limiter.acquire,
     }

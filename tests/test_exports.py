@@ -41,15 +41,22 @@ def test_every_module_says_what_is_public(name: str) -> None:
 
 
 def test_the_import_needs_only_the_five_packages() -> None:
-    """Importing the package loads no extra and nothing of the testing kit."""
-    code = "import sys, ci_live_audit; print(*{name.partition('.')[0] for name in sys.modules})"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    ).stdout.split()
-    assert {"httpx", "anyio", "aiolimiter", "xmltodict", "attrs"} <= set(loaded)
-    # httpx itself loads click and rich where they are installed.
-    assert not {"uvicorn", "httpx2", "pytest"} & set(loaded)
+    """Importing the package loads no extra and nothing of the testing kit; httpx comes later."""
+    loaded = modules_after("import ci_live_audit")
+    assert {"anyio", "aiolimiter", "xmltodict", "attrs"} <= loaded
+    assert not {"httpx", "httpcore", "click", "rich", "uvicorn", "httpx2", "pytest"} & loaded
     assert "ci_live_audit.testing" not in loaded
+    loaded = modules_after("import ci_live_audit.connections")
+    assert {"httpx", "httpcore"} <= loaded
+    # httpx itself loads click and rich where they are installed.
+    assert not {"uvicorn", "httpx2", "pytest"} & loaded
+
+
+def modules_after(statement: str) -> set[str]:
+    """What is loaded in a new interpreter after a statement."""
+    code = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return set(done.stdout.split())
 
 
 def test_the_package_is_typed() -> None:

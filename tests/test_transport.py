@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import random
 import socket
@@ -63,6 +64,17 @@ async def test_connections_are_used_again() -> None:
         for _ in range(3):
             await asyncio.gather(*(get(transport) for _ in range(5)))
         assert served.accepted == 5
+        await transport.aclose()
+        assert await served.all_closed()
+
+
+async def test_a_connection_that_the_server_closes_is_not_kept() -> None:
+    """Whether it says so with its answer or closes in silence later, nothing is sent to it."""
+    async with serving(answering(b"ok", headers="Connection: close\r\n")) as served:
+        transport = Transport(served.url)
+        for accepted in (1, 2, 3):
+            assert (await get(transport)).body == b"ok"
+            assert served.accepted == accepted
         await transport.aclose()
         assert await served.all_closed()
 
@@ -386,7 +398,7 @@ async def test_a_closed_client_is_refused() -> None:
         Transport("http://127.0.0.1:1", client)
 
 
-@pytest.mark.parametrize("proxy", ["ftp://127.0.0.1:1", "http://[::1"])
+@pytest.mark.parametrize("proxy", ["ftp://127.0.0.1:1", "http://[::1", "socks5://127.0.0.1:1"])
 def test_a_proxy_that_cannot_be_used_is_refused(
     proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -405,18 +417,24 @@ async def test_a_proxy_needs_no_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
         await transport.aclose()
 
 
-async def test_an_error_keeps_its_cause_but_no_request() -> None:
+@pytest.mark.parametrize("library", [None, httpx, httpx2])
+async def test_an_error_keeps_its_cause_but_no_request(library: Any) -> None:
     """The cause is there for who looks for it; frames and requests with signed headers are not."""
-    async with serving(hanging_up()) as served:
-        transport = Transport(served.url)
+    async with contextlib.AsyncExitStack() as stack:
+        served = await stack.enter_async_context(serving(hanging_up()))
+        client = library and await stack.enter_async_context(library.AsyncClient())
+        transport = Transport(served.url, client)
         with pytest.raises(TransportError) as caught:
             await get(transport)
         await transport.aclose()
     text = "".join(
         traceback.TracebackException.from_exception(caught.value, capture_locals=True).format()
     )
-    assert isinstance(caught.value.__cause__, httpcore.RemoteProtocolError)
+    assert isinstance(caught.value.__cause__, (library or httpcore).RemoteProtocolError)
     assert "canary" not in text
+    if library:
+        with pytest.raises(RuntimeError):
+            _ = caught.value.__cause__.request
 
 
 async def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
