@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,10 +30,8 @@ from typing import Any
 import attrs
 import httpx
 import service
-from peers import vendor
+from peers import ours, vendor
 from report import Sample, Table, interleaved
-
-from ci_live_audit import LiveAuditClient
 
 __all__ = ["run"]
 
@@ -102,21 +99,15 @@ def _batches(
     url: str, count: int, runner: asyncio.Runner, stack: contextlib.ExitStack
 ) -> dict[str, Batch]:
     """Every client with so many calls in flight; closed with the stack."""
-    ours = LiveAuditClient(
-        service.BUCKET,
-        service.REGION,
-        credentials=service.CREDENTIALS,
-        endpoint=url,
-        rate=math.inf,
-    )
+    client = ours(url)
     bare = httpx.AsyncClient(
         limits=httpx.Limits(max_connections=count, max_keepalive_connections=count)
     )
-    stack.callback(_run, runner, ours.aclose)
+    stack.callback(_run, runner, client.aclose)
     stack.callback(_run, runner, bare.aclose)
     address = f"{url}/video/auditing/{service.JOB_ID}"
     batches = {
-        f"{OURS} @ {count}": _tasks(runner, count, partial(ours.query, service.JOB_ID)),
+        f"{OURS} @ {count}": _tasks(runner, count, partial(client.query, service.JOB_ID)),
         f"{HTTPX} @ {count}": _tasks(runner, count, partial(bare.get, address)),
     }
     if count <= MOST_THREADS:

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import math
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 import attrs
 import service
-from peers import vendor
+from peers import ours, vendor
 from report import Sample, Table, interleaved
-
-from ci_live_audit import LiveAuditClient
 
 __all__ = ["run"]
 
@@ -44,14 +41,7 @@ def run(*, quick: bool) -> Iterator[Table]:
     for count, times in bodies.items():
         body = service.answer(count)
         with service.serving(body) as url, asyncio.Runner() as runner:
-            client = LiveAuditClient(
-                service.BUCKET,
-                service.REGION,
-                credentials=service.CREDENTIALS,
-                endpoint=url,
-                rate=math.inf,
-                timeout=120,
-            )
+            client = ours(url)
             sdk = partial(vendor(url).ci_auditing_video_query, service.BUCKET, service.JOB_ID)
             work: dict[str, Callable[[], Awaitable[object]]] = {
                 IDLE: partial(asyncio.sleep, 0.3),

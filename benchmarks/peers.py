@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,9 +11,10 @@ import service
 from aiolimiter import AsyncLimiter
 from qcloud_cos import CosConfig, CosS3Client
 
+from ci_live_audit import LiveAuditClient
 from ci_live_audit.limiter import LocalRateLimiter, RateLimiter
 
-__all__ = ["LIMITERS", "OURS", "PACED", "RATE", "Make", "vendor"]
+__all__ = ["LIMITERS", "OURS", "PACED", "RATE", "Make", "ours", "vendor"]
 
 # Limiters
 
@@ -48,7 +50,19 @@ LIMITERS: dict[str, Make] = {
 }
 
 
-# The vendor
+# Clients
+
+
+def ours(url: str) -> LiveAuditClient:
+    """Our client, at no limit."""
+    return LiveAuditClient(
+        service.BUCKET,
+        service.REGION,
+        credentials=service.CREDENTIALS,
+        endpoint=url,
+        rate=math.inf,
+        timeout=120,
+    )
 
 
 def vendor(url: str) -> Any:

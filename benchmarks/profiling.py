@@ -24,9 +24,10 @@ from typing import Any
 import httpx
 import service
 import xmltodict
+from peers import ours
 from report import Sample, Table, interleaved
 
-from ci_live_audit import LiveAuditClient, decode, requests, signature
+from ci_live_audit import decode, requests, signature
 from ci_live_audit.limiter import LocalRateLimiter
 from ci_live_audit.transport import Answer, Transport
 
@@ -71,16 +72,6 @@ def run(*, quick: bool) -> Iterator[Table]:
     )
 
 
-def _client(url: str) -> LiveAuditClient:
-    return LiveAuditClient(
-        service.BUCKET,
-        service.REGION,
-        credentials=service.CREDENTIALS,
-        endpoint=url,
-        rate=math.inf,
-    )
-
-
 # Part by part
 
 
@@ -89,7 +80,7 @@ def _parts(runner: asyncio.Runner, url: str, body: bytes, *, calls: int, rounds:
     request = requests.query(service.JOB_ID)
     headers = signature.sign(request, host, service.CREDENTIALS, time.time())
     limiter = LocalRateLimiter(math.inf)
-    client, given, bare = _client(url), _client(url), httpx.AsyncHTTPTransport()
+    client, given, bare = ours(url), ours(url), httpx.AsyncHTTPTransport()
     transport = Transport(url)
     answer = Answer(status=200, headers={}, body=body)
 
@@ -156,7 +147,7 @@ async def _cpu(part: Callable[[], Awaitable[object]], calls: int) -> float:
 async def _profile(url: str, calls: int) -> dict[tuple[str, str], tuple[float, float]]:
     """By package and function: self time in microseconds a call, and how often it is called."""
     profile = cProfile.Profile()
-    async with _client(url) as client:
+    async with ours(url) as client:
         await client.query(service.JOB_ID)
         profile.enable()
         for _ in range(calls):
