@@ -69,7 +69,7 @@ async def test_connections_are_used_again() -> None:
 
 
 async def test_a_connection_that_the_server_closes_is_not_kept() -> None:
-    """Whether it says so with its answer or closes in silence later, nothing is sent to it."""
+    """After an answer with ``Connection: close``, the next request gets a new one."""
     async with serving(answering(b"ok", headers="Connection: close\r\n")) as served:
         transport = Transport(served.url)
         for accepted in (1, 2, 3):
