@@ -26,6 +26,7 @@ from ci_live_audit.errors import (
     LiveAuditError,
     ServiceError,
     Throttled,
+    TransportError,
 )
 from ci_live_audit.limiter import RateLimiter
 from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob
@@ -85,10 +86,17 @@ class Caller:
         """
         first: float | None = None
         unsure = False
-        corrected: set[str | None] = {None}
+        mended: set[str | None] = {None}
         async with self.transport.call():
             for number in count(1):
-                attempt, result, mended = await self._attempt(request, read, number, first)
+                attempt, result, cure = await self._attempt(
+                    request,
+                    read,
+                    number,
+                    first,
+                    # A connection that was idle may just be closing.
+                    reuse=request.idempotent and "connection" not in mended,
+                )
                 first = asyncio.get_running_loop().time() - attempt.since_first
                 error = attempt.error
                 if error is None:
@@ -98,8 +106,9 @@ class Caller:
                 unsure = unsure or error.may_have_happened
                 error.operation, error.job_id = request.operation, request.job_id
                 error.attempts, error.may_have_happened = number, unsure
-                delay = self._delay(attempt, at_once=mended not in corrected)
-                corrected.add(mended)
+                error.request_id = error.request_id or attempt.request_id
+                delay = self._delay(attempt, at_once=cure not in mended)
+                mended.add(cure)
                 self._report(attrs.evolve(attempt, delay=delay))
                 if delay is None:
                     try:
@@ -111,12 +120,18 @@ class Caller:
         raise AssertionError  # pragma: no cover
 
     async def _attempt(
-        self, request: Request, read: Callable[[bytes], T], number: int, first: float | None
+        self,
+        request: Request,
+        read: Callable[[bytes], T],
+        number: int,
+        first: float | None,
+        *,
+        reuse: bool,
     ) -> tuple[Attempt, T | None, str | None]:
         """What happened, what came of it, and which cause of an error is mended now."""
         time_ = asyncio.get_running_loop().time
         queued, began = 0.0, time_()
-        answer = result = mended = None
+        answer = result = cure = None
         error: LiveAuditError | None = None
         try:
             # Before the slot: behind a slow provider slots would pass unused, and then many
@@ -134,16 +149,19 @@ class Caller:
                 headers,
                 request.body,
                 timeout=self.timeout,
-                # A connection that was idle may just be closing, and a submission is sent once.
-                reuse=request.idempotent,
+                reuse=reuse,
             )
-            if 200 <= answer.status < 300:
+            if answer.error is not None and answer.status < 500 and answer.status != 429:
+                error = answer.error
+            elif 200 <= answer.status < 300:
                 result = await self._read(request, answer, read)
-            else:
+            else:  # of a refusal to answer now the status is enough
                 error = refusal = decode.error(answer.status, answer.headers, answer.body)
-                mended = self._mend(refusal, answer, credentials, ahead)
+                error.__cause__ = answer.error
+                cure = self._cure(refusal, answer, credentials, ahead)
         except LiveAuditError as problem:
             error = problem
+            cure = "connection" if isinstance(error, TransportError) and error.reused else None
         ended = time_()
         attempt = Attempt(
             operation=request.operation,
@@ -158,7 +176,7 @@ class Caller:
             error=error,
         )
         try:
-            return attempt, result, mended
+            return attempt, result, cure
         finally:  # or the error and this frame would keep each other alive
             del error, attempt
 
@@ -176,10 +194,10 @@ class Caller:
             result = attrs.evolve(result, request_id=decode.request_id(answer.headers))
         return result
 
-    def _mend(
+    def _cure(
         self, error: ServiceError, answer: Answer, credentials: Credentials, ahead: float
     ) -> str | None:
-        """The cause of a refusal, if a new attempt would be made without it."""
+        """What was wrong with a refused attempt, if another one would be made without it."""
         if error.code in STALE:
             return "credentials" if self.credentials.refused(credentials) else None
         if error.code in SKEWED or "Request has expired" in error.message:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -35,7 +34,7 @@ from ci_live_audit.polling import Query
 from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
 from ci_live_audit.schedule import Plan, plan
 from ci_live_audit.sources import Source
-from ci_live_audit.transport import HttpClient, Transport
+from ci_live_audit.transport import MAX_BODY, HttpClient, Transport
 
 __all__ = ["LiveAuditClient"]
 
@@ -63,6 +62,8 @@ class LiveAuditClient:
         endpoint: URL in place of ``https://<bucket>.ci.<region>.myqcloud.com``.
         http_client: A client of the httpx family in place of own connections; not closed here.
         on_attempt: Called with every `Attempt`; an exception of it is logged and goes no further.
+        max_body: Bytes that the decoded body of an answer may have.
+        allow_http: Whether an ``endpoint`` without TLS may be on another machine than this.
         now: Unix seconds; for tests.
 
     Raises:
@@ -82,12 +83,14 @@ class LiveAuditClient:
         endpoint: str | None = None,
         http_client: HttpClient | None = None,
         on_attempt: Callable[[Attempt], object] | None = None,
+        max_body: int = MAX_BODY,
+        allow_http: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         region = region or os.environ.get("TENCENTCLOUD_REGION")
         if not region:
             raise ConfigurationError("region: pass one (ap-beijing, …) or set TENCENTCLOUD_REGION")
-        base_url = _base_url(endpoint or f"https://{requests.host(bucket, region)}")
+        base_url = requests.base_url(bucket, region, endpoint, allow_http=allow_http)
         limiter = limiter if limiter is not None else LocalRateLimiter(rate)
         self._rate: float = getattr(limiter, "rate", rate)
         self._background = BackgroundRateLimiter(limiter)
@@ -102,7 +105,7 @@ class LiveAuditClient:
             ),
             limiter=limiter,
             budget=RetryBudget(),
-            transport=Transport(base_url, http_client),
+            transport=Transport(base_url, http_client, max_body),
             retry=retry,
             timeout=timeout,
             on_attempt=on_attempt,
@@ -350,16 +353,3 @@ class LiveAuditClient:
         """A query that lets others go before, and the limits it is subject to."""
         limiter = self._background.sibling()
         return self._sibling(limiter=limiter).query, {"limiter": limiter, "rate": self._rate}
-
-
-def _base_url(endpoint: str) -> str:
-    try:
-        parts = urlsplit(endpoint)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or not re.fullmatch(r"https?://[\w.:\[\]-]+/?", endpoint, re.ASCII):
-        raise ConfigurationError(
-            f"endpoint: expected http or https, a host and perhaps a port; got {endpoint[:140]!r}"
-        )
-    return endpoint.rstrip("/")

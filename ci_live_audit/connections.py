@@ -48,30 +48,38 @@ class Connections:
         self._factory = _factory(base_url)
         self._idle: deque[tuple[httpcore.AsyncConnectionInterface, float]] = deque()
 
+    async def take(self) -> httpcore.AsyncConnectionInterface | None:
+        """An idle connection, if there is one that the server has not closed."""
+        while self._idle:
+            connection, _ = self._idle.pop()
+            if not connection.has_expired():
+                return connection
+            await connection.aclose()
+        return None
+
     @contextlib.asynccontextmanager
     async def stream(
         self,
+        connection: httpcore.AsyncConnectionInterface | None,
         method: str,
         path: str,
         headers: Mapping[str, str],
         body: bytes,
         *,
         connect_timeout: float,
-        reuse: bool,
     ) -> AsyncGenerator[httpcore.Response, None]:
         """Send a request and give the answer, whose body is still to be read.
 
         Args:
+            connection: One that was taken; None for a new one.
             method: HTTP method.
             path: Path, percent-encoded.
             headers: Request headers.
             body: Request body.
             connect_timeout: Seconds for each step of opening a connection.
-            reuse: Whether a connection that was used before will do.
         """
         streams: list[httpcore.AsyncNetworkStream] = []
         extensions: dict[str, Any] = {}
-        connection = await self._take() if reuse else None
         if connection is None:
             connection = self._factory.create_connection(self._origin)
             extensions["timeout"] = {"connect": connect_timeout}
@@ -99,15 +107,6 @@ class Connections:
         """Close the idle connections."""
         while self._idle:
             await self._idle.popleft()[0].aclose()
-
-    async def _take(self) -> httpcore.AsyncConnectionInterface | None:
-        """An idle connection, if there is one that the server has not closed."""
-        while self._idle:
-            connection, _ = self._idle.pop()
-            if not connection.has_expired():
-                return connection
-            await connection.aclose()
-        return None
 
     async def _keep(self, connection: httpcore.AsyncConnectionInterface) -> None:
         now = asyncio.get_running_loop().time()

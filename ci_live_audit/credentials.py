@@ -43,6 +43,31 @@ class Secret(str):
         return Secret(super().__getitem__(key))  # some tracebacks show the first part of a text
 
 
+class Sealed:
+    """A `Secret` in a box: what takes objects apart, as ``attrs.asdict`` does, finds the box."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: Secret) -> None:
+        self._text = text
+
+    def open(self) -> Secret:
+        """What is in it."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return repr(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sealed) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("Credentials are not pickled: pass what provides them instead")
+
+
 def _visible(name: str, value: str) -> Secret:
     if not isinstance(value, str):
         raise CredentialsError(f"{name}: expected a text, got {type(value).__name__}")
@@ -59,12 +84,14 @@ def _secret_id(value: str) -> str:
     return _visible("secret_id", value)
 
 
-def _secret_key(value: str) -> str:
-    return _visible("secret_key", value)
+def _secret_key(value: str) -> Sealed:
+    return value if isinstance(value, Sealed) else Sealed(_visible("secret_key", value))
 
 
-def _token(value: str | None) -> str | None:
-    return None if value is None else _visible("token", value)
+def _token(value: str | None) -> Sealed | None:
+    if value is None or isinstance(value, Sealed):
+        return value
+    return Sealed(_visible("token", value))
 
 
 def _expires_at(value: float | None) -> float | None:
@@ -73,7 +100,7 @@ def _expires_at(value: float | None) -> float | None:
     raise CredentialsError(f"expires_at: expected Unix seconds, got {type(value).__name__}")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Credentials:
     """A key pair, with a token if it is a temporary one.
 
@@ -91,9 +118,25 @@ class Credentials:
     """
 
     secret_id: str = attrs.field(converter=_secret_id)
-    secret_key: str = attrs.field(converter=_secret_key)
-    token: str | None = attrs.field(default=None, converter=_token)
+    _secret_key: Sealed = attrs.field(converter=_secret_key)
+    _token: Sealed | None = attrs.field(default=None, converter=_token)
     expires_at: float | None = attrs.field(default=None, converter=_expires_at, kw_only=True)
+
+    @property
+    def secret_key(self) -> str:
+        """``SecretKey``."""
+        return self._secret_key.open()
+
+    @property
+    def token(self) -> str | None:
+        """Token of temporary credentials."""
+        return None if self._token is None else self._token.open()
+
+    def __repr__(self) -> str:
+        return (
+            f"Credentials(secret_id={self.secret_id!r}, secret_key={self._secret_key},"
+            f" token={self._token}, expires_at={self.expires_at})"
+        )
 
     def __copy__(self) -> Self:
         return self

@@ -6,7 +6,6 @@ Pure: bytes in, a value or a `LiveAuditError` out.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -166,7 +165,7 @@ def _document(body: bytes) -> dict[str, Any]:
             document = xmltodict.parse(body, **AS_SENT)
     except REFUSED as problem:
         what = f"not a document: {problem}" if body.strip() else "an empty body"
-        raise DecodeError(what, excerpt=_beginning(body)) from None
+        raise DecodeError(what, excerpt=_beginning(body)) from problem
     assert isinstance(document, dict)  # a root element or an object, by the first byte
     return document
 
@@ -325,7 +324,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         if until is None or now is None:
             return None
         seconds = (until - now).total_seconds()
-    return seconds if 0 <= seconds < math.inf else None
+    return seconds if seconds >= 0 else None
 
 
 def http_date(value: str) -> datetime | None:

@@ -8,7 +8,7 @@
     ├── TransportError            no answer came; .sent: may the request have arrived?
     │   └── RequestTimeout
     ├── DecodeError               an answer that cannot be read; .path says where
-    ├── ServiceError              the service said no; .status .code .message .request_id
+    ├── ServiceError              the service said no; .status .code .message
     │   ├── AccessDenied
     │   ├── InvalidArgument
     │   ├── JobNotFound
@@ -54,6 +54,7 @@ class LiveAuditError(Exception):
             made.
         job_id: The job the call was about, if it had one.
         attempts: How many requests the call sent.
+        request_id: What Tencent's support asks for; None if the service gave none.
         may_have_happened: Whether the service may have carried the call out nevertheless,
             in this attempt or an earlier one. After a failed ``submit`` it tells whether a
             job, and its bill, may exist.
@@ -63,15 +64,18 @@ class LiveAuditError(Exception):
     operation: str | None = None
     job_id: str | None = None
     attempts: int = 0
+    request_id: str | None = None
     may_have_happened: bool = False
     transient: bool = False
 
     def __str__(self) -> str:
+        request = f" [request id {self.request_id}]" if self.request_id else ""
+        reason = self._reason() + request
         if self.operation is None:
-            return self._reason()
+            return reason
         call = self.operation if self.job_id is None else f"{self.operation} of {self.job_id}"
         tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
-        return f"{call}: {self._reason()}" + (f" (after {tries})" if self.attempts else "")
+        return f"{call}: {reason}" + (f" (after {tries})" if self.attempts else "")
 
     def _reason(self) -> str:
         return super().__str__()
@@ -90,13 +94,16 @@ class TransportError(LiveAuditError):
 
     Attributes:
         sent: Whether the request may have arrived. False only where it surely did not.
+        reused: Whether a connection failed that had answered before: the server may just have
+            closed it.
     """
 
     transient = True
 
-    def __init__(self, message: str, *, sent: bool = True) -> None:
+    def __init__(self, message: str, *, sent: bool = True, reused: bool = False) -> None:
         super().__init__(message)
         self.sent = sent
+        self.reused = reused
         self.may_have_happened = sent
 
 
@@ -135,8 +142,7 @@ class ServiceError(LiveAuditError):
         status: HTTP status.
         code: The service's word, such as ``"AccessDenied"``; empty if it sent none.
         message: The service's sentence; empty if it sent none.
-        request_id: What Tencent's support asks for.
-        trace_id: Likewise.
+        trace_id: What Tencent's support asks for, with the ``request_id``.
         retry_after: Seconds the service asks to wait, if it says so.
     """
 
@@ -161,8 +167,7 @@ class ServiceError(LiveAuditError):
 
     def _reason(self) -> str:
         words = [str(self.status) if self.status else "", self.code, self.message]
-        request = f"[request id {self.request_id}]" if self.request_id else ""
-        return " ".join(filter(None, [*words, request]))
+        return " ".join(filter(None, words))
 
 
 class AccessDenied(ServiceError):

@@ -5,6 +5,7 @@ Pure. What the service would refuse for sure is refused here, with the name of t
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ import attrs
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.models import ReadOnly, UserInfo, tags
 
-__all__ = ["Request", "cancel", "host", "query", "submit"]
+__all__ = ["Request", "base_url", "cancel", "host", "query", "submit"]
 
 
 @attrs.frozen(kw_only=True)
@@ -105,6 +106,43 @@ def host(bucket: str, region: str) -> str:
     if not re.fullmatch(r"[a-z]{2}(-[a-z0-9]{1,20}){1,3}", _string("region", region)):
         raise ConfigurationError(f"region: expected a name as ap-beijing; got {region!r}")
     return f"{bucket}.ci.{region}.myqcloud.com"
+
+
+def base_url(
+    bucket: str, region: str, endpoint: str | None = None, *, allow_http: bool = False
+) -> str:
+    """Where requests are sent: to the bucket's host, or to the endpoint in its place.
+
+    Args:
+        bucket: Bucket with its APPID.
+        region: Region.
+        endpoint: http or https, a host, and perhaps a port.
+        allow_http: Whether it may be http on another machine.
+    """
+    url = f"https://{host(bucket, region)}"
+    if endpoint is None:
+        return url
+    shape = r"(https?)://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?"
+    found = re.fullmatch(shape, _string("endpoint", endpoint))
+    fault = _url_fault(endpoint, {"http", "https"}) if found else "it is none, or more than that"
+    if not found or fault is not None:
+        # It is not quoted: it may hold a password.
+        raise ConfigurationError(
+            f"endpoint: expected http or https, a host and perhaps a port, but {fault}"
+        )
+    if found[1] == "http" and not allow_http and not _is_this_machine(found[2].strip("[]")):
+        raise ConfigurationError(
+            f"endpoint: {found[2]} without TLS would show token and signature to everybody on the "
+            "way; use https, or say allow_http=True"
+        )
+    return endpoint.rstrip("/")
+
+
+def _is_this_machine(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:  # https://www.rfc-editor.org/rfc/rfc6761#section-6.3
+        return name == "localhost" or name.endswith(".localhost")
 
 
 # Checks of arguments

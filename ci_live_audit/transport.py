@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import warnings
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from functools import cache
@@ -35,11 +36,15 @@ MAX_BODY = 64 * 2**20
 
 @attrs.frozen(kw_only=True)
 class Answer:
-    """What came back. Header names are in lower case."""
+    """What came back. Header names are in lower case.
+
+    ``error`` tells why there is no body: it is None if the answer is whole.
+    """
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes = b""
+    error: LiveAuditError | None = None
 
 
 class HttpClient(Protocol):
@@ -58,19 +63,33 @@ class Transport:
         base_url: Scheme, host and port.
         http_client: A client to use in place of own connections; it is not closed here.
         max_body: Bytes that a decoded body may have.
+
+    Raises:
+        ConfigurationError: An argument cannot be used.
     """
+
+    #: Exchanges over a foreign client may end by themselves for so many seconds when this closes.
+    GRACE = 1.0
+
+    _loop: asyncio.AbstractEventLoop | None = None
 
     def __init__(
         self, base_url: str, http_client: HttpClient | None = None, max_body: int = MAX_BODY
     ) -> None:
+        if not isinstance(max_body, int) or not max_body > 0:
+            raise ConfigurationError(f"max_body: expected bytes, above 0; got {max_body!r}")
         self.base_url: str = base_url.rstrip("/")
         self._client = _usable(http_client)
         self._connections = _connections(self.base_url) if http_client is None else None
         self._max_body = max_body
         self._tasks: set[asyncio.Task[Answer | LiveAuditError]] = set()
         self._calls: set[asyncio.Timeout] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        if self._loop is not None and self._connections is not None and not self._closed:
+            text = f'the client of {self.base_url} was not closed: use "async with" or aclose()'
+            warn(text, ResourceWarning, source=self)
 
     @contextlib.asynccontextmanager
     async def call(self) -> AsyncGenerator[None, None]:
@@ -116,9 +135,12 @@ class Transport:
             timeout: Seconds from here to the last byte of the answer.
             reuse: Whether a connection that was used before will do.
 
+        Returns:
+            The answer; with an ``error`` if no more than its headers could be read: a
+            `TransportError`, or a `DecodeError` for a body too large or of broken compression.
+
         Raises:
-            TransportError: There was no complete answer.
-            DecodeError: The body is too large or its compression broken.
+            TransportError: No answer began.
         """
         exchange = self._exchange(method, path, headers, body, timeout=timeout, reuse=reuse)
         task = asyncio.create_task(exchange)
@@ -158,6 +180,8 @@ class Transport:
         # In a cancelled scope of anyio every await would end at once.
         with anyio.CancelScope(shield=True):
             await asyncio.sleep(0)
+            if self._tasks and self._connections is None:
+                await asyncio.wait(self._tasks, timeout=self.GRACE)
             for task in self._tasks:
                 task.cancel()
             if self._tasks:
@@ -165,7 +189,13 @@ class Transport:
             await self.drop_idle()
 
     def _check_loop(self) -> None:
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise ConfigurationError(
+                "no event loop of asyncio is running here: await the call within one; after a fork,"
+                " make a loop and a client in the child"
+            ) from None
         if self._loop is None:
             self._loop = loop
         if self._loop is not loop:
@@ -185,21 +215,30 @@ class Transport:
     ) -> Answer | LiveAuditError:
         """The answer, or the error as a value: a task that nobody awaits may not raise."""
         headers = {**headers, "accept-encoding": "identity", "user-agent": _user_agent()}
-        # Half of the time to connect, so that a deadline which passes later means "sent".
-        half = timeout / 2
+        reused = False
+        begun: list[Answer] = []
         try:
             async with asyncio.timeout(timeout):
                 if self._connections is None:
-                    times = (half, timeout, timeout, half)
-                    return await self._by_client(method, path, headers, body, times)
+                    return await self._by_client(
+                        method, path, headers, body, timeout=timeout, begun=begun
+                    )
+                connection = await self._connections.take() if reuse else None
+                reused = connection is not None
+                # Half of the time to connect: when the deadline passes later, it was sent.
                 async with self._connections.stream(
-                    method, path, headers, body, connect_timeout=half, reuse=reuse
+                    connection, method, path, headers, body, connect_timeout=timeout / 2
                 ) as own:
-                    return await _read(own.status, own.headers, own.aiter_stream(), self._max_body)
-        except LiveAuditError as error:
-            return error
+                    begun.append(Answer(status=own.status, headers=_texts(own.headers)))
+                    return await _read(begun[0], own.aiter_stream(), self._max_body)
+        except LiveAuditError as problem:
+            error = problem
         except Exception as problem:  # noqa: BLE001 - what a library may raise has no end
-            return _explain(problem, timeout)
+            error = _explain(problem, timeout, reused=reused and not begun)
+        try:
+            return attrs.evolve(begun[0], error=error) if begun else error
+        finally:  # or the error and this frame would keep each other alive
+            del error
 
     async def _by_client(
         self,
@@ -207,18 +246,21 @@ class Transport:
         path: str,
         headers: Mapping[str, str],
         body: bytes,
-        times: tuple[float, float, float, float],
+        *,
+        timeout: float,
+        begun: list[Answer],
     ) -> Answer:
         # Tuples and texts only: objects of one library of the family do not fit another.
+        times = (timeout / 2, timeout, timeout, timeout / 2)
         url, options = self.base_url + path, {"timeout": times, "follow_redirects": False}
         async with self._client.stream(  # type: ignore[union-attr]
             method, url, headers=headers, content=body, **options
         ) as response:
-            status, fields = response.status_code, response.headers.raw
+            begun.append(Answer(status=response.status_code, headers=_texts(response.headers.raw)))
             if not response.is_stream_consumed:
-                return await _read(status, fields, response.aiter_raw(), self._max_body)
+                return await _read(begun[0], response.aiter_raw(), self._max_body)
             # A mock's answer is in memory already, and decoded.
-            return Answer(status=status, headers=_texts(fields), body=response.content)
+            return attrs.evolve(begun[0], body=response.content)
 
 
 def _connections(base_url: str) -> Connections:
@@ -253,12 +295,9 @@ def _texts(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in fields}
 
 
-async def _read(
-    status: int, fields: Iterable[tuple[bytes, bytes]], chunks: AsyncIterable[bytes], limit: int
-) -> Answer:
-    """The whole answer, with no more of its body in memory than may be there."""
-    headers = _texts(fields)
-    encoding = headers.get("content-encoding", "identity").lower()
+async def _read(answer: Answer, chunks: AsyncIterable[bytes], limit: int) -> Answer:
+    """The answer with its body, of which no more than may be there is ever in memory."""
+    encoding = answer.headers.get("content-encoding", "identity").lower()
     if encoding not in {"identity", "gzip", "deflate"}:
         raise DecodeError(f"Content-Encoding {encoding} was not asked for", path="Response")
     inflate = None if encoding == "identity" else zlib.decompressobj(wbits=47)
@@ -276,10 +315,10 @@ async def _read(
             if count % 256 == 0:  # a server of tiny chunks would have the loop for itself
                 await asyncio.sleep(0)
     except zlib.error as problem:
-        raise DecodeError(f"not {encoding}: {problem}") from None
+        raise DecodeError(f"not {encoding}: {problem}") from _alone(problem)
     if inflate is not None and count and not inflate.eof:
         raise DecodeError(f"the {encoding} body is cut off")
-    return Answer(status=status, headers=headers, body=bytes(body))
+    return attrs.evolve(answer, body=bytes(body))
 
 
 # What surely did not reach the server. By name, because each library of the family has its own.
@@ -294,19 +333,20 @@ UNSENT = {
 }
 
 
-def _explain(problem: Exception, timeout: float) -> TransportError:
+def _explain(problem: Exception, timeout: float, *, reused: bool) -> TransportError:
     kinds = {kind.__name__ for kind in type(problem).__mro__}
     sent = not kinds & UNSENT
     if kinds & {"TimeoutError", "TimeoutException"}:
         phase = "answer" if sent else "connection"
         error: TransportError = RequestTimeout(f"no {phase} within {timeout:g} s", sent=sent)
     else:
-        error = TransportError(f"{type(problem).__name__}: {problem}".rstrip(": "), sent=sent)
-    error.__cause__ = _without_request(problem)
+        reason = f"{type(problem).__name__}: {problem}".rstrip(": ")
+        error = TransportError(reason, sent=sent, reused=reused)
+    error.__cause__ = _alone(problem)
     return error
 
 
-def _without_request(problem: BaseException) -> BaseException:
+def _alone(problem: BaseException) -> BaseException:
     """The cause without what it drags along: frames and requests that hold signed headers."""
     link: BaseException | None = problem
     while link is not None:

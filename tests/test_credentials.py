@@ -32,6 +32,15 @@ PAIR = Credentials(ID, KEY)
 TRIPLE = Credentials(ID, KEY, TOKEN)
 
 
+def plain(credentials: Credentials) -> SimpleNamespace:
+    """A credential object as other libraries have it."""
+    return SimpleNamespace(
+        secret_id=credentials.secret_id,
+        secret_key=credentials.secret_key,
+        token=credentials.token,
+    )
+
+
 def chain(error: BaseException | None) -> list[BaseException]:
     """The error and all that it carries along, shown in a traceback or not."""
     errors: list[BaseException] = []
@@ -227,7 +236,7 @@ class TestSources:
             pytest.param(AsyncCallee(), id="async callable object"),
             pytest.param(AsyncCallee().method, id="async method"),
             pytest.param(later(provide_async), id="function giving an awaitable"),
-            pytest.param(SimpleNamespace(**attrs.asdict(TRIPLE)), id="attributes"),
+            pytest.param(plain(TRIPLE), id="attributes"),
             pytest.param(Properties(), id="properties"),
             pytest.param(Info(), id="get_credential_info"),
         ],
@@ -358,7 +367,7 @@ class TestSources:
         assert cache.refused(found)
         assert await cache.get() == TRIPLE
 
-    @pytest.mark.parametrize("source", [PAIR, lambda: PAIR, SimpleNamespace(**attrs.asdict(PAIR))])
+    @pytest.mark.parametrize("source", [PAIR, lambda: PAIR, plain(PAIR)])
     async def test_given_credentials_are_total(
         self, source: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:

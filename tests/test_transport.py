@@ -34,7 +34,10 @@ def anyio_backend() -> str:
 
 async def get(transport: Transport, *, timeout: float = 5.0) -> Answer:
     async with transport.call():
-        return await transport.send("GET", "/path", HEADERS, b"", timeout=timeout)
+        answer = await transport.send("GET", "/path", HEADERS, b"", timeout=timeout)
+    if answer.error is not None:
+        raise answer.error
+    return answer
 
 
 async def test_an_exchange() -> None:
@@ -177,6 +180,7 @@ async def test_a_refused_connection_was_not_sent() -> None:
     transport = Transport(f"http://127.0.0.1:{port}")
     with pytest.raises(TransportError, match="ConnectError") as caught:
         await get(transport)
+    await transport.aclose()
     assert not caught.value.sent
 
 
@@ -190,6 +194,7 @@ async def test_a_connection_that_is_not_made_in_time_was_not_sent() -> None:
         transport = Transport(f"http://127.0.0.1:{listener.getsockname()[1]}")
         with pytest.raises(RequestTimeout, match="no connection within") as caught:
             await get(transport, timeout=0.2)
+        await transport.aclose()
         for sock in fill:
             sock.close()
     assert not caught.value.sent
@@ -201,6 +206,7 @@ async def test_tls_that_fails_was_not_sent() -> None:
         transport = Transport(served.url.replace("http://", "https://"))
         with pytest.raises(TransportError) as caught:
             await get(transport, timeout=1)
+        await transport.aclose()
     assert not caught.value.sent
 
 
@@ -376,6 +382,7 @@ async def test_a_timeout_of_the_caller_stays_a_timeout() -> None:
     with pytest.raises(TimeoutError, match="mine"):
         async with transport.call():
             raise TimeoutError("mine")
+    await transport.aclose()
 
 
 class Synchronous:

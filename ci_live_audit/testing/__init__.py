@@ -8,9 +8,19 @@
         job = await client.query(job_id)
 """
 
+from ci_live_audit.testing.chaos import ChaosProxy, WireFault
 from ci_live_audit.testing.emulator import Arrival, Emulator
 from ci_live_audit.testing.faults import Fault
 from ci_live_audit.testing.streams import frame, sound
 from ci_live_audit.testing.virtual_time import VirtualTimeLoop
 
-__all__ = ["Arrival", "Emulator", "Fault", "VirtualTimeLoop", "frame", "sound"]
+__all__ = [
+    "Arrival",
+    "ChaosProxy",
+    "Emulator",
+    "Fault",
+    "VirtualTimeLoop",
+    "WireFault",
+    "frame",
+    "sound",
+]

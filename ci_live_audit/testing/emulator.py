@@ -103,7 +103,7 @@ class Emulator:
         self.arrivals: list[Arrival] = []
         self.jobs: dict[str, LiveJob] = {}
         self._rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
-        self.faults: Faults = Faults(self._rng)
+        self.faults: Faults[Fault] = Faults(self._rng)
         self._streams: dict[str, Stream] = {}
         self._clock = clock
         self._now = now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Generic, TypeVar
 
 import attrs
 
@@ -54,22 +55,25 @@ class Fault:
         return cls(kind="skew", seconds=seconds)
 
 
+F = TypeVar("F")
+
+
 @attrs.define
-class _Injected:
-    fault: Fault
+class _Injected(Generic[F]):
+    fault: F
     left: float
     share: float
     operation: str | None
 
 
-class Faults:
+class Faults(Generic[F]):
     """Which fault meets which request."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._injected: list[_Injected] = []
+        self._injected: list[_Injected[F]] = []
 
-    def add(self, fault: Fault, *, times: int | None, share: float, operation: str | None) -> None:
+    def add(self, fault: F, *, times: int | None, share: float, operation: str | None) -> None:
         """Let a fault happen from now on."""
         left = float("inf") if times is None else times
         self._injected.append(_Injected(fault, left, share, operation))
@@ -78,7 +82,7 @@ class Faults:
         """Let everything go well again."""
         self._injected.clear()
 
-    def pick(self, operation: str) -> Fault | None:
+    def pick(self, operation: str) -> F | None:
         """The fault for the next request: the first injected one that applies."""
         for injected in self._injected:
             applies = injected.left > 0 and injected.operation in {None, operation}

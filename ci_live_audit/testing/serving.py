@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import logging
 import socket
-import struct
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 
 import anyio.to_thread
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ci_live_audit.testing.chaos import reset
 
 __all__ = ["serve"]
 
@@ -29,18 +31,8 @@ class _Protocol(H11Protocol):
         self.access_log = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self.app_state = {**self.app_state, "abort": _aborter(transport)}
+        self.app_state = {**self.app_state, "abort": partial(reset, transport)}
         super().connection_made(transport)
-
-
-def _aborter(transport: asyncio.Transport) -> Callable[[], None]:
-    def abort() -> None:
-        # With no time to linger, closing sends RST in place of FIN.
-        linger = struct.pack("ii", 1, 0)
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        transport.abort()
-
-    return abort
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,49 @@
+"""What the proofs of the promises share: how often, over what, what is left when they end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from pathlib import Path
+from typing import Any
+
+import attrs
+import httpx
+import httpx2
+
+#: The three ways to the network: own connections and the clients of the httpx family.
+BACKENDS: dict[str, Any] = {"own": None, "httpx": httpx, "httpx2": httpx2}
+
+
+def times(full: int) -> int:
+    """How often something is done: the full number in CI, a tenth of it at a desk."""
+    return full if os.environ.get("CI") else max(full // 10, 1)
+
+
+@attrs.frozen
+class Left:
+    """What is open: tasks of the running loop, file descriptors of the process."""
+
+    tasks: int
+    files: int
+
+
+def left_open() -> Left:
+    """What is open now."""
+    gc.collect()
+    try:
+        tasks = len(asyncio.all_tasks())
+    except RuntimeError:  # no loop
+        tasks = 0
+    return Left(tasks, len(list(Path("/dev/fd").iterdir())))
+
+
+async def nothing_more_open(than: Left, *, within: float = 2.0) -> bool:
+    """Whether no more is open than was; sockets of a server need a moment to close."""
+    for _ in range(round(within / 0.01)):
+        now = left_open()
+        if now.tasks <= than.tasks and now.files <= than.files:
+            return True
+        await asyncio.sleep(0.01)
+    return False
