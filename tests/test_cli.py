@@ -107,6 +107,19 @@ def test_ctrl_c_ends_the_demo() -> None:
         assert process.returncode == 130
 
 
+@pytest.mark.parametrize(("flag", "loggers"), [("-v", {"ci_live_audit"}), ("-vv", set())])
+def test_verbose_goes_to_standard_error(flag: str, loggers: set[str]) -> None:
+    """Once for the attempts, twice for everything; standard output is as without it."""
+    result = subprocess.run(
+        [SCRIPT, flag, "demo"], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert "12 streams, 4 cancelled" in result.stdout
+    assert "Attempt(" not in result.stdout
+    told = {line.split(" ")[2].partition(".")[0] for line in result.stderr.splitlines()}
+    assert "Attempt(operation='query'" in result.stderr
+    assert told == loggers or {"ci_live_audit", "httpcore", "asyncio"} <= told
+
+
 def test_an_interrupt_has_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
     """In whatever step it comes, an interrupt is no traceback but 130."""
 

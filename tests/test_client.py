@@ -39,6 +39,7 @@ from ci_live_audit import (
     Verdict,
 )
 from ci_live_audit.testing import Emulator, Fault, frame
+from ci_live_audit.transport import Answer
 
 URL = "rtmp://live.example.com/app/room7"
 
@@ -611,6 +612,55 @@ async def test_cancelled_calls_leave_nothing_behind(
     assert (await client.query(job_id)).job_id == job_id
     await asyncio.sleep(3)
     assert asyncio.all_tasks() == before
+
+
+async def test_a_stale_connection_costs_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A query whose connection was closed meanwhile is repeated at once, on a new one, once."""
+    seen: list[Attempt] = []
+    stale = TransportError("closed", reused=True)
+    client = for_tests(on_attempt=seen.append, retry=RetryPolicy(base_delay=1.0, attempts=3))
+    reuses: list[bool] = []
+
+    async def send(*_: Any, reuse: bool, **__: Any) -> Any:
+        reuses.append(reuse)
+        raise stale
+
+    monkeypatch.setattr(client._caller.transport, "send", send)
+    async with client:
+        with pytest.raises(TransportError):
+            await client.query("a")
+    assert reuses == [True, False, False]
+    assert seen[0].delay == 0.0
+    assert seen[1].delay
+
+
+async def test_every_error_has_its_request_id() -> None:
+    """What the service called the request is known though its answer cannot be read."""
+    http, _ = answering(200, b"<html>", {"x-ci-request-id": "r1"})
+    async with for_tests(http_client=http, retry=RetryPolicy(attempts=1)) as client:
+        with pytest.raises(DecodeError, match=r"\[request id r1\]") as caught:
+            await client.query("a")
+    assert caught.value.request_id == "r1"
+
+
+@pytest.mark.parametrize(("status", "kind"), [(503, ServiceUnavailable), (429, Throttled)])
+async def test_a_refusal_to_answer_now_needs_no_body(
+    status: int, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a broken answer the status counts if it is one that says all; else it is a lost one."""
+
+    async def send(*_: Any, **__: Any) -> Answer:
+        return Answer(status=status, headers={}, error=TransportError("cut"))
+
+    client = for_tests(retry=RetryPolicy(attempts=1))
+    monkeypatch.setattr(client._caller.transport, "send", send)
+    async with client:
+        with pytest.raises(kind) as caught:
+            await client.query("a")
+        assert isinstance(caught.value.__cause__, TransportError)
+        status = 404
+        with pytest.raises(TransportError, match="cut"):
+            await client.query("a")
 
 
 async def test_an_urgent_call_does_not_wait_for_retries(emulator: Emulator) -> None:

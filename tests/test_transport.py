@@ -460,3 +460,72 @@ async def test_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         assert len(proxy.requests) == 1
         for transport in (far, near, without):
             await transport.aclose()
+
+
+async def test_an_answer_that_breaks_off_keeps_its_head() -> None:
+    """Status and headers are worth something without the body, and the error says what is lost."""
+    head = b"HTTP/1.1 503 Busy\r\nX-CI-Request-Id: r1\r\nContent-Length: 10\r\n\r\n"
+    async with serving(hanging_up(head + b"part")) as served:
+        transport = Transport(served.url)
+        answer = await transport.send("GET", "/", HEADERS, b"", timeout=5)
+        assert (answer.status, answer.headers["x-ci-request-id"], answer.body) == (503, "r1", b"")
+        assert isinstance(answer.error, TransportError)
+        assert isinstance(answer.error.__cause__, httpcore.RemoteProtocolError)
+        await transport.aclose()
+
+
+async def test_a_connection_that_was_used_before_may_be_stale() -> None:
+    """If it fails before an answer, the error says that it was used; a new one's does not."""
+
+    async def once(reader: Any, writer: asyncio.StreamWriter) -> None:
+        await reader.request()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await reader.request()  # and hang up
+
+    async with serving(once) as served:
+        transport = Transport(served.url)
+        assert (await get(transport)).body == b"ok"
+        with pytest.raises(TransportError) as caught:
+            await get(transport)
+        assert caught.value.reused
+        assert served.accepted == 1
+        await transport.aclose()
+    async with serving(hanging_up()) as served:
+        transport = Transport(served.url)
+        with pytest.raises(TransportError) as caught:
+            await get(transport)
+        assert not caught.value.reused
+        await transport.aclose()
+
+
+@pytest.mark.parametrize("max_body", [0, -1, 1.5, None, "1"])
+def test_a_bound_is_a_number_of_bytes(max_body: Any) -> None:
+    """A bound that bounds nothing is refused."""
+    with pytest.raises(ConfigurationError, match="max_body"):
+        Transport("http://127.0.0.1:1", max_body=max_body)
+
+
+async def test_a_forgotten_transport_warns() -> None:
+    """Whoever used own connections and did not close them is told, with what to do."""
+    async with serving(answering(b"ok")) as served:
+        transport = Transport(served.url)
+        await get(transport)
+        await transport.drop_idle()
+        with pytest.warns(ResourceWarning, match=r'was not closed: use "async with" or aclose'):
+            del transport
+    Transport("http://127.0.0.1:1").__del__()  # never used: nothing to close
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_closing_lets_exchanges_over_a_given_client_end(library: Any) -> None:
+    """For a second, so that a pool which others use too is not hurt by a cancellation."""
+    async with serving(answering(b"o", b"k", pause=0.05)) as served:
+        async with library.AsyncClient(limits=library.Limits(max_connections=1)) as client:
+            transport = Transport(served.url, client)
+            call = asyncio.create_task(get(transport))
+            await asyncio.sleep(0.02)
+            await transport.aclose()
+            with pytest.raises(ConfigurationError, match="closed during the call"):
+                await call
+            assert (await client.get(served.url)).content == b"ok"
+        assert served.accepted == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 
 import click
@@ -14,8 +15,12 @@ from ci_live_audit.errors import ConfigurationError
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ci-live-audit")
-def cli() -> None:
+@click.option("-v", "--verbose", count=True, help="Log attempts to standard error; -vv: all.")
+def cli(verbose: int) -> None:
     """Live stream moderation jobs of Tencent Cloud CI."""
+    if verbose:
+        logging.basicConfig(format="%(asctime)s %(name)s %(message)s")
+        logging.getLogger("ci_live_audit" if verbose == 1 else None).setLevel(logging.DEBUG)
 
 
 @cli.command()
