@@ -11,7 +11,6 @@ import inspect
 import logging
 import math
 from collections.abc import Callable
-from itertools import count
 from typing import Any, TypeVar, cast
 
 import anyio.to_thread
@@ -42,6 +41,7 @@ T = TypeVar("T", AuditJob, SubmittedJob, CancelledJob)
 
 # The quota is counted by the second, so whoever is over it lets one pass.
 HOLD = 1.0
+MIN_TIMEOUT = 0.001
 STALE = {"ExpiredToken", "InvalidAccessKeyId", "SecretidNotExist", "InvalidToken"}
 SKEWED = {"RequestTimeTooSkewed", "SignatureExpired"}
 
@@ -58,6 +58,19 @@ def _plain_function(_: object, attribute: Any, value: Any) -> None:
         raise ConfigurationError(
             f"{attribute.name}: expected a plain function; nobody would await it"
         )
+
+
+@attrs.define
+class _Call:
+    """A call under way."""
+
+    request: Request
+    number: int = 0
+    #: The loop's time when the first attempt left the limiter, and to which attempts may go on.
+    first: float | None = None
+    until: float | None = None
+    unsure: bool = False
+    mended: set[str | None] = attrs.field(factory=lambda: {None})
 
 
 @attrs.frozen(kw_only=True)
@@ -84,31 +97,21 @@ class Caller:
         Raises:
             LiveAuditError: What came of the last attempt.
         """
-        first: float | None = None
-        unsure = False
-        mended: set[str | None] = {None}
+        call = _Call(request)
         async with self.transport.call():
-            for number in count(1):
-                attempt, result, cure = await self._attempt(
-                    request,
-                    read,
-                    number,
-                    first,
-                    # A connection that was idle may just be closing.
-                    reuse=request.idempotent and "connection" not in mended,
-                )
-                first = asyncio.get_running_loop().time() - attempt.since_first
+            while True:
+                attempt, result, cure = await self._attempt(call, read)
                 error = attempt.error
                 if error is None:
                     self.budget.give(attempt)
                     self._report(attempt)
                     return cast("T", result)
-                unsure = unsure or error.may_have_happened
+                call.unsure = call.unsure or error.may_have_happened
                 error.operation, error.job_id = request.operation, request.job_id
-                error.attempts, error.may_have_happened = number, unsure
+                error.attempts, error.may_have_happened = attempt.number, call.unsure
                 error.request_id = error.request_id or attempt.request_id
-                delay = self._delay(attempt, at_once=cure not in mended)
-                mended.add(cure)
+                delay = self._delay(attempt, at_once=cure not in call.mended)
+                call.mended.add(cure)
                 self._report(attrs.evolve(attempt, delay=delay))
                 if delay is None:
                     try:
@@ -117,18 +120,12 @@ class Caller:
                         del error, attempt
                 del error, attempt
                 await asyncio.sleep(delay)
-        raise AssertionError  # pragma: no cover
 
     async def _attempt(
-        self,
-        request: Request,
-        read: Callable[[bytes], T],
-        number: int,
-        first: float | None,
-        *,
-        reuse: bool,
+        self, call: _Call, read: Callable[[bytes], T]
     ) -> tuple[Attempt, T | None, str | None]:
         """What happened, what came of it, and which cause of an error is mended now."""
+        request = call.request
         time_ = asyncio.get_running_loop().time
         queued, began = 0.0, time_()
         answer = result = cure = None
@@ -141,6 +138,10 @@ class Caller:
             began = time_()
             if not self.credentials.is_valid(credentials):
                 credentials = await self.credentials.get()
+            if call.until is None:
+                call.first, call.until = began, began + self.retry.deadline
+            else:  # waiting for a slot is not the service's doing
+                call.until += queued
             ahead = self.clock.ahead
             headers = signature.sign(request, self.host, credentials, self.clock.now())
             answer = await self.transport.send(
@@ -148,8 +149,9 @@ class Caller:
                 request.path,
                 headers,
                 request.body,
-                timeout=self.timeout,
-                reuse=reuse,
+                timeout=min(self.timeout, max(call.until - began, MIN_TIMEOUT)),
+                # A connection that was idle may just be closing.
+                reuse=request.idempotent and "connection" not in call.mended,
             )
             if answer.error is not None and answer.status < 500 and answer.status != 429:
                 error = answer.error
@@ -163,14 +165,15 @@ class Caller:
             error = problem
             cure = "connection" if isinstance(error, TransportError) and error.reused else None
         ended = time_()
+        call.number += 1
         attempt = Attempt(
             operation=request.operation,
             job_id=request.job_id,
-            number=number,
+            number=call.number,
             idempotent=request.idempotent,
             queued=queued,
             elapsed=ended - began,
-            since_first=ended - (began if first is None else first),
+            since_first=ended - (began if call.first is None else call.first),
             status=answer.status if answer is not None else None,
             request_id=decode.request_id(answer.headers) if answer is not None else None,
             error=error,
@@ -207,7 +210,7 @@ class Caller:
 
     def _delay(self, attempt: Attempt, *, at_once: bool) -> float | None:
         """Seconds to the next attempt, if there is one: none at all where a cause is mended."""
-        if at_once and attempt.number < self.retry.attempts:
+        if at_once and attempt.number < self.retry.attempts and self.budget.take_at_once():
             return 0.0
         delay = self.retry.delay(attempt)
         if isinstance(attempt.error, Throttled):

@@ -71,7 +71,8 @@ class RetryPolicy:
         throttle_delay: The same after a refusal by the rate limit.
         max_delay: Seconds; the bound stays here.
         max_retry_after: Seconds; a service that asks for more gets no retry.
-        deadline: Seconds from the first attempt after which no further one is planned.
+        deadline: Seconds for all attempts and the pauses between them, from when the first one
+            left. Waits for slots of the limiter come on top.
 
     Raises:
         ConfigurationError: A number is not above 0.
@@ -123,13 +124,20 @@ class RetryBudget:
     CAPACITY = 500
     COST = 14
     THROTTLE_COST = 5
+    AT_ONCE_COST = 5
 
     def __init__(self) -> None:
         self.tokens: int = self.CAPACITY
 
     def take(self, error: LiveAuditError | None) -> bool:
         """Take the tokens for one retry; False if there are not enough."""
-        cost = self.THROTTLE_COST if isinstance(error, Throttled) else self.COST
+        return self._take(self.THROTTLE_COST if isinstance(error, Throttled) else self.COST)
+
+    def take_at_once(self) -> bool:
+        """As `take`, for a retry that is made without the cause of the error."""
+        return self._take(self.AT_ONCE_COST)
+
+    def _take(self, cost: int) -> bool:
         if cost > self.tokens:
             return False
         self.tokens -= cost
