@@ -5,17 +5,15 @@ Pure: bytes in, a value or a `LiveAuditError` out.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
-from xml.parsers.expat import ExpatError
 
 import attrs
-import xmltodict
 
+from ci_live_audit import documents
 from ci_live_audit.errors import (
     AccessDenied,
     DecodeError,
@@ -42,23 +40,14 @@ __all__ = ["cancelled", "error", "http_date", "job", "request_id", "submitted"]
 # "Each URL is valid for two hours": https://www.tencentcloud.com/document/product/1045/49342
 URL_LIFE = timedelta(hours=2)
 MAX_PAGE = 4096
-AS_SENT: dict[str, Any] = {
-    "xml_attribs": False,
-    "strip_whitespace": False,
-    "disable_entities": True,
-}
-# Entities and encodings that are refused come as ValueError and LookupError.
-REFUSED = (ExpatError, ValueError, LookupError, RecursionError)
-# Larger bodies are read piece by piece, each piece in half a millisecond or so.
+# Larger bodies are read with their parts made as their tags close.
 LARGE_BODY = 64 * 1024
-SLICE = 8192
 DETAILS, DETAILS_END = b"<JobsDetail>", b"</JobsDetail>"
 LISTS: dict[str, type[Snapshot | AudioSection]] = {
     "Snapshot": Snapshot,
     "AudioSection": AudioSection,
 }
 OTHER_ENCODING = re.compile(rb"(?i)encoding\s*=\s*[\"'](?!utf-8[\"'])")
-JSON_OBJECT = re.compile(rb"[\xef\xbb\xbf \t\r\n]*\{")
 
 
 # Answers
@@ -116,7 +105,8 @@ def _answer(
     received_at: datetime | None = None,
     pause: Callable[[], object] | None = None,
 ) -> A:
-    context = Document(received_at and received_at + URL_LIFE, None if _is_json(body) else {})
+    shared: dict[Any, Any] | None = None if documents.is_json(body) else {}
+    context = Document(received_at and received_at + URL_LIFE, shared)
     document = _streamed(body, context, pause) if len(body) > LARGE_BODY else None
     document = document or _document(body)
     response: Value = document.get("Response", document)
@@ -157,17 +147,11 @@ class _Around:
 
 
 def _document(body: bytes) -> dict[str, Any]:
-    """The body as nested dicts: XML or JSON, told apart by the first byte."""
     try:
-        if _is_json(body):
-            document: Value = json.loads(body)
-        else:
-            document = xmltodict.parse(body, **AS_SENT)
-    except REFUSED as problem:
+        return documents.tree(body)
+    except documents.REFUSED as problem:
         what = f"not a document: {problem}" if body.strip() else "an empty body"
         raise DecodeError(what, excerpt=_beginning(body)) from problem
-    assert isinstance(document, dict)  # a root element or an object, by the first byte
-    return document
 
 
 def _streamed(
@@ -197,17 +181,10 @@ def _streamed(
             details[tag] = [details[tag], item]
         return True
 
-    def slices() -> Generator[bytes, None, None]:
-        end = closed + len(DETAILS_END)
-        for start in range(opened, end, SLICE):
-            yield body[start : min(start + SLICE, end)]
-            if pause is not None:
-                pause()
-
     try:
         around = _document(body[:opened] + DETAILS + body[closed:])
-        xmltodict.parse(slices(), item_depth=2, item_callback=take, **AS_SENT)
-    except (DecodeError, Unreadable, *REFUSED):
+        documents.elements(body[opened : closed + len(DETAILS_END)], take, pause)
+    except (DecodeError, Unreadable, *documents.REFUSED):
         return None
     if around.get("Response", {}).get("JobsDetail", ...) is not None:
         return None
@@ -215,10 +192,6 @@ def _streamed(
         return None
     around["Response"]["JobsDetail"] = details | {tag: tuple(found) for tag, found in lists.items()}
     return around
-
-
-def _is_json(body: bytes) -> bool:
-    return JSON_OBJECT.match(body) is not None
 
 
 def _beginning(body: bytes) -> str:
@@ -283,7 +256,8 @@ def _kind(status: int, code: str) -> type[ServiceError]:
 def _refusal(body: bytes) -> dict[str, str]:
     """The texts of an error document by lower-case name (``Code`` and ``code`` are one)."""
     try:
-        document = _document(body)
+        # An error document is never large, and what reads it stands on the loop.
+        document = _document(body) if len(body) <= LARGE_BODY else {}
         inside: Any = document.get("Response", document)
         inside = inside.get("Error", inside)
         texts = {tag: as_text(value) for tag, value in inside.items() if _is_scalar(value)}

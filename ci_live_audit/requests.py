@@ -39,16 +39,18 @@ class Request:
 
 def query(job_id: str) -> Request:
     """Ask what a job has found: https://www.tencentcloud.com/document/product/1045/49342."""
-    path = f"/video/auditing/{_job_id(job_id)}"
+    job_id = _job_id(job_id)
+    path = f"/video/auditing/{job_id}"
     return Request(operation="query", method="GET", path=path, job_id=job_id)
 
 
 def cancel(job_id: str) -> Request:
     """Stop a job: https://www.tencentcloud.com/document/product/1045/49341."""
+    job_id = _job_id(job_id)
     return Request(
         operation="cancel",
         method="POST",
-        path=f"/video/cancel_auditing/{_job_id(job_id)}",
+        path=f"/video/cancel_auditing/{job_id}",
         headers=ReadOnly({"content-length": "0"}),
         job_id=job_id,
     )
@@ -97,13 +99,12 @@ def submit(
 
 def host(bucket: str, region: str) -> str:
     """The host that serves a bucket's jobs; both names are checked first."""
-    if not re.fullmatch(
-        r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?-[0-9]{5,12}", _string("bucket", bucket)
-    ):
+    bucket, region = _string("bucket", bucket), _string("region", region)
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?-[0-9]{5,12}", bucket):
         raise ConfigurationError(
             f"bucket: expected a name with its APPID, as examplebucket-1250000000; got {bucket!r}"
         )
-    if not re.fullmatch(r"[a-z]{2}(-[a-z0-9]{1,20}){1,3}", _string("region", region)):
+    if not re.fullmatch(r"[a-z]{2}(-[a-z0-9]{1,20}){1,3}", region):
         raise ConfigurationError(f"region: expected a name as ap-beijing; got {region!r}")
     return f"{bucket}.ci.{region}.myqcloud.com"
 
@@ -123,7 +124,8 @@ def base_url(
     if endpoint is None:
         return url
     shape = r"(https?)://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?"
-    found = re.fullmatch(shape, _string("endpoint", endpoint))
+    endpoint = _string("endpoint", endpoint)
+    found = re.fullmatch(shape, endpoint)
     fault = _url_fault(endpoint, {"http", "https"}) if found else "it is none, or more than that"
     if not found or fault is not None:
         # It is not quoted: it may hold a password.
@@ -181,7 +183,7 @@ def _text(name: str, value: str | None, *, limit: int | None = None) -> str | No
 
 
 def _given(name: str, value: str | None, *, limit: int | None = None) -> str | None:
-    if value == "":
+    if value is not None and not _string(name, value):
         # A setting that was never set, more likely than not; it would be left out in silence.
         raise ConfigurationError(f"{name}: empty; leave the argument out to use the default")
     return _text(name, value, limit=limit)

@@ -11,7 +11,7 @@ import contextlib
 import inspect
 import warnings
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "HttpClient", "Transport"]
 
 MAX_BODY = 64 * 2**20
+# As much of a compressed body is inflated at once.
+INFLATED = 2**18
 
 
 @attrs.frozen(kw_only=True)
@@ -305,20 +307,30 @@ async def _read(answer: Answer, chunks: AsyncIterable[bytes], limit: int) -> Ans
     count = 0
     try:
         async for chunk in chunks:
-            room = limit - len(body) + 1
-            body += chunk[:room] if inflate is None else inflate.decompress(chunk, room)
+            for piece in _pieces(chunk, inflate):
+                body += piece
+                if len(body) > limit:
+                    raise DecodeError(f"larger than {limit} bytes", path="Response")
+                count += 1
+                # A server of tiny chunks, or of much in one, would have the loop for itself.
+                if count % 256 == 0 or len(piece) == INFLATED:
+                    await asyncio.sleep(0)
             if inflate is not None and inflate.unused_data:
                 raise DecodeError(f"bytes after the end of the {encoding} body")
-            if len(body) > limit:
-                raise DecodeError(f"larger than {limit} bytes", path="Response")
-            count += 1
-            if count % 256 == 0:  # a server of tiny chunks would have the loop for itself
-                await asyncio.sleep(0)
     except zlib.error as problem:
         raise DecodeError(f"not {encoding}: {problem}") from _alone(problem)
     if inflate is not None and count and not inflate.eof:
         raise DecodeError(f"the {encoding} body is cut off")
     return attrs.evolve(answer, body=bytes(body))
+
+
+def _pieces(chunk: bytes, inflate: Any) -> Iterator[bytes]:
+    if inflate is None:
+        yield chunk
+        return
+    while chunk:
+        yield inflate.decompress(chunk, INFLATED)
+        chunk = inflate.unconsumed_tail
 
 
 # What surely did not reach the server. By name, because each library of the family has its own.

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ci_live_audit import decode
+from ci_live_audit import decode, documents
 from ci_live_audit.errors import LiveAuditError, ServiceError
 from ci_live_audit.models import (
     AuditJob,
@@ -190,7 +190,7 @@ def piece_by_piece(size: int) -> Iterator[list[None]]:
     pauses: list[None] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decode, "LARGE_BODY", -1)
-        patch.setattr(decode, "SLICE", size)
+        patch.setattr(documents, "SLICE", size)
         read = partial(decode.job, pause=lambda: pauses.append(None))
         patch.setattr(decode, "job", read)
         yield pauses

@@ -16,7 +16,8 @@ CORE: dict[str, set[str]] = {
     "errors": set(),
     "models": set(),
     "nodes": {"errors", "models"},
-    "decode": {"errors", "models", "nodes"},
+    "documents": set(),
+    "decode": {"errors", "models", "nodes", "documents"},
     "requests": {"errors", "models"},
     "credentials": {"errors"},
     "default_chain": {"errors", "credentials"},
@@ -27,7 +28,7 @@ CORE: dict[str, set[str]] = {
     "transport": {"errors", "connections"},
 }
 CORE["clock"] = {"decode"}
-CORE["attempts"] = set(CORE) - {"nodes", "default_chain", "connections"}
+CORE["attempts"] = set(CORE) - {"nodes", "documents", "default_chain", "connections"}
 CORE["schedule"] = CORE["sources"] = CORE["checkpoint"] = {"errors"}
 CORE["polling"] = {"errors", "models", "limiter", "schedule", "sources", "checkpoint"}
 CORE["outcomes"] = {"errors", "models", "polling"}
@@ -35,12 +36,12 @@ CORE["findings"] = {"errors", "models", "polling", "sources"}
 CORE["client"] = set(CORE)
 CORE["__init__"] = set(CORE)
 # Modules without input and output, and the only ones that may import each library.
-PURE = {"errors", "models", "nodes", "decode", "requests", "signature", "retry", "schedule"}
+PURE = {"errors", "models", "nodes", "documents", "decode", "requests", "signature", "retry", "schedule"}
 LIBRARIES = {
     "httpx": {"connections"},
     "httpcore": {"connections"},
     "aiolimiter": {"limiter"},
-    "xmltodict": {"decode"},
+    "xmltodict": {"documents"},
     "anyio": {"credentials", "transport", "attempts", "polling"},
 }
 STDLIB_IO = {"asyncio", "socket", "http", "urllib.request", "time", "os", "pathlib"}

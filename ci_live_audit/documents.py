@@ -1,0 +1,108 @@
+"""A body → nested dicts, by xmltodict or json, within bounds that no honest answer comes near.
+
+A document can be small and still cost minutes, in a parser that holds the interpreter meanwhile.
+So XML is fed in slices, and after each one it is checked what has become of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Generator
+from typing import Any, cast
+from xml.parsers import expat
+
+import xmltodict
+
+__all__ = ["REFUSED", "elements", "is_json", "tree"]
+
+# Half a millisecond or so of parsing.
+SLICE = 8192
+# What the documents of the service name ends at a depth of 7.
+MAX_DEPTH = 64
+# A tag with its attributes, a comment or the like; text is not counted.
+MAX_TOKEN = 2**17
+# An answer of 64 MiB has some four millions.
+MAX_TAGS = 8_000_000
+# JSON is parsed in one go. It comes in callbacks, which are small.
+MAX_JSON = 4 * 2**20
+AS_SENT: dict[str, Any] = {
+    "xml_attribs": False,
+    "strip_whitespace": False,
+    "disable_entities": True,
+}
+#: How a document is refused: bounds, entities and encodings come as ValueError and LookupError.
+REFUSED = (expat.ExpatError, ValueError, LookupError, RecursionError)
+JSON_OBJECT = re.compile(rb"[\xef\xbb\xbf \t\r\n]*\{")
+
+
+def is_json(body: bytes) -> bool:
+    """Whether a body is JSON, by its first byte."""
+    return JSON_OBJECT.match(body) is not None
+
+
+def tree(body: bytes) -> dict[str, Any]:
+    """The whole document.
+
+    Raises:
+        Exception: One of `REFUSED`.
+    """
+    if is_json(body):
+        if len(body) > MAX_JSON:
+            raise ValueError(f"JSON of more than {MAX_JSON} bytes")
+        return cast("dict[str, Any]", json.loads(body))
+    return cast("dict[str, Any]", _parse(body))
+
+
+def elements(
+    body: bytes,
+    take: Callable[[list[tuple[str, Any]], Any], bool],
+    pause: Callable[[], object] | None,
+) -> None:
+    """Hand out the children of the root as they close, and keep none of them.
+
+    Args:
+        body: The document.
+        take: Called with the path and the child; gives True.
+        pause: Called after every slice.
+
+    Raises:
+        Exception: One of `REFUSED`, or what ``take`` raises.
+    """
+    _parse(body, pause, item_depth=2, item_callback=take)
+
+
+def _parse(body: bytes, pause: Callable[[], object] | None = None, **options: Any) -> Any:
+    if body.count(b"<") > MAX_TAGS:
+        raise ValueError(f"more than {MAX_TAGS} tags")
+    parsers = _Parsers()
+    return xmltodict.parse(parsers.feed(body, pause), expat=parsers, **AS_SENT, **options)
+
+
+class _Parsers:
+    """What xmltodict takes in place of `xml.parsers.expat`, to see what becomes of each slice."""
+
+    ExpatError = expat.ExpatError
+    parser: expat.XMLParserType
+
+    def ParserCreate(self, *arguments: Any) -> expat.XMLParserType:  # noqa: N802 - expat's name
+        self.parser = expat.ParserCreate(*arguments)
+        self.parser.StartDoctypeDeclHandler = _refuse_type
+        return self.parser
+
+    def feed(self, body: bytes, pause: Callable[[], object] | None) -> Generator[bytes, None, None]:
+        for start in range(0, len(body), SLICE):
+            piece = body[start : start + SLICE]
+            yield piece
+            if start + len(piece) - self.parser.CurrentByteIndex > MAX_TOKEN:
+                raise ValueError(f"a tag or a comment of more than {MAX_TOKEN} bytes")
+            # The path is that of xmltodict's own handler: counting here would cost a tenth more.
+            handler: Any = self.parser.StartElementHandler
+            if len(handler.__self__.path) > MAX_DEPTH:
+                raise ValueError(f"nested deeper than {MAX_DEPTH} elements")
+            if pause is not None:
+                pause()
+
+
+def _refuse_type(*_: object) -> None:
+    raise ValueError("document types are not accepted")
