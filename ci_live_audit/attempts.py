@@ -30,7 +30,7 @@ from ci_live_audit.errors import (
 from ci_live_audit.limiter import RateLimiter
 from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob
 from ci_live_audit.requests import Request
-from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
+from ci_live_audit.retry import HOLD, Attempt, RetryBudget, RetryPolicy
 from ci_live_audit.transport import Answer, Transport
 
 __all__ = ["Caller"]
@@ -39,8 +39,6 @@ logger: logging.Logger = logging.getLogger("ci_live_audit")
 
 T = TypeVar("T", AuditJob, SubmittedJob, CancelledJob)
 
-# The quota is counted by the second, so whoever is over it lets one pass.
-HOLD = 1.0
 MIN_TIMEOUT = 0.001
 STALE = {"ExpiredToken", "InvalidAccessKeyId", "SecretidNotExist", "InvalidToken"}
 SKEWED = {"RequestTimeTooSkewed", "SignatureExpired"}

@@ -22,13 +22,13 @@ import httpcore
 import httpx
 
 from ci_live_audit.errors import ConfigurationError
+from ci_live_audit.requests import is_this_machine
 
 __all__ = ["Connections"]
 
 MAX_IDLE = 100
 # Below the shortest idle time after which servers in use close a connection (5 s).
 KEEP_ALIVE = 4.0
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 class Connections:
@@ -123,7 +123,7 @@ def _factory(base_url: str) -> httpcore.AsyncConnectionPool:
     """
     parts = urlsplit(base_url)
     host = parts.hostname or ""
-    proxies = {} if host in LOOPBACK else urllib.request.getproxies()
+    proxies = {} if is_this_machine(host) else urllib.request.getproxies()
     bypass = urllib.request.proxy_bypass(host)
     url = None if bypass else proxies.get(parts.scheme) or proxies.get("all")
     options: dict[str, Any] = {"keepalive_expiry": KEEP_ALIVE}

@@ -77,7 +77,7 @@ def _visible(name: str, value: str) -> Secret:
             f"{name}: expected visible ASCII characters, at least one; got {len(value)} characters"
             f"{' with blanks, line breaks or others among them' if value else ''}"
         )
-    return Secret(value)
+    return Secret(str.__str__(value))  # of an enum of texts the text, not what it prints
 
 
 def _secret_id(value: str) -> str:

@@ -7,6 +7,7 @@ So XML is fed in slices, and after each one it is checked what has become of it.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Generator
 from typing import Any, cast
@@ -50,7 +51,8 @@ def tree(body: bytes) -> dict[str, Any]:
     if is_json(body):
         if len(body) > MAX_JSON:
             raise ValueError(f"JSON of more than {MAX_JSON} bytes")
-        return cast("dict[str, Any]", json.loads(body))
+        found = json.loads(body, parse_constant=_finite, parse_float=_finite)
+        return cast("dict[str, Any]", found)
     return cast("dict[str, Any]", _parse(body))
 
 
@@ -102,6 +104,13 @@ class _Parsers:
                 raise ValueError(f"nested deeper than {MAX_DEPTH} elements")
             if pause is not None:
                 pause()
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number")
+    return number
 
 
 def _refuse_type(*_: object) -> None:

@@ -278,7 +278,7 @@ class Run(Generic[T]):
         failures = self._failures.get(number, 0) + 1
         if not (error.transient or self._may_pass(error)) or failures >= FAILURES:
             self._give_up(number, error)
-        elif self._schedule.again(number, _time(), failures):
+        elif self._schedule.again(number, _time(), failures, at_least=_asked_to_wait(error)):
             self._failures[number] = failures
         else:
             self._spend(number, error)
@@ -348,6 +348,10 @@ async def _wait(event: asyncio.Event, *, until: float = math.inf) -> None:
             timer.cancel()
     event.clear()
     await asyncio.sleep(0)  # waiting is never busy
+
+
+def _asked_to_wait(error: LiveAuditError) -> float:
+    return (error.retry_after or 0.0) if isinstance(error, ServiceError) else 0.0
 
 
 def _time() -> float:

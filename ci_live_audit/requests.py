@@ -18,7 +18,7 @@ import attrs
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.models import ReadOnly, UserInfo, tags
 
-__all__ = ["Request", "base_url", "cancel", "host", "query", "submit"]
+__all__ = ["Request", "base_url", "cancel", "host", "is_this_machine", "query", "submit"]
 
 
 @attrs.frozen(kw_only=True)
@@ -132,7 +132,7 @@ def base_url(
         raise ConfigurationError(
             f"endpoint: expected http or https, a host and perhaps a port, but {fault}"
         )
-    if found[1] == "http" and not allow_http and not _is_this_machine(found[2].strip("[]")):
+    if found[1] == "http" and not allow_http and not is_this_machine(found[2].strip("[]")):
         raise ConfigurationError(
             f"endpoint: {found[2]} without TLS would show token and signature to everybody on the "
             "way; use https, or say allow_http=True"
@@ -140,7 +140,8 @@ def base_url(
     return endpoint.rstrip("/")
 
 
-def _is_this_machine(name: str) -> bool:
+def is_this_machine(name: str) -> bool:
+    """Whether a host is this machine, by its address or its name."""
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:  # https://www.rfc-editor.org/rfc/rfc6761#section-6.3
@@ -261,6 +262,7 @@ def _render(tag: str, at: str, value: Tree) -> str:
     """An element with everything in it escaped; nothing where there is nothing to say."""
     if not isinstance(tag, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", tag):
         raise ConfigurationError(f"{at}: not a name of an element")
+    tag = str.__str__(tag)
     if isinstance(value, list | tuple):
         return "".join(_render(tag, at, item) for item in value)
     if isinstance(value, Mapping):
@@ -269,8 +271,10 @@ def _render(tag: str, at: str, value: Tree) -> str:
         inside = escape(_text(at, value) or "", {"\r": "&#13;"})
     elif value is None:
         inside = ""
-    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        inside = str(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        inside = int.__repr__(value)
+    elif isinstance(value, float) and math.isfinite(value):
+        inside = float.__repr__(value)
     else:
         raise ConfigurationError(f"{at}: expected text, numbers, mappings or lists of them")
     # The document requires Conf, and none of its children.

@@ -21,6 +21,10 @@ from ci_live_audit.errors import (
 __all__ = ["Attempt", "RetryBudget", "RetryPolicy"]
 
 
+# The quota is counted by the second, so whoever is over it lets one pass.
+HOLD = 1.0
+
+
 @attrs.frozen(kw_only=True)
 class Attempt:
     """One request and what came of it: what the policy judges and what ``on_attempt`` is shown.
@@ -98,8 +102,11 @@ class RetryPolicy:
         error = attempt.error
         if error is None or attempt.number >= self.attempts or not _may_repeat(attempt, error):
             return None
-        base = self.throttle_delay if isinstance(error, Throttled) else self.base_delay
+        throttled = isinstance(error, Throttled)
+        base = self.throttle_delay if throttled else self.base_delay
         delay = rng() * min(self.max_delay, base * 2.0 ** min(attempt.number - 1, 60))
+        if throttled:
+            delay = max(delay, HOLD)
         asked = error.retry_after if isinstance(error, ServiceError) else None
         if asked is not None:
             if asked > self.max_retry_after:

@@ -27,6 +27,8 @@ TABLES = 64
 MANY = 1e12
 #: Seconds; the wait after failures grows up to this, if the interval is not longer.
 LONGEST_BACKOFF = 60.0
+#: Seconds to which a service may put a job off.
+LONGEST_PAUSE = 3600.0
 #: Seconds before its deadline at which a job is asked for the last time.
 LAST_LOOK = 0.5
 
@@ -130,13 +132,14 @@ class Schedule:
                 return self._ask(number, now)
         return None
 
-    def again(self, number: int, now: float, failures: int = 0) -> bool:
+    def again(self, number: int, now: float, failures: int = 0, *, at_least: float = 0.0) -> bool:
         """Put a job back after it was asked.
 
         Args:
             number: The job.
             now: The time.
             failures: How many times in a row asking has failed; each doubles the wait.
+            at_least: Seconds that the service asked to wait after a failure.
 
         Returns:
             Whether it is put back. It is not if this was its last look.
@@ -148,6 +151,7 @@ class Schedule:
         if failures:
             longest = max(self._interval, LONGEST_BACKOFF)
             wait = min(longest, self._interval * 2.0 ** min(failures - 1, 60))
+            wait = max(wait, min(at_least, LONGEST_PAUSE))
             self._times[number] = now + wait
             heapq.heappush(self._failed, (now + wait, number))
         else:

@@ -610,7 +610,7 @@ def test_not_an_integer(value: str) -> None:
     assert caught.value.path == "JobsDetail.PornInfo.Score"
 
 
-@pytest.mark.parametrize("value", [True, 1.5, 1e300, HUGE, float("nan"), float("inf"), [1], {}])
+@pytest.mark.parametrize("value", [True, 1.5, 1e300, HUGE, [1], {}])
 def test_not_an_integer_in_json(value: object) -> None:
     """Neither is every JSON value."""
     with pytest.raises(DecodeError) as caught:
@@ -618,15 +618,21 @@ def test_not_an_integer_in_json(value: object) -> None:
     assert caught.value.path == "JobsDetail.SnapshotCount"
 
 
-@pytest.mark.parametrize(
-    "value", ["x", "nan", "-inf", "1e999", "1_0", True, HUGE, float("nan"), float("inf"), [1]]
-)
+@pytest.mark.parametrize("value", ["x", "nan", "-inf", "1e999", "1_0", True, HUGE, [1]])
 def test_not_a_number(value: object) -> None:
     """A coordinate is a finite number."""
     results = [{"Location": {"X": value}}]
     with pytest.raises(DecodeError) as caught:
         decode.job(callback(PornInfo={"OcrResults": results}))
     assert caught.value.path == "JobsDetail.PornInfo.OcrResults[0].Location.X"
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999"])
+def test_what_only_python_takes_for_json(value: str) -> None:
+    """Numbers that are none make no document, wherever they stand."""
+    with pytest.raises(DecodeError, match="is no number"):
+        decode.job(callback(Novelty="here").replace(b'"here"', value.encode()))
+    assert decode.job(callback(Novelty=1.5)).extra["Novelty"] == 1.5
 
 
 @pytest.mark.parametrize(
@@ -899,7 +905,7 @@ def test_truncated_at_every_byte(name: str) -> None:
 )
 def test_entities_are_refused(body: bytes) -> None:
     """No entity is expanded, none is fetched."""
-    with pytest.raises(DecodeError, match="document types|entities"):
+    with pytest.raises(DecodeError, match=r"document types|entities"):
         decode.job(body)
 
 

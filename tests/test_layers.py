@@ -24,7 +24,7 @@ CORE: dict[str, set[str]] = {
     "signature": {"requests", "credentials"},
     "limiter": {"errors"},
     "retry": {"errors"},
-    "connections": {"errors"},
+    "connections": {"errors", "requests"},
     "transport": {"errors", "connections"},
 }
 CORE["clock"] = {"decode"}
@@ -36,7 +36,17 @@ CORE["findings"] = {"errors", "models", "polling", "sources"}
 CORE["client"] = set(CORE)
 CORE["__init__"] = set(CORE)
 # Modules without input and output, and the only ones that may import each library.
-PURE = {"errors", "models", "nodes", "documents", "decode", "requests", "signature", "retry", "schedule"}
+PURE = {
+    "errors",
+    "models",
+    "nodes",
+    "documents",
+    "decode",
+    "requests",
+    "signature",
+    "retry",
+    "schedule",
+}
 LIBRARIES = {
     "httpx": {"connections"},
     "httpcore": {"connections"},

@@ -83,21 +83,23 @@ def test_the_last_attempt_is_the_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "bounds"),
-    [(DOWN, [0.5, 1, 2, 4, 8, 16, 20, 20]), (THROTTLED, [1, 2, 4, 8, 16, 20, 20, 20])],
+    ("error", "bounds", "least"),
+    [(DOWN, [0.5, 1, 2, 4, 8, 16, 20, 20], 0), (THROTTLED, [1, 2, 4, 8, 16, 20, 20, 20], 1)],
 )
-def test_full_jitter_below_a_doubling_bound(error: LiveAuditError, bounds: list[float]) -> None:
-    """The delay is anything from 0 to a bound that doubles up to max_delay."""
+def test_full_jitter_below_a_doubling_bound(
+    error: LiveAuditError, bounds: list[float], least: float
+) -> None:
+    """The delay is anything up to a bound that doubles to max_delay; once throttled, from 1 s."""
     policy = RetryPolicy(attempts=99, deadline=1e9)
     for number, bound in enumerate(bounds, 1):
         attempt = after(error, number=number)
-        assert policy.delay(attempt, rng=lambda: 0.0) == 0
-        assert policy.delay(attempt, rng=lambda: 0.5) == bound / 2
+        assert policy.delay(attempt, rng=lambda: 0.0) == least
+        assert policy.delay(attempt, rng=lambda: 0.5) == max(bound / 2, least)
         assert policy.delay(attempt, rng=lambda: 1.0) == bound
 
 
 @pytest.mark.parametrize(
-    ("asked", "delay"), [(None, 0.0), (0.0, 0.0), (7.5, 7.5), (60.0, 60.0), (60.1, None)]
+    ("asked", "delay"), [(None, 1.0), (0.0, 1.0), (7.5, 7.5), (60.0, 60.0), (60.1, None)]
 )
 def test_retry_after_is_obeyed_or_refused(asked: float | None, delay: float | None) -> None:
     """Retry-After is a floor for the delay; above the limit there is no retry."""
@@ -108,8 +110,8 @@ def test_retry_after_is_obeyed_or_refused(asked: float | None, delay: float | No
 def test_the_deadline_counts_the_delay() -> None:
     """An attempt that would start after the deadline is not planned."""
     policy = RetryPolicy(deadline=10)
-    assert policy.delay(after(THROTTLED, since_first=9.5), rng=lambda: 0.5) == 0.5
-    assert policy.delay(after(THROTTLED, since_first=9.6), rng=lambda: 0.5) is None
+    assert policy.delay(after(DOWN, since_first=9.75), rng=lambda: 0.5) == 0.25
+    assert policy.delay(after(DOWN, since_first=9.76), rng=lambda: 0.5) is None
 
 
 @pytest.mark.parametrize(
