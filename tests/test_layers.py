@@ -36,7 +36,8 @@ CORE["findings"] = {"errors", "models", "polling", "sources"}
 CORE["client"] = set(CORE)
 CORE["__init__"] = set(CORE)
 # Modules without input and output, and the only ones that may import each library.
-PURE = {
+PURE = {"errors", "models", "nodes", "documents", "decode", "requests", "signature", "retry"}
+PURE |= {"schedule"}
     "errors",
     "models",
     "nodes",
