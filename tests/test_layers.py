@@ -38,16 +38,6 @@ CORE["__init__"] = set(CORE)
 # Modules without input and output, and the only ones that may import each library.
 PURE = {"errors", "models", "nodes", "documents", "decode", "requests", "signature", "retry"}
 PURE |= {"schedule"}
-    "errors",
-    "models",
-    "nodes",
-    "documents",
-    "decode",
-    "requests",
-    "signature",
-    "retry",
-    "schedule",
-}
 LIBRARIES = {
     "httpx": {"connections"},
     "httpcore": {"connections"},
