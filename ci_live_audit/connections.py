@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import urllib.request
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -67,6 +67,7 @@ class Connections:
         body: bytes,
         *,
         connect_timeout: float,
+        on_send: Callable[[], None],
     ) -> AsyncGenerator[httpcore.Response, None]:
         """Send a request and give the answer, whose body is still to be read.
 
@@ -77,13 +78,14 @@ class Connections:
             headers: Request headers.
             body: Request body.
             connect_timeout: Seconds for each step of opening a connection.
+            on_send: Called when the request begins to leave on a new connection.
         """
         streams: list[httpcore.AsyncNetworkStream] = []
         extensions: dict[str, Any] = {}
         if connection is None:
             connection = self._factory.create_connection(self._origin)
             extensions["timeout"] = {"connect": connect_timeout}
-            extensions["trace"] = partial(_note_stream, streams)
+            extensions["trace"] = partial(_note, streams, on_send)
         request = httpcore.Request(
             method,
             httpcore.URL(**self._server, target=path),
@@ -141,12 +143,19 @@ def _factory(base_url: str) -> httpcore.AsyncConnectionPool:
         raise ConfigurationError(f"the proxy of the environment: {problem}") from None
 
 
-async def _note_stream(
-    streams: list[httpcore.AsyncNetworkStream], event: str, info: dict[str, Any]
+async def _note(
+    streams: list[httpcore.AsyncNetworkStream],
+    on_send: Callable[[], None],
+    event: str,
+    info: dict[str, Any],
 ) -> None:
-    """Note a newly opened stream: httpcore forgets it if the TLS handshake is cancelled.
+    """Note what happens while a connection is opened.
 
+    httpcore forgets a stream if the TLS handshake on it is cancelled.
     https://www.encode.io/httpcore/extensions/#trace
     """
     if event.endswith("connect_tcp.complete"):
         streams.append(info["return_value"])
+    # A proxy is asked for a tunnel by a request of its own.
+    if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+        on_send()

@@ -100,7 +100,7 @@ def _expires_at(value: float | None) -> float | None:
     raise CredentialsError(f"expires_at: expected Unix seconds, got {type(value).__name__}")
 
 
-@attrs.frozen(repr=False)
+@attrs.frozen(repr=False, init=False)
 class Credentials:
     """A key pair, with a token if it is a temporary one.
 
@@ -122,6 +122,25 @@ class Credentials:
     _token: Sealed | None = attrs.field(default=None, converter=_token)
     expires_at: float | None = attrs.field(default=None, converter=_expires_at, kw_only=True)
 
+    def __init__(
+        self,
+        secret_id: str,
+        secret_key: str,
+        token: str | None = None,
+        *,
+        expires_at: float | None = None,
+    ) -> None:
+        try:
+            self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+                secret_id, secret_key, token, expires_at=expires_at
+            )
+            return
+        except CredentialsError as error:
+            fault = str(error)
+        # A traceback that shows local variables would show what was refused.
+        del secret_key, token
+        raise CredentialsError(fault)
+
     @property
     def secret_key(self) -> str:
         """``SecretKey``."""
@@ -133,6 +152,8 @@ class Credentials:
         return None if self._token is None else self._token.open()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "expires_at"):
+            return "Credentials()"  # half made: in a traceback of what was refused
         return (
             f"Credentials(secret_id={self.secret_id!r}, secret_key={self._secret_key},"
             f" token={self._token}, expires_at={self.expires_at})"

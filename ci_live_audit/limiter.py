@@ -67,7 +67,6 @@ class LocalRateLimiter:
         self._late = self.MARGIN
         self._busy = False
         self._held_until = -math.inf
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def acquire(self) -> float:
         """Wait for the next slot, behind everybody who came before.
@@ -140,9 +139,9 @@ class LocalRateLimiter:
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        if self._loop is not loop:
+        # In one step: two threads may be here at once.
+        owner: asyncio.AbstractEventLoop = vars(self).setdefault("_loop", loop)
+        if owner is not loop:
             raise ConfigurationError(
                 "this limiter is in use on another event loop; make one for each loop"
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import os
 import warnings
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping
@@ -49,6 +50,21 @@ class Answer:
     error: LiveAuditError | None = None
 
 
+@attrs.define
+class _Way:
+    """How far an exchange has come.
+
+    ``sent`` is None with a foreign client: there the error has to tell.
+    """
+
+    sent: bool | None = None
+    reused: bool = False
+    answer: Answer | None = None
+
+    def send(self) -> None:
+        self.sent = True
+
+
 class HttpClient(Protocol):
     """What is used of ``http_client``: any client of the httpx family has it."""
 
@@ -73,7 +89,8 @@ class Transport:
     #: Exchanges over a foreign client may end by themselves for so many seconds when this closes.
     GRACE = 1.0
 
-    _loop: asyncio.AbstractEventLoop | None = None
+    #: The loop and the process in which it was first used.
+    _owner: tuple[asyncio.AbstractEventLoop, int] | None = None
 
     def __init__(
         self, base_url: str, http_client: HttpClient | None = None, max_body: int = MAX_BODY
@@ -89,7 +106,7 @@ class Transport:
         self._closed = False
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
-        if self._loop is not None and self._connections is not None and not self._closed:
+        if self._owner is not None and self._connections is not None and not self._closed:
             text = f'the client of {self.base_url} was not closed: use "async with" or aclose()'
             warn(text, ResourceWarning, source=self)
 
@@ -198,11 +215,10 @@ class Transport:
                 "no event loop of asyncio is running here: await the call within one; after a fork,"
                 " make a loop and a client in the child"
             ) from None
-        if self._loop is None:
-            self._loop = loop
-        if self._loop is not loop:
+        # In one step: two threads may be here at once. A forked child inherits the loop's object.
+        if vars(self).setdefault("_owner", (loop, os.getpid())) != (loop, os.getpid()):
             raise ConfigurationError(
-                "this client belongs to another event loop; make one client for each loop"
+                "this client belongs to another event loop or process; make one for each"
             )
 
     async def _exchange(
@@ -217,28 +233,32 @@ class Transport:
     ) -> Answer | LiveAuditError:
         """The answer, or the error as a value: a task that nobody awaits may not raise."""
         headers = {**headers, "accept-encoding": "identity", "user-agent": _user_agent()}
-        reused = False
-        begun: list[Answer] = []
+        way = _Way()
         try:
             async with asyncio.timeout(timeout):
                 if self._connections is None:
                     return await self._by_client(
-                        method, path, headers, body, timeout=timeout, begun=begun
+                        method, path, headers, body, timeout=timeout, way=way
                     )
                 connection = await self._connections.take() if reuse else None
-                reused = connection is not None
-                # Half of the time to connect: when the deadline passes later, it was sent.
+                way.sent = way.reused = connection is not None
                 async with self._connections.stream(
-                    connection, method, path, headers, body, connect_timeout=timeout / 2
+                    connection,
+                    method,
+                    path,
+                    headers,
+                    body,
+                    connect_timeout=timeout / 2,
+                    on_send=way.send,
                 ) as own:
-                    begun.append(Answer(status=own.status, headers=_texts(own.headers)))
-                    return await _read(begun[0], own.aiter_stream(), self._max_body)
+                    way.answer = Answer(status=own.status, headers=_texts(own.headers))
+                    return await _read(way.answer, own.aiter_stream(), self._max_body)
         except LiveAuditError as problem:
             error = problem
         except Exception as problem:  # noqa: BLE001 - what a library may raise has no end
-            error = _explain(problem, timeout, reused=reused and not begun)
+            error = _explain(problem, timeout, way)
         try:
-            return attrs.evolve(begun[0], error=error) if begun else error
+            return error if way.answer is None else attrs.evolve(way.answer, error=error)
         finally:  # or the error and this frame would keep each other alive
             del error
 
@@ -250,7 +270,7 @@ class Transport:
         body: bytes,
         *,
         timeout: float,
-        begun: list[Answer],
+        way: _Way,
     ) -> Answer:
         # Tuples and texts only: objects of one library of the family do not fit another.
         times = (timeout / 2, timeout, timeout, timeout / 2)
@@ -258,11 +278,11 @@ class Transport:
         async with self._client.stream(  # type: ignore[union-attr]
             method, url, headers=headers, content=body, **options
         ) as response:
-            begun.append(Answer(status=response.status_code, headers=_texts(response.headers.raw)))
+            way.answer = Answer(status=response.status_code, headers=_texts(response.headers.raw))
             if not response.is_stream_consumed:
-                return await _read(begun[0], response.aiter_raw(), self._max_body)
+                return await _read(way.answer, response.aiter_raw(), self._max_body)
             # A mock's answer is in memory already, and decoded.
-            return attrs.evolve(begun[0], body=response.content)
+            return attrs.evolve(way.answer, body=response.content)
 
 
 def _connections(base_url: str) -> Connections:
@@ -338,6 +358,7 @@ UNSENT = {
     "ConnectError",
     "ConnectTimeout",
     "PoolTimeout",
+    "ProxyError",
     "ConnectionRefusedError",
     "UnsupportedProtocol",
     "LocalProtocolError",
@@ -345,25 +366,26 @@ UNSENT = {
 }
 
 
-def _explain(problem: Exception, timeout: float, *, reused: bool) -> TransportError:
+def _explain(problem: Exception, timeout: float, way: _Way) -> TransportError:
     kinds = {kind.__name__ for kind in type(problem).__mro__}
-    sent = not kinds & UNSENT
+    sent = not kinds & UNSENT if way.sent is None else way.sent
     if kinds & {"TimeoutError", "TimeoutException"}:
         phase = "answer" if sent else "connection"
         error: TransportError = RequestTimeout(f"no {phase} within {timeout:g} s", sent=sent)
     else:
         reason = f"{type(problem).__name__}: {problem}".rstrip(": ")
-        error = TransportError(reason, sent=sent, reused=reused)
+        error = TransportError(reason, sent=sent, reused=way.reused and way.answer is None)
     error.__cause__ = _alone(problem)
     return error
 
 
 def _alone(problem: BaseException) -> BaseException:
     """The cause without what it drags along: frames and requests that hold signed headers."""
-    link: BaseException | None = problem
-    while link is not None:
+    found: list[BaseException] = [problem]
+    for link in found:
         link.__traceback__ = None
         if hasattr(type(link), "request"):
             link.request = None  # type: ignore[attr-defined]
-        link = link.__cause__ or link.__context__
+        others = (link.__cause__, link.__context__, *getattr(link, "exceptions", ()))
+        found += [one for one in others if one is not None and one not in found]
     return problem
