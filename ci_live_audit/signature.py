@@ -78,7 +78,8 @@ def string_to_sign(
     method: str, path: str, params: Mapping[str, str], headers: Mapping[str, str], key_time: str
 ) -> str:
     """The canonical text of a request; its HMAC-SHA1 under the sign key is the signature."""
-    http_string = f"{method.lower()}\n{path}\n{_pairs(params)}\n{_pairs(headers)}\n"
+    # It holds the token.
+    http_string = Secret(f"{method.lower()}\n{path}\n{_pairs(params)}\n{_pairs(headers)}\n")
     digest = hashlib.sha1(http_string.encode(), usedforsecurity=False).hexdigest()
     return f"sha1\n{key_time}\n{digest}\n"
 
@@ -92,8 +93,10 @@ def _names(fields: Mapping[str, str]) -> str:
 
 
 def _pairs(fields: Mapping[str, str]) -> str:
-    pairs = sorted((_encode(name).lower(), _encode(value)) for name, value in fields.items())
-    return "&".join(f"{name}={value}" for name, value in pairs)
+    pairs = sorted(
+        (_encode(name).lower(), Secret(_encode(value))) for name, value in fields.items()
+    )
+    return Secret("&".join(f"{name}={value}" for name, value in pairs))
 
 
 def _encode(text: str) -> str:
