@@ -20,6 +20,7 @@ from ci_live_audit import decode, signature
 from ci_live_audit.clock import Clock
 from ci_live_audit.credentials import CredentialCache, Credentials
 from ci_live_audit.errors import (
+    AccessDenied,
     ConfigurationError,
     DecodeError,
     LiveAuditError,
@@ -45,16 +46,27 @@ SKEWED = {"RequestTimeTooSkewed", "SignatureExpired"}
 
 
 def _seconds(_: object, attribute: Any, value: float) -> None:
-    if not 0 < value < math.inf:
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ConfigurationError(
             f"{attribute.name}: expected seconds, above 0 and finite; got {value!r}"
         )
 
 
 def _plain_function(_: object, attribute: Any, value: Any) -> None:
-    if inspect.iscoroutinefunction(value):
+    if value is None:
+        return
+    if not callable(value):
+        raise ConfigurationError(f"{attribute.name}: expected a function")
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
         raise ConfigurationError(
             f"{attribute.name}: expected a plain function; nobody would await it"
+        )
+
+
+def _policy(_: object, attribute: Any, value: Any) -> None:
+    if not isinstance(value, RetryPolicy):
+        raise ConfigurationError(
+            f"{attribute.name}: expected a RetryPolicy, got {type(value).__name__}"
         )
 
 
@@ -81,7 +93,7 @@ class Caller:
     limiter: RateLimiter
     budget: RetryBudget
     transport: Transport
-    retry: RetryPolicy
+    retry: RetryPolicy = attrs.field(validator=_policy)
     timeout: float = attrs.field(validator=_seconds)
     on_attempt: Callable[[Attempt], object] | None = attrs.field(validator=_plain_function)
 
@@ -158,7 +170,7 @@ class Caller:
             else:  # of a refusal to answer now the status is enough
                 error = refusal = decode.error(answer.status, answer.headers, answer.body)
                 error.__cause__ = answer.error
-                cure = self._cure(refusal, answer, credentials, ahead)
+                cure = await self._cure(refusal, answer, credentials, ahead)
         except LiveAuditError as problem:
             error = problem
             cure = "connection" if isinstance(error, TransportError) and error.reused else None
@@ -195,7 +207,7 @@ class Caller:
             result = attrs.evolve(result, request_id=decode.request_id(answer.headers))
         return result
 
-    def _cure(
+    async def _cure(
         self, error: ServiceError, answer: Answer, credentials: Credentials, ahead: float
     ) -> str | None:
         """What was wrong with a refused attempt, if another one would be made without it."""
@@ -204,6 +216,8 @@ class Caller:
         if error.code in SKEWED or "Request has expired" in error.message:
             learnt = self.clock.learn(answer.headers.get("date", ""), used=ahead)
             return "clock" if learnt else None
+        if isinstance(error, AccessDenied) and await self.credentials.have_changed(credentials):
+            return "credentials"
         return None
 
     def _delay(self, attempt: Attempt, *, at_once: bool) -> float | None:

@@ -92,6 +92,12 @@ class LiveAuditClient:
             raise ConfigurationError("region: pass one (ap-beijing, …) or set TENCENTCLOUD_REGION")
         base_url = requests.base_url(bucket, region, endpoint, allow_http=allow_http)
         limiter = limiter if limiter is not None else LocalRateLimiter(rate)
+        if not isinstance(limiter, RateLimiter):
+            raise ConfigurationError(
+                f"limiter: expected a RateLimiter, got {type(limiter).__name__}"
+            )
+        if not callable(now):
+            raise ConfigurationError("now: expected a function that gives Unix seconds")
         self._rate: float = getattr(limiter, "rate", rate)
         self._background = BackgroundRateLimiter(limiter)
         clock = Clock(now)
@@ -131,6 +137,7 @@ class LiveAuditClient:
         are not its own.
         """
         if self._owner:
+            self._caller.transport.check_loop()
             self._caller.credentials.close()
             await self._caller.transport.aclose()
 

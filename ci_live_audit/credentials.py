@@ -266,6 +266,15 @@ class CredentialCache:
             self._kept = None
         return self._fixed is None
 
+    async def have_changed(self, credentials: Credentials) -> bool:
+        """Whether a provider that is asked every time has others by now than were refused."""
+        if self._fixed is not None or self._lasting or credentials.expires_at is not None:
+            return False
+        try:
+            return await self.get() != credentials
+        except CredentialsError:
+            return False
+
     def close(self) -> None:
         """Ask no more."""
         if self._asking is not None:

@@ -164,7 +164,7 @@ def _streamed(
     work out: then the body is not what it looks like, and is read whole.
     """
     opened, closed = body.find(DETAILS), body.rfind(DETAILS_END)
-    if not 0 <= opened < closed or OTHER_ENCODING.search(body, 0, opened):
+    if not 0 <= opened < closed or OTHER_ENCODING.search(body, 0, min(opened, MAX_PAGE)):
         return None
     details: dict[str, Any] = {}
     lists: dict[str, list[Any]] = {tag: [] for tag in LISTS}

@@ -39,7 +39,7 @@ JSON_OBJECT = re.compile(rb"[\xef\xbb\xbf \t\r\n]*\{")
 
 def is_json(body: bytes) -> bool:
     """Whether a body is JSON, by its first byte."""
-    return JSON_OBJECT.match(body) is not None
+    return JSON_OBJECT.match(body, 0, SLICE) is not None
 
 
 def tree(body: bytes) -> dict[str, Any]:

@@ -23,7 +23,7 @@ logged, pickled and kept.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ci_live_audit.models import AuditJob
@@ -183,9 +183,13 @@ class JobNotFound(ServiceError):
 
 
 class Throttled(ServiceError):
-    """More requests a second than the quota allows."""
+    """More requests a second than the quota allows; surely not carried out."""
 
     transient = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.may_have_happened = False
 
 
 class ServiceUnavailable(ServiceError):

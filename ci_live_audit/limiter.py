@@ -17,6 +17,7 @@ from typing import Protocol, runtime_checkable
 from aiolimiter import AsyncLimiter
 
 from ci_live_audit.errors import ConfigurationError
+from ci_live_audit.loop import running_loop
 
 __all__ = ["BackgroundRateLimiter", "LocalRateLimiter", "RateLimiter"]
 
@@ -57,7 +58,7 @@ class LocalRateLimiter:
             raise ConfigurationError(f"rate: expected requests a second, above 0; got {rate!r}")
         self.rate: float = rate
         # A whole number of requests, and the seconds in which they are allowed: (20, 1.0).
-        quota = max(1, int(min(rate, 1e6))) if rate < math.inf else 1
+        quota = max(1, int(min(rate, 1e4))) if rate < math.inf else 1
         self._window = quota / rate
         self._granted: deque[float] = deque([-math.inf] * quota, maxlen=quota)
         self._burst = 1 + min(rate, 1e6) * self.CATCH_UP
@@ -138,7 +139,7 @@ class LocalRateLimiter:
         self._busy = False
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         # In one step: two threads may be here at once.
         owner: asyncio.AbstractEventLoop = vars(self).setdefault("_loop", loop)
         if owner is not loop:

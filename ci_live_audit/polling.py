@@ -29,6 +29,7 @@ from ci_live_audit.errors import (
     WaitTimeout,
 )
 from ci_live_audit.limiter import BackgroundRateLimiter
+from ci_live_audit.loop import running_loop
 from ci_live_audit.models import AuditJob
 from ci_live_audit.schedule import Schedule
 from ci_live_audit.sources import Ids, Nothing, Source, stop
@@ -115,7 +116,7 @@ class Run(Generic[T]):
     async def __aenter__(self) -> Self:
         if self._dispatcher is not None:
             raise ConfigurationError("a run can be entered once; make another one")
-        self._began = _time()
+        self._began = running_loop().time()
         self._ids.open(self._room.set)
         self._dispatcher = asyncio.create_task(self._dispatch())
         self._dispatcher.add_done_callback(lambda _: self._news.set())

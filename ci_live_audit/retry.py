@@ -57,7 +57,7 @@ class Attempt:
 
 
 def _above_zero(_: object, attribute: Any, value: float) -> None:
-    if not value > 0:
+    if not isinstance(value, int | float) or not value > 0:
         raise ConfigurationError(f"{attribute.name}: expected a number above 0, got {value!r}")
 
 

@@ -26,6 +26,7 @@ from ci_live_audit.errors import (
     RequestTimeout,
     TransportError,
 )
+from ci_live_audit.loop import running_loop
 
 if TYPE_CHECKING:
     from ci_live_audit.connections import Connections
@@ -95,7 +96,7 @@ class Transport:
     def __init__(
         self, base_url: str, http_client: HttpClient | None = None, max_body: int = MAX_BODY
     ) -> None:
-        if not isinstance(max_body, int) or not max_body > 0:
+        if not isinstance(max_body, int) or isinstance(max_body, bool) or not max_body > 0:
             raise ConfigurationError(f"max_body: expected bytes, above 0; got {max_body!r}")
         self.base_url: str = base_url.rstrip("/")
         self._client = _usable(http_client)
@@ -117,7 +118,7 @@ class Transport:
         Raises:
             ConfigurationError: The client is closed or belongs to another event loop.
         """
-        self._check_loop()
+        self.check_loop()
         if self._closed:
             raise ConfigurationError("this client is closed; make a new one")
         scope = asyncio.timeout(None)
@@ -192,8 +193,8 @@ class Transport:
         Raises:
             ConfigurationError: The client belongs to another event loop.
         """
+        self.check_loop()
         self._closed = True
-        self._check_loop()
         while self._calls:
             self._calls.pop().reschedule(0)
         # In a cancelled scope of anyio every await would end at once.
@@ -207,16 +208,15 @@ class Transport:
                 await asyncio.wait(self._tasks)
             await self.drop_idle()
 
-    def _check_loop(self) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise ConfigurationError(
-                "no event loop of asyncio is running here: await the call within one; after a fork,"
-                " make a loop and a client in the child"
-            ) from None
+    def check_loop(self) -> None:
+        """Make sure that this is the event loop to which the connections belong.
+
+        Raises:
+            ConfigurationError: It is another one, or none.
+        """
+        here = running_loop(), os.getpid()
         # In one step: two threads may be here at once. A forked child inherits the loop's object.
-        if vars(self).setdefault("_owner", (loop, os.getpid())) != (loop, os.getpid()):
+        if vars(self).setdefault("_owner", here) != here:
             raise ConfigurationError(
                 "this client belongs to another event loop or process; make one for each"
             )
@@ -272,6 +272,8 @@ class Transport:
         timeout: float,
         way: _Way,
     ) -> Answer:
+        if getattr(self._client, "is_closed", False):
+            raise ConfigurationError("http_client: this one has been closed")
         # Tuples and texts only: objects of one library of the family do not fit another.
         times = (timeout / 2, timeout, timeout, timeout / 2)
         url, options = self.base_url + path, {"timeout": times, "follow_redirects": False}

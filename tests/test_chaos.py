@@ -120,6 +120,20 @@ async def test_a_request_is_cut_before_it_arrives(served: Served) -> None:
         assert served.requests == []
 
 
+async def test_a_request_in_pieces_is_one_request(served: Served) -> None:
+    """All pieces are passed on, and the second one meets no fault of its own."""
+    async with ChaosProxy(served.url) as proxy, Client(proxy) as client:
+        client.writer.write(b"GET / HTTP/1.1\r\n")
+        await client.writer.drain()
+        while not (link := proxy.accepted):
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.02)
+        proxy.inject(WireFault.cut())
+        client.writer.write(b"\r\n")
+        assert await client.reader.readexactly(len(HEAD + BODY)) == HEAD + BODY
+        assert (link, len(served.requests)) == (1, 1)
+
+
 async def test_corrupt_bytes_are_others_and_the_rest_is_as_sent(served: Served) -> None:
     """Exactly those of the range differ, wherever the pieces begin and end."""
     async with ChaosProxy(served.url) as proxy:

@@ -19,18 +19,19 @@ CORE: dict[str, set[str]] = {
     "documents": set(),
     "decode": {"errors", "models", "nodes", "documents"},
     "requests": {"errors", "models"},
+    "loop": {"errors"},
     "credentials": {"errors"},
     "default_chain": {"errors", "credentials"},
     "signature": {"requests", "credentials"},
-    "limiter": {"errors"},
+    "limiter": {"errors", "loop"},
     "retry": {"errors"},
     "connections": {"errors", "requests"},
-    "transport": {"errors", "connections"},
+    "transport": {"errors", "loop", "connections"},
 }
 CORE["clock"] = {"decode"}
-CORE["attempts"] = set(CORE) - {"nodes", "documents", "default_chain", "connections"}
+CORE["attempts"] = set(CORE) - {"nodes", "documents", "default_chain", "connections", "loop"}
 CORE["schedule"] = CORE["sources"] = CORE["checkpoint"] = {"errors"}
-CORE["polling"] = {"errors", "models", "limiter", "schedule", "sources", "checkpoint"}
+CORE["polling"] = {"errors", "models", "loop", "limiter", "schedule", "sources", "checkpoint"}
 CORE["outcomes"] = {"errors", "models", "polling"}
 CORE["findings"] = {"errors", "models", "polling", "sources"}
 CORE["client"] = set(CORE)

@@ -373,6 +373,7 @@ def test_closing_on_another_loop_is_told_so() -> None:
     asyncio.run(use(transport))
     with pytest.raises(ConfigurationError, match="another event loop"):
         asyncio.run(transport.aclose())
+    transport._closed = True  # its loop is gone, and nothing was open
     asyncio.run(Transport("http://127.0.0.1:1").aclose())
 
 

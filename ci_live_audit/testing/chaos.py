@@ -161,21 +161,20 @@ class ChaosProxy:
         assert self._listener is not None
         self._listener.close()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: the stream server's would be nobody's until its first step.
         self.accepted += 1
-        try:
-            if self._faults.pick("connection") is not None:
-                reset(writer.transport)
-                return
+        task = asyncio.create_task(self._pass(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.close())
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._faults.pick("connection") is not None:
+            reset(writer.transport)
+            return
+        with contextlib.suppress(OSError):
             await _Link(self._faults, reader, writer).run(self._server)
-        except (OSError, asyncio.CancelledError):
-            pass  # a task of the stream server's own: nobody would see either
-        finally:
-            writer.close()
-            self._tasks.discard(task)
 
 
 class _Link:
@@ -203,10 +202,10 @@ class _Link:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            writer.close()
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            writer.close()
 
     async def _pass_requests(self, writer: asyncio.StreamWriter) -> None:
         while data := await self._reader.read(65536):
