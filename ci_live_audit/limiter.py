@@ -112,9 +112,11 @@ class LocalRateLimiter:
             due = max(self._granted[0] + self._window + margin, self._held_until)
             slept = False
             # What a quiet loop waits for the bound is no lateness to be caught up, or the gap would
-            # come again every second.
+            # come again every second. Nor is a hold.
             bound = 0.0
-            if due > loop.time() and self._late < self.QUIET:
+            if self._held_until > loop.time():
+                bound = self._burst - 1
+            elif due > loop.time() and self._late < self.QUIET:
                 bound = (due - self._granted[-1]) * self.rate - 1
             while (wait := due - loop.time()) > 0:
                 await asyncio.sleep(wait)
