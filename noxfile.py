@@ -54,6 +54,21 @@ def typing(session: nox.Session) -> None:
     session.run("pyright", "--ignoreexternal", "--verifytypes", "ci_live_audit", env=INSTALLED)
 
 
+@nox.session(python="3.11")
+def fuzz(session: nox.Session) -> None:
+    """Fuzz what reads answers for ten minutes, or as libFuzzer's options after ``--`` say."""
+    session.install(".", *group("fuzz"))
+    session.run(
+        "python",
+        "tests/fuzz/fuzz_decode.py",
+        session.create_tmp(),  # what it grows; tests/fuzz/corpus is where it begins
+        "tests/fuzz/corpus",
+        "-dict=tests/fuzz/words.dict",
+        "-artifact_prefix=tests/fuzz/findings/",
+        *(session.posargs or ["-max_total_time=600"]),
+    )
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """See a dozen live streams moderated; no account needed."""

@@ -1,11 +1,11 @@
 """All measurements, or those that are named, as tables on standard output.
 
-``python benchmarks/run.py [limiter] [calls] [decoding] [polling] [profiling] [heartbeat]
-[importing] [--json FILE] [--plot FILE] [--quick]``
+``python benchmarks/run.py [NAME...] [--json FILE] [--plot FILE] [--quick]``, where a name is one
+of ``limiter importing calls decoding heartbeat hostile deadlines polling profiling soak``.
 
 Everything runs on this machine and needs no account: the service is the emulator or a server that
-gives one answer. ``--quick`` takes a minute or two in place of about ten and is for seeing that all
-works; its figures are rougher.
+gives one answer. ``--quick`` takes a few minutes in place of half an hour and is for seeing that
+all works; its figures are rougher.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import calls
+import deadlines
 import decoding
 import heartbeat
+import hostile
 import importing
 import limiter
 import picture
 import polling
 import profiling
+import soak
 from report import Table, environment
 
 
@@ -42,8 +45,11 @@ BENCHMARKS: dict[str, Benchmark] = {
     "calls": calls.run,
     "decoding": decoding.run,
     "heartbeat": heartbeat.run,
+    "hostile": hostile.run,
+    "deadlines": deadlines.run,
     "polling": polling.run,
     "profiling": profiling.run,
+    "soak": soak.run,
 }
 
 

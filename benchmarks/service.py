@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,7 +34,7 @@ from ci_live_audit.models import (
 )
 from ci_live_audit.testing.wire import render
 
-__all__ = ["BUCKET", "CREDENTIALS", "JOB_ID", "REGION", "answer", "serving"]
+__all__ = ["BUCKET", "CREDENTIALS", "FAULTS", "JOB_ID", "REGION", "answer", "serving"]
 
 BUCKET, REGION = "examplebucket-1250000000", "ap-beijing"
 CREDENTIALS = Credentials("AKIDEXAMPLE", "secretexample")
@@ -126,9 +128,12 @@ def _signed(path: str) -> str:
 
 
 @contextlib.contextmanager
-def serving(body: bytes, delay: float = 0.0) -> Iterator[str]:
-    """Answer with a body, about so many seconds after each request; gives the URL."""
-    command = [sys.executable, __file__, str(delay)]
+def serving(body: bytes, delay: float = 0.0, faults: float = 0.0) -> Iterator[str]:
+    """Answer with a body, about so many seconds after each request; gives the URL.
+
+    With ``faults``, each of `FAULTS` meets that share of the requests.
+    """
+    command = [sys.executable, __file__, str(delay), str(faults)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -142,8 +147,7 @@ def serving(body: bytes, delay: float = 0.0) -> Iterator[str]:
 
 class _Answering(asyncio.Protocol):
     def __init__(self, body: bytes, delay: float) -> None:
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}"
-        self._answer = head.encode() + b"\r\nx-ci-request-id: NjI2ZjY2\r\n\r\n" + body
+        self._answer = _whole("200 OK", body)
         self._delay = delay
         self._received = b""
 
@@ -161,12 +165,64 @@ class _Answering(asyncio.Protocol):
             self._transport.write(answers)
 
 
-async def _serve(body: bytes, delay: float) -> None:
+class _Faulty(_Answering):
+    """Lets the faults happen, each to a share of the requests, by one seed for all connections."""
+
+    rng = random.Random(1)
+
+    def __init__(self, body: bytes, share: float) -> None:
+        super().__init__(body, 0.0)
+        self._share = share
+
+    def data_received(self, data: bytes) -> None:
+        at = int(self.rng.random() / self._share)
+        if at >= len(FAULTS):
+            super().data_received(data)
+            return
+        fault, half = FAULTS[at], len(self._answer) // 2
+        loop = asyncio.get_running_loop()
+        if fault == "reset":
+            linger = struct.pack("ii", 1, 0)
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self._transport.abort()
+        elif fault == "cut":
+            self._transport.write(self._answer[:half])
+            self._transport.close()
+        elif fault == "slow":
+            self._transport.write(self._answer[:half])
+            loop.call_later(0.02, self._transport.write, self._answer[half:])
+        elif fault == "hang-up":
+            self._transport.write(self._answer)
+            loop.call_later(0.001, self._transport.close)
+        else:
+            self._transport.write(_whole(*REFUSALS[fault]))
+
+
+#: In the order of their shares; a hang-up closes the connection just after an answer.
+FAULTS = ("reset", "cut", "slow", "hang-up", "500", "429", "garbage")
+REFUSALS = {
+    "500": ("500 Internal Server Error", b"<Error><Code>InternalError</Code></Error>"),
+    "429": ("429 Too Many Requests", b"<Error><Code>SlowDown</Code></Error>"),
+    "garbage": ("200 OK", b"<html><title>Welcome to the hotel network</title>"),
+}
+
+
+def _whole(status: str, body: bytes) -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}"
+    return head.encode() + b"\r\nx-ci-request-id: NjI2ZjY2\r\n\r\n" + body
+
+
+async def _serve(body: bytes, delay: float, faults: float) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Answering(body, delay), "127.0.0.1", 0)
+
+    def connected() -> asyncio.Protocol:
+        return _Faulty(body, faults) if faults else _Answering(body, delay)
+
+    server = await loop.create_server(connected, "127.0.0.1", 0, backlog=1024)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(sys.stdin.buffer.read(), float(sys.argv[1])))
+    asyncio.run(_serve(sys.stdin.buffer.read(), float(sys.argv[1]), float(sys.argv[2])))

@@ -31,6 +31,36 @@ MAX_IDLE = 100
 KEEP_ALIVE = 4.0
 
 
+class _Stream(httpcore.AsyncNetworkStream):
+    """A stream that is read in small pieces.
+
+    httpcore parses all it was given before anybody else has a turn, a deadline included.
+    """
+
+    PIECE = 16 * 1024
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        # As they are, to cost nothing.
+        self.write = stream.write  # type: ignore[method-assign]
+        self.aclose = stream.aclose  # type: ignore[method-assign]
+        self.get_extra_info = stream.get_extra_info  # type: ignore[method-assign]
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return await self._stream.read(min(max_bytes, self.PIECE), timeout)
+
+    async def start_tls(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        return _Stream(await self._stream.start_tls(*args, **options))
+
+
+class _Backend(httpcore.AsyncNetworkBackend):
+    def __init__(self) -> None:
+        self._backend: Any = httpcore.AnyIOBackend()
+
+    async def connect_tcp(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        return _Stream(await self._backend.connect_tcp(*args, **options))
+
+
 class Connections:
     """Connections that share one TLS context; the idle ones as a stack.
 
@@ -128,7 +158,7 @@ def _factory(base_url: str) -> httpcore.AsyncConnectionPool:
     proxies = {} if is_this_machine(host) else urllib.request.getproxies()
     bypass = urllib.request.proxy_bypass(host)
     url = None if bypass else proxies.get(parts.scheme) or proxies.get("all")
-    options: dict[str, Any] = {"keepalive_expiry": KEEP_ALIVE}
+    options: dict[str, Any] = {"keepalive_expiry": KEEP_ALIVE, "network_backend": _Backend()}
     if parts.scheme == "https":
         options["ssl_context"] = httpx.create_ssl_context()
     if url is None:

@@ -1,0 +1,223 @@
+"""What a hostile answer costs, against an honest one of the same size.
+
+A server that was taken over, or whoever stands in front of it, can answer with documents that are
+made to be dear. Each kind is asked for over a socket, on an event loop with a heartbeat of 5 ms:
+how late that gets is what everything else on the loop feels. What is refused early is cheaper than
+an honest answer; of what is not, the ratio tells how dear it is. As the body of a refusal (a 500)
+a document is looked at on the loop itself, so that is measured too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import gzip
+import time
+import tracemalloc
+from collections.abc import Iterator
+from functools import partial
+
+import attrs
+import heartbeat
+import service
+from peers import ours
+from report import Sample, Table, interleaved
+
+from ci_live_audit import LiveAuditClient, LiveAuditError, RetryPolicy, decode
+
+__all__ = ["run"]
+
+#: Bytes of an answer, and the rounds of each.
+#: The largest stay below `MAX_BODY`: a body over it is refused unread, whatever is in it.
+SIZES = {2**16: 11, 2**22: 5, 60 * 2**20: 1}
+HONEST = "honest"
+#: Bytes of a snapshot and a section of an honest answer.
+PER_SNAPSHOT = 1714
+#: The default bound on a decoded body.
+MAX_BODY = 2**26
+
+
+@attrs.frozen
+class _Cost:
+    """Milliseconds: CPU of the client, lateness of the loop, and on it of the same as a refusal."""
+
+    cpu: float
+    late: float
+    refusal: float
+    outcome: str
+
+
+def run(*, quick: bool) -> Iterator[Table]:
+    """The tables."""
+    sizes = {2**16: 3, 2**20: 1} if quick else SIZES
+    for size, rounds in sizes.items():
+        yield _documents(size, rounds)
+    yield _compressed(1 if quick else 3)
+
+
+def _documents(size: int, rounds: int) -> Table:
+    bodies = _bodies(size)
+    with asyncio.Runner() as runner:
+        cases = {name: partial(_cost, runner, body) for name, body in bodies.items()}
+        found = interleaved(cases, rounds, warm_up=size < 2**24)
+    cpu = {name: Sample.of(one.cpu for one in costs) for name, costs in found.items()}
+    rows = [
+        (
+            name,
+            cpu[name],
+            cpu[name] / cpu[HONEST],
+            Sample.of(one.late for one in found[name]),
+            Sample.of(one.refusal for one in found[name]),
+            # To trace the memory of millions of elements takes minutes.
+            None if size >= 2**24 else round(_peak(body) / len(body), 2),
+            found[name][-1].outcome,
+        )
+        for name, body in bodies.items()
+    ]
+    return Table(
+        f"Hostile answers of {size / 2**20:g} MiB, {rounds} rounds",
+        ("body", "CPU ms", "vs honest", "loop late ms", "as a 500 ms", "peak memory vs body", "is"),
+        rows,
+        (f"Late: the most of a {heartbeat.BEAT * 1000:.0f} ms heartbeat during one query.",),
+    )
+
+
+def _compressed(rounds: int) -> Table:
+    """What is small on the wire: the bound on the decoded body ends it."""
+    bodies = {
+        "honest, gzip": gzip.compress(service.answer(MAX_BODY // PER_SNAPSHOT // 16)),
+        "bomb of twice the bound": gzip.compress(bytes(2 * MAX_BODY)),
+        "bomb of 8 times the bound": gzip.compress(bytes(8 * MAX_BODY)),
+        "bomb in a bomb": gzip.compress(gzip.compress(bytes(8 * MAX_BODY))),
+    }
+    with asyncio.Runner() as runner:
+        cases = {name: partial(_unpacked, runner, body) for name, body in bodies.items()}
+        found = interleaved(cases, rounds)
+    rows = [
+        (
+            name,
+            round(len(body) / 1000),
+            Sample.of(one.cpu for one in found[name]),
+            Sample.of(one.late for one in found[name]),
+            found[name][-1].outcome,
+        )
+        for name, body in bodies.items()
+    ]
+    return Table(
+        f"Compressed answers, max_body {MAX_BODY >> 20} MiB, {rounds} rounds",
+        ("body", "KB on the wire", "CPU ms", "loop late ms", "is"),
+        rows,
+        ("The honest one is of 4 MiB when unpacked.",),
+    )
+
+
+# The documents
+
+
+def _bodies(size: int) -> dict[str, bytes]:
+    """Answers of about so many bytes."""
+    flood = partial(_flood, size)
+    named = b"".join(b"<A%x/>" % number for number in range(size // 9))
+    scenes = b"".join(b"<A%xInfo><B/></A%xInfo>" % (n, n) for n in range(size // 26))
+    attributes = b"".join(b"a%x='' " % number for number in range(size // 11))
+    defaults = b"".join(b"a%x CDATA 'x' " % number for number in range(size // 18))
+    return {
+        HONEST: service.answer(max(size // PER_SNAPSHOT, 1)),
+        "empty elements": flood(b"<A/>"),
+        "elements of all names": _answer(named),
+        "snapshots": flood(b"<Snapshot/>"),
+        "scenes": _answer(b"<Snapshot>" + scenes + b"</Snapshot>"),
+        "keywords": flood(b"<Keywords>a</Keywords>", b"<PornInfo>", b"</PornInfo>"),
+        "text nodes": flood(b"x<A/>"),
+        "comments": flood(b"<!---->"),
+        "a long comment": flood(b"x", b"<!--", b"-->"),
+        "a tag of attributes": _answer(b"<A " + attributes + b"/>"),
+        "sections": flood(b"<![CDATA[x]]>", b"<Label>", b"</Label>"),
+        "references": flood(b"&#65;", b"<Label>", b"</Label>"),
+        "lines": flood(b"\n", b"<Label>", b"</Label>"),
+        "depth": flood(b"<A>"),
+        "html": b"<p>" * (size // 3),
+        "default attributes": b"<!DOCTYPE r [<!ATTLIST JobsDetail " + defaults + b">]>" + _answer(),
+        "blanks": b" " * size,
+        "blanks before": b" " * size + _answer(),
+        "encodings": b"<!--" + b"encoding " * (size // 9) + b"-->" + _answer(),
+        "json of objects": _json(b"{}," * (size // 3)),
+        "json of a text": _json(b'"' + b"x" * (size - 100) + b'",'),
+    }
+
+
+def _answer(inside: bytes = b"") -> bytes:
+    details = b"<JobId>%b</JobId><State>Auditing</State>" % service.JOB_ID.encode() + inside
+    return b"<Response><JobsDetail>" + details + b"</JobsDetail></Response>"
+
+
+def _flood(size: int, unit: bytes, front: bytes = b"", back: bytes = b"") -> bytes:
+    return _answer(front + unit * (size // len(unit)) + back)
+
+
+def _json(items: bytes) -> bytes:
+    job_id = service.JOB_ID.encode()
+    return b'{"JobsDetail":{"JobId":"%b","State":"Auditing","A":[%b0]}}' % (job_id, items)
+
+
+# Their cost
+
+
+def _cost(runner: asyncio.Runner, body: bytes) -> _Cost:
+    with service.serving(body) as url:
+        cpu, late, outcome = runner.run(_asked(url))
+    began = time.process_time()
+    decode.error(500, {}, body)
+    return _Cost(cpu, late, (time.process_time() - began) * 1e3, outcome)
+
+
+def _unpacked(runner: asyncio.Runner, body: bytes) -> _Cost:
+    cpu, late, outcome = runner.run(_unpacking(body))
+    return _Cost(cpu, late, 0, outcome)
+
+
+async def _unpacking(body: bytes) -> tuple[float, float, str]:
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(head.encode() + body)
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+        return await _asked(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+
+async def _asked(url: str) -> tuple[float, float, str]:
+    """CPU milliseconds of one query, how late the loop got meanwhile, and what came of it."""
+    async with ours(url) as client:
+        once = client.with_options(retry=RetryPolicy(attempts=1))
+        gc.collect()
+        began = time.process_time()
+        outcomes: list[str] = []
+        lateness = await heartbeat._beat_during(partial(_query, once, outcomes), 1)
+        return (time.process_time() - began) * 1e3, lateness.most, outcomes[0]
+
+
+async def _query(client: LiveAuditClient, outcomes: list[str]) -> None:
+    try:
+        await client.query(service.JOB_ID)
+    except LiveAuditError as error:
+        outcomes.append(error.args[0].partition(":")[0] + ": " + error.args[0][-40:])
+    else:
+        outcomes.append("an answer")
+
+
+def _peak(body: bytes) -> int:
+    """Bytes by which memory grew at the most."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(LiveAuditError):
+            decode.job(body)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

@@ -1,0 +1,1 @@
+"""What a fuzzer looks for: the check, seeds for it, and what it has found."""

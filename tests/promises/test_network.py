@@ -1,0 +1,473 @@
+"""S4, S9, S11, S12: what the network may do to a signed request, and where such a one may go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pickle
+import socket
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trustme
+from proofs import BACKENDS
+from servers import Handler, Recorder, Served, answering, serving
+
+from ci_live_audit import (
+    ConfigurationError,
+    Credentials,
+    LiveAuditClient,
+    RetryPolicy,
+    ServiceError,
+    TransportError,
+)
+from ci_live_audit.testing import ChaosProxy, WireFault
+
+TOKEN = "canary-token"
+JOB = (
+    "<Response><JobsDetail><JobId>a</JobId><State>Success</State>{}</JobsDetail></Response>"
+).format
+SECRETS = (b"q-sign", b"authorization", b"canary", b"x-ci-security-token")
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+FAR_OFF = datetime(2200, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Real time: virtual time does not wait for sockets."""
+    return "asyncio"
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@contextlib.asynccontextmanager
+async def client_of(
+    backend: str, url: str, *, trusting: ssl.SSLContext | None = None, **options: Any
+) -> AsyncGenerator[LiveAuditClient, None]:
+    """A client over a backend, which asks once."""
+    async with contextlib.AsyncExitStack() as stack:
+        if (library := BACKENDS[backend]) is not None:
+            http = library.AsyncClient(verify=trusting or True)
+            options["http_client"] = await stack.enter_async_context(http)
+        defaults: dict[str, Any] = {
+            "credentials": Credentials("AKIDEXAMPLE", "canary-key", TOKEN),
+            "retry": RetryPolicy(attempts=1),
+            "timeout": 10.0,
+            "allow_http": True,
+        }
+        yield await stack.enter_async_context(
+            LiveAuditClient(
+                "examplebucket-1250000000", "ap-beijing", endpoint=url, **(defaults | options)
+            )
+        )
+
+
+# S9: TLS
+
+
+class Authority:
+    """A certificate authority, and what trusts it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ca = trustme.CA()
+        self.ca.cert_pem.write_to_path(str(folder / "ca.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(folder / "ca.pem"))
+        self.trusting = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+
+    def context(self, kind: str = "good") -> ssl.SSLContext:
+        """What a server uses, with a certificate that is good, or wrong in one way."""
+        issuer = trustme.CA() if kind == "wrong authority" else self.ca
+        host = "elsewhere.example.test" if kind == "wrong host" else "127.0.0.1"
+        ends = {"expired": LONG_AGO + timedelta(days=1)}.get(kind, FAR_OFF)
+        begins = {"not yet valid": FAR_OFF - timedelta(days=1)}.get(kind, LONG_AGO)
+        issued = issuer.issue_cert(host, "ci.example.test", not_before=begins, not_after=ends)
+        if kind == "wrong host":
+            issued = issuer.issue_cert(host)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        if kind == "self-signed":
+            stranger = trustme.CA()
+            with stranger.private_key_pem.tempfile() as key, stranger.cert_pem.tempfile() as cert:
+                context.load_cert_chain(cert, key)
+        else:
+            issued.configure_cert(context)
+        return context
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    return Authority(tmp_path, monkeypatch)
+
+
+@contextlib.asynccontextmanager
+async def secured(handler: Handler, context: ssl.SSLContext) -> AsyncIterator[Served]:
+    """As `serving`, over TLS."""
+    served = Served()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.accepted += 1
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await handler(Recorder(reader, served), writer)
+        writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context)
+    served.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield served
+    finally:
+        server.close()
+
+
+async def pass_on(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, heard: bytearray
+) -> None:
+    """Carry bytes to a port of this machine and back, and note what the client sent."""
+    there_reader, there = await asyncio.open_connection("127.0.0.1", port)
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
+                if sink is there:
+                    heard.extend(data)
+                sink.write(data)
+        sink.close()
+
+    try:
+        await asyncio.gather(pump(reader, there), pump(there_reader, writer))
+    finally:
+        there.close()
+        with contextlib.suppress(OSError):
+            await there.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def listening_in(url: str) -> AsyncGenerator[tuple[str, bytearray], None]:
+    """In front of a server: the URL to use, and the bytes that clients sent, as on the wire."""
+    heard = bytearray()
+    scheme, port = url.partition(":")[0], int(url.rpartition(":")[2])
+
+    async def link(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert isinstance(reader, Recorder)
+        await pass_on(reader.inner, writer, port, heard)
+
+    async with serving(link) as served:
+        yield served.url.replace("http:", f"{scheme}:"), heard
+
+
+def is_unsent(error: TransportError) -> None:
+    """Nothing of the request can have arrived, and the cause is a failed connection."""
+    assert not error.sent
+    assert not error.may_have_happened
+    assert error.attempts == 1
+    names = {kind.__name__ for kind in type(error.__cause__).__mro__}
+    assert names & {"ConnectError", "ConnectTimeout", "ProxyError", "SSLError"}, names
+
+
+async def test_s09_a_good_certificate_will_do(backend: str, authority: Authority) -> None:
+    """From an authority that is trusted, for the right host, in its time: the call succeeds."""
+    async with (
+        secured(answering(JOB("").encode()), authority.context()) as served,
+        listening_in(served.url) as (url, heard),
+        client_of(backend, url, trusting=authority.trusting) as client,
+    ):
+        assert (await client.query("a")).job_id == "a"
+        assert (await client.query("a")).job_id == "a"
+        assert len(served.requests) == 2
+        assert len(heard) > 500
+        assert not any(secret in bytes(heard).lower() for secret in SECRETS)
+
+
+@pytest.mark.parametrize(
+    "kind", ["wrong authority", "wrong host", "expired", "not yet valid", "self-signed"]
+)
+async def test_s09_a_bad_certificate_ends_the_call_unsent(
+    backend: str, authority: Authority, kind: str
+) -> None:
+    """One `TransportError` that names the certificate; no byte of the request leaves."""
+    async with (
+        secured(answering(JOB("").encode()), authority.context(kind)) as served,
+        listening_in(served.url) as (url, heard),
+        client_of(backend, url, trusting=authority.trusting) as client,
+    ):
+        with pytest.raises(TransportError, match=r"(?i)certificate") as caught:
+            await client.submit("rtmp://live.example.com/app/a")
+        is_unsent(caught.value)
+        assert served.requests == []
+        assert not any(secret in bytes(heard).lower() for secret in SECRETS)
+
+
+BREAKS = [WireFault.refuse(), WireFault.cut(), WireFault.reset()]
+BREAKS += [fault(at) for fault in (WireFault.cut, WireFault.reset) for at in (0, 1, 5, 100, 600)]
+BREAKS += [WireFault.corrupt(at, 4) for at in (0, 3, 60, 300)]
+
+
+@pytest.mark.parametrize("fault", BREAKS, ids=str)
+async def test_s09_a_broken_handshake_ends_the_call_unsent(
+    backend: str, authority: Authority, fault: WireFault
+) -> None:
+    """Cut, reset or corrupted after any number of bytes, before the request could be sent."""
+    async with (
+        secured(answering(JOB("").encode()), authority.context()) as served,
+        ChaosProxy(served.url) as proxy,
+        client_of(backend, proxy.url, trusting=authority.trusting) as client,
+    ):
+        proxy.inject(fault, times=1)
+        with pytest.raises(TransportError) as caught:
+            await client.submit("rtmp://live.example.com/app/a")
+        is_unsent(caught.value)
+        assert served.requests == []
+        assert (await client.query("a")).job_id == "a"
+
+
+@pytest.mark.parametrize("after", [None, 0, 5, 600])
+async def test_s09_a_stalled_handshake_ends_the_call_unsent(
+    backend: str, authority: Authority, after: int | None
+) -> None:
+    """A server that says no more in the middle of it: a timeout of the connection."""
+    async with (
+        secured(answering(JOB("").encode()), authority.context()) as served,
+        ChaosProxy(served.url) as proxy,
+        client_of(backend, proxy.url, trusting=authority.trusting, timeout=0.4) as client,
+    ):
+        proxy.inject(WireFault.stall(after), times=1)
+        with pytest.raises(TransportError, match="no connection within") as caught:
+            await client.submit("rtmp://live.example.com/app/a")
+        is_unsent(caught.value)
+        assert served.requests == []
+
+
+async def test_s09_tls_is_spoken_to_servers_without(backend: str) -> None:
+    """A plain server sees the beginning of a handshake, and nothing of the request."""
+    heard = bytearray()
+
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert isinstance(reader, Recorder)
+        heard.extend(await reader.inner.read(65536))
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+    async with serving(plain) as served:
+        url = served.url.replace("http:", "https:")
+        async with client_of(backend, url) as client:
+            with pytest.raises(TransportError) as caught:
+                await client.submit("rtmp://live.example.com/app/a")
+    is_unsent(caught.value)
+    assert heard[:2] == b"\x16\x03"
+    assert not any(secret in bytes(heard).lower() for secret in SECRETS)
+
+
+async def test_s09_plain_http_at_a_tls_server_is_an_error(
+    backend: str, authority: Authority
+) -> None:
+    """The server does not understand; the call ends in one error, and may count as sent."""
+    async with secured(answering(JOB("").encode()), authority.context()) as served:
+        async with client_of(backend, served.url.replace("https:", "http:")) as client:
+            with pytest.raises(TransportError) as caught:
+                await client.query("a")
+        assert caught.value.attempts == 1
+        assert served.requests == []
+
+
+# S4: redirects
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
+@pytest.mark.parametrize("operation", ["query", "cancel", "submit"])
+async def test_s04_redirects_are_not_followed(backend: str, operation: str, status: int) -> None:
+    """The other host sees no connection, and the error says where it was to go."""
+    async with serving(answering(JOB("").encode())) as other:
+        location = f"Location: {other.url}/elsewhere\r\n"
+        async with (
+            serving(answering(status=f"{status} Elsewhere", headers=location)) as served,
+            client_of(backend, served.url, retry=RetryPolicy(base_delay=0.001)) as client,
+        ):
+            argument = "rtmp://live.example.com/app/a" if operation == "submit" else "a"
+            with pytest.raises(ServiceError) as caught:
+                await getattr(client, operation)(argument)
+        assert other.accepted == 0
+    assert f"{other.url}/elsewhere" in str(caught.value)
+    assert caught.value.status == status
+    assert len(served.requests) == caught.value.attempts == 1
+
+
+# S11: proxies of the environment
+
+
+class Proxy:
+    """A proxy for CONNECT that leads to one server, whatever name it is asked for."""
+
+    def __init__(self, to: str, refusal: bytes | None = None) -> None:
+        self._port = int(to.rpartition(":")[2])
+        self._refusal = refusal
+        self.heads: list[bytes] = []
+        self.heard = bytearray()
+
+    async def __call__(self, reader: Any, writer: asyncio.StreamWriter) -> None:
+        head = await reader.inner.readuntil(b"\r\n\r\n")
+        self.heads.append(head)
+        if self._refusal is not None:
+            writer.write(self._refusal)
+            return
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await pass_on(reader.inner, writer, self._port, self.heard)
+
+
+HOST = "ci.example.test"
+
+
+async def test_s11_https_goes_through_a_tunnel(
+    backend: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy sees the name of the host, its own password, and of the request only cipher."""
+    async with secured(answering(JOB("").encode()), authority.context()) as served:
+        proxy = Proxy(served.url)
+        async with serving(proxy) as door:
+            with_password = door.url.replace("http://", "http://user:proxy-password@")
+            monkeypatch.setenv("HTTPS_PROXY", with_password)
+            url = f"https://{HOST}"
+            async with client_of(backend, url, trusting=authority.trusting) as client:
+                assert (await client.query("a")).job_id == "a"
+                await client.submit("rtmp://live.example.com/app/a")
+        assert served.requests
+    assert {head.split(b"\r\n")[0] for head in proxy.heads} == {
+        f"CONNECT {HOST}:443 HTTP/1.1".encode()
+    }
+    for head in proxy.heads:
+        assert b"proxy-authorization: basic dXNlcjpwcm94eS1wYXNzd29yZA==".lower() in head.lower()
+        assert not any(
+            secret in head.lower().replace(b"proxy-", b"") for secret in (b"q-sign", b"canary")
+        )
+        assert b"\r\nauthorization" not in head.lower()
+    assert not any(secret in bytes(proxy.heard).lower() for secret in SECRETS)
+    for head in served.requests:
+        assert b"proxy" not in head.lower()
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 Connection established\r\n\r\n",
+        b"HTTP/1.1 2",
+        b"",
+    ],
+    ids=["407", "502", "dies in the tunnel", "dies in its answer", "dies"],
+)
+async def test_s11_a_proxy_that_fails_leaves_the_request_unsent(
+    backend: str, monkeypatch: pytest.MonkeyPatch, refusal: bytes
+) -> None:
+    """Refused or lost before the tunnel was there: one `TransportError`, and nothing has left."""
+    proxy = Proxy("http://127.0.0.1:1", refusal)
+    async with serving(proxy) as door:
+        monkeypatch.setenv("HTTPS_PROXY", door.url)
+        async with client_of(backend, f"https://{HOST}") as client:
+            with pytest.raises(TransportError) as caught:
+                await client.submit("rtmp://live.example.com/app/a")
+    assert len(proxy.heads) == 1
+    assert not any(secret in proxy.heads[0].lower() for secret in SECRETS)
+    # Of a client that was given it is not known how far it came before a connection was lost.
+    if backend == "own" or b"Content-Length" in refusal:
+        assert not caught.value.sent, repr(caught.value.__cause__)
+    assert caught.value.attempts == 1
+
+
+async def test_s11_a_proxy_that_is_silent_leaves_the_request_unsent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A tunnel that is not opened in time."""
+
+    async def silent(reader: Any, _: asyncio.StreamWriter) -> None:
+        await reader.inner.read()
+        await reader.inner.read()
+
+    async with serving(silent) as door:
+        monkeypatch.setenv("HTTPS_PROXY", door.url)
+        async with client_of("own", f"https://{HOST}", timeout=0.2) as client:
+            with pytest.raises(TransportError) as caught:
+                await client.submit("rtmp://live.example.com/app/a")
+    assert not caught.value.sent, repr(caught.value.__cause__)
+
+
+async def test_s11_a_proxy_that_is_not_there(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its proxy a client sends nothing, and not directly either."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    async with client_of(backend, f"https://{HOST}") as client:
+        with pytest.raises(TransportError) as caught:
+            await client.submit("rtmp://live.example.com/app/a")
+    is_unsent(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
+async def test_s11_no_proxy_and_loopback_are_asked_directly(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """Neither hosts that are excepted nor those on this machine are reached by a proxy."""
+    async with (
+        serving(answering(b"")) as door,
+        secured(answering(JOB("").encode()), authority.context()) as served,
+    ):
+        for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, door.url)
+        async with client_of("own", served.url) as client:
+            assert (await client.query("a")).job_id == "a"
+        monkeypatch.setenv(variable, "example.test")
+        monkeypatch.setattr("socket.getaddrinfo", partial(here, socket.getaddrinfo))
+        async with client_of("own", served.url.replace("127.0.0.1", HOST)) as client:
+            assert (await client.query("a")).job_id == "a"
+        assert len(served.requests) == 2
+        assert door.accepted == 0
+
+
+def here(find: Any, host: str | bytes, *more: Any, **options: Any) -> Any:
+    """Where the name of the host of these tests is this machine's."""
+    return find("127.0.0.1" if host in {HOST, HOST.encode()} else host, *more, **options)
+
+
+def test_s11_a_proxy_url_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that cannot be used may hold a password, so it is not in the error."""
+    monkeypatch.setenv("HTTPS_PROXY", "gopher://user:proxy-password@proxy.example.test:1")
+    with pytest.raises(ConfigurationError, match="proxy of the environment") as caught:
+        LiveAuditClient("examplebucket-1250000000", "ap-beijing")
+    assert "proxy-password" not in f"{caught.value!r} {caught.value}"
+
+
+# S12: URLs in results
+
+
+async def test_s12_urls_in_results_are_never_fetched() -> None:
+    """Whatever is done with a result, nobody connects to where its URLs point."""
+    async with serving(answering(b"")) as canary:
+        urls = (
+            f"<Url>{canary.url}/stream</Url>"
+            f"<Snapshot><Url>{canary.url}/1.jpg</Url><Result>1</Result><Label>Porn</Label></Snapshot>"
+            f"<AudioSection><Url>{canary.url}/1.mp3</Url><Result>1</Result></AudioSection>"
+        )
+        async with (
+            serving(answering(JOB(urls).encode())) as served,
+            client_of("own", served.url) as client,
+        ):
+            job = await client.query("a")
+            assert job.snapshots[0].url == f"{canary.url}/1.jpg"
+            assert job.audio_sections[0].url == f"{canary.url}/1.mp3"
+            assert job.url == f"{canary.url}/stream"
+            assert await client.wait("a") is not None
+            async with client.watch(["a"]) as findings:
+                seen = [finding async for finding in findings]
+            assert {finding.snapshot for finding in seen} >= {None, seen[0].snapshot}
+            async with client.as_completed(["a"]) as outcomes:
+                assert [outcome.unwrap().job_id async for outcome in outcomes] == ["a"]
+            for it in (job, *seen):
+                assert canary.url in repr(it)
+            assert pickle.loads(pickle.dumps(job)) == job == attrs.evolve(job)
+            assert canary.url in str(job.to_dict())
+            await asyncio.sleep(0.05)
+            assert len(served.requests) == 4
+        assert canary.accepted == 0

@@ -1,0 +1,324 @@
+"""An outage is not made worse, throttling is obeyed by everybody, and the rate comes back.
+
+On virtual time, through the whole client; only connections that go stale need sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from proofs import times
+from servers import Recorder, serving
+
+from ci_live_audit import (
+    Attempt,
+    Credentials,
+    LiveAuditClient,
+    LiveAuditError,
+    LocalRateLimiter,
+    RetryPolicy,
+)
+from ci_live_audit.testing import Emulator, Fault, VirtualTimeLoop
+
+#: Calls into an outage, and what retries may add to 1,000 of them.
+CALLS = max(times(1000), 300)
+MOST_MORE = 200
+EPOCH = 1_700_000_000.0
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Count:
+    """What calls and attempts there were: an ``on_attempt``."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.attempts = 0
+
+    def __call__(self, attempt: Attempt) -> None:
+        self.calls += attempt.number == 1
+        self.attempts += 1
+
+
+class Unreachable(httpx.AsyncBaseTransport):
+    """A network on which every connection is refused."""
+
+    def __init__(self) -> None:
+        self.refused = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.refused += 1
+        raise httpx.ConnectError("connection refused")
+
+
+# What asks: calls one after the other, fifty at a time, a run of many jobs
+
+Ask = Callable[[LiveAuditClient, Count, str], Any]
+
+
+async def one_by_one(client: LiveAuditClient, count: Count, job_id: str) -> None:
+    while count.calls < CALLS:
+        with contextlib.suppress(LiveAuditError):
+            await client.query(job_id)
+
+
+async def fifty_at_a_time(client: LiveAuditClient, count: Count, job_id: str) -> None:
+    await asyncio.gather(*(one_by_one(client, count, job_id) for _ in range(50)))
+
+
+async def a_run(client: LiveAuditClient, count: Count, job_id: str) -> None:
+    ids = [job_id, *(f"{job_id}{number}" for number in range(1, CALLS))]
+    async with client.as_completed(ids) as outcomes:
+
+        async def consume() -> None:
+            async for _ in outcomes:
+                pass
+
+        consuming = asyncio.create_task(consume())
+        while count.calls < CALLS:
+            await asyncio.sleep(1)
+        consuming.cancel()
+        await asyncio.wait([consuming])
+
+
+WAYS = pytest.mark.parametrize("ask", [one_by_one, fifty_at_a_time, a_run])
+
+FAULTS = {
+    "500": Fault.error(500),
+    "503": Fault.error(503),
+    "429": Fault.throttle(),
+    "429, Retry-After": Fault.throttle(retry_after=2),
+    "503 SlowDown": Fault.throttle(status=503),
+    "reset": Fault.reset(),
+    "truncated": Fault.truncated(),
+    "garbage": Fault.garbage(),
+    "timeout": Fault.slow(1e9),
+}
+
+
+@WAYS
+@pytest.mark.parametrize("kind", FAULTS)
+async def test_r07_an_outage_costs_at_most_1200_attempts(kind: str, ask: Ask) -> None:
+    """1,000 calls into a service of which nothing comes send at most 1,200 requests."""
+    emulator = Emulator(rate=1e6)
+    emulator.inject(FAULTS[kind])
+    count = Count()
+    async with emulator.client(on_attempt=count, rate=20) as client:
+        await ask(client, count, emulator.add_job(duration=math.inf))
+    assert count.calls >= CALLS
+    assert len(emulator.arrivals) >= count.attempts  # some may be under way
+    assert count.attempts <= count.calls + MOST_MORE
+
+
+@WAYS
+async def test_r07_nor_do_connections_that_are_refused(ask: Ask) -> None:
+    """1,000 calls to where nobody listens try at most 1,200 connections."""
+    network = Unreachable()
+    count = Count()
+    emulator = Emulator()
+    async with (
+        httpx.AsyncClient(transport=network) as http,
+        emulator.client(on_attempt=count, http_client=http) as client,
+    ):
+        await ask(client, count, "av1")
+    assert count.calls >= CALLS
+    assert network.refused <= count.calls + MOST_MORE
+
+
+# Repeats that are made at once, because a cause is mended, are no way around the bound
+
+
+@WAYS
+async def test_r07_credentials_that_are_refused_cost_no_more(ask: Ask) -> None:
+    """A provider of which nothing comes but what the service does not know."""
+    emulator = Emulator(rate=1e6)
+    known = emulator.credentials
+    emulator.credentials = Credentials("AKIDROTATED", "rotated")
+    count = Count()
+
+    async def provide() -> Credentials:
+        return known
+
+    async with emulator.client(on_attempt=count, rate=20, credentials=provide) as client:
+        await ask(client, count, emulator.add_job(duration=math.inf))
+    assert {arrival.status for arrival in emulator.arrivals} == {401}
+    assert len(emulator.arrivals) <= count.calls + MOST_MORE
+
+
+@WAYS
+async def test_r07_a_clock_that_jumps_costs_no_more(ask: Ask) -> None:
+    """A service whose servers disagree about the time by hours."""
+    rng = random.Random(1)
+    emulator = Emulator(rate=1e6, now=lambda: EPOCH + rng.uniform(-40_000, 40_000))
+    count = Count()
+    async with emulator.client(on_attempt=count, rate=20, now=lambda: EPOCH) as client:
+        await ask(client, count, emulator.add_job(duration=math.inf))
+    refused = sum(arrival.status >= 400 for arrival in emulator.arrivals)
+    assert refused >= 0.8 * len(emulator.arrivals)
+    assert len(emulator.arrivals) <= count.calls + MOST_MORE
+
+
+# Throttling is obeyed by everybody, and then the rate comes back
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2])
+async def test_r07_nobody_sends_after_a_refusal(share: float) -> None:
+    """Two clients and a run share a limiter: for a second after each 429 nothing arrives at all."""
+    emulator = Emulator(rate=1e6, seed=3)
+    ids = [emulator.add_job(duration=math.inf) for _ in range(100)]
+    emulator.inject(Fault.throttle(), share=share)
+    limiter = LocalRateLimiter(20)
+    async with (
+        emulator.client(limiter=limiter) as one,
+        emulator.client(limiter=limiter) as other,
+        one.as_completed(ids),
+    ):
+
+        async def call(client: LiveAuditClient) -> None:
+            while now() < times(1000):
+                with contextlib.suppress(LiveAuditError):
+                    await client.query(ids[0])
+
+        await asyncio.gather(*(call(client) for client in (one, other) for _ in range(5)))
+    refused = 0
+    for before, after in itertools.pairwise(emulator.arrivals):
+        # Two may leave at one instant, and then the answer to the first is no news to the second.
+        if before.status == 429 and after.time > before.time + 1e-6:
+            refused += 1
+            assert after.time >= before.time + 1
+    assert refused >= times(100)
+    assert 0.1 * share <= refused / len(emulator.arrivals) <= 2 * share
+
+
+@pytest.mark.parametrize("seed", range(times(30)))
+async def test_r07_the_rate_comes_back(seed: int) -> None:
+    """After 30 s of throttling the first second with an answer sees 95 % of the rate."""
+    emulator = Emulator(rate=1e6, seed=seed)
+    job_id = emulator.add_job(duration=math.inf)
+    async with emulator.client(rate=20) as client:
+
+        async def call() -> None:
+            while now() < 60:
+                with contextlib.suppress(LiveAuditError):
+                    await client.query(job_id)
+
+        calls = asyncio.gather(*(call() for _ in range(30)))
+        await asyncio.sleep(10)
+        emulator.inject(Fault.throttle())
+        await asyncio.sleep(30)
+        emulator.faults.clear()
+        await calls
+    during = [arrival for arrival in emulator.arrivals if 10 < arrival.time < 40]
+    assert {arrival.status for arrival in during} == {429}
+    assert len(during) <= 2 * 30  # after a hold two may leave together
+    after = [arrival.time for arrival in emulator.arrivals if arrival.time > 40]
+    assert after[0] <= 44  # the longest wait after a third refusal
+    assert sum(moment < after[0] + 1 for moment in after) >= 19
+    assert len(after) / (60 - after[0]) >= 0.95 * 20
+
+
+# What the policy says
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+async def test_r07_one_attempt_never_retries(kind: str) -> None:
+    """With attempts=1 every call sends one request, whatever comes of it."""
+    emulator = Emulator(rate=1e6)
+    emulator.inject(FAULTS[kind])
+    count = Count()
+    async with emulator.client(on_attempt=count, rate=20, retry=RetryPolicy(attempts=1)) as client:
+        await fifty_at_a_time(client, count, emulator.add_job(duration=math.inf))
+    assert count.attempts == count.calls
+
+
+POLICIES = st.builds(
+    RetryPolicy,
+    attempts=st.integers(1, 20),
+    base_delay=st.floats(0.01, 10),
+    throttle_delay=st.floats(0.01, 10),
+    max_delay=st.floats(0.1, 30),
+    deadline=st.floats(0.1, 100),
+)
+
+
+@settings(max_examples=times(1000))
+@given(
+    policy=POLICIES,
+    kinds=st.lists(st.sampled_from(sorted(FAULTS)), min_size=1, max_size=20),
+    timeout=st.floats(0.1, 30),
+)
+def test_r07_a_policy_bounds_the_whole(
+    policy: RetryPolicy, kinds: list[str], timeout: float
+) -> None:
+    """No more attempts than it says, none begins after the deadline, and the call ends by it."""
+
+    async def run() -> None:
+        emulator = Emulator(rate=1e6)
+        job_id = emulator.add_job(duration=math.inf)
+        for kind in kinds:
+            emulator.inject(FAULTS[kind], times=1)
+        emulator.inject(FAULTS[kinds[0]])
+        seen: list[Attempt] = []
+        async with emulator.client(
+            retry=policy, timeout=timeout, rate=1e6, on_attempt=seen.append
+        ) as client:
+            with pytest.raises(LiveAuditError) as caught:
+                await client.query(job_id)
+        assert caught.value.attempts == len(seen) <= policy.attempts
+        assert [attempt.number for attempt in seen] == list(range(1, len(seen) + 1))
+        assert seen[-1].delay is None
+        assert emulator.arrivals[-1].time <= policy.deadline + 1e-6
+        assert now() <= max(policy.deadline, 0) + 0.05
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(run())
+
+
+class TestOverASocket:
+    """Connections that were used before and go stale, in real time."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
+
+    @pytest.mark.parametrize("together", [1, 50])
+    async def test_r07_connections_that_go_stale_cost_no_more(self, together: int) -> None:
+        """A service that answers 500 once on each connection and then resets it."""
+        answered: list[None] = []
+
+        async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            assert isinstance(reader, Recorder)
+            await reader.request()
+            answered.append(None)
+            writer.write(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
+            await reader.request()
+
+        count = Count()
+        async with (
+            serving(once) as served,
+            LiveAuditClient(
+                "examplebucket-1250000000",
+                "ap-beijing",
+                credentials=Credentials("AKIDEXAMPLE", "secretexample"),
+                endpoint=served.url,
+                rate=math.inf,
+                retry=RetryPolicy(base_delay=0.001),
+                on_attempt=count,
+            ) as client,
+        ):
+            await asyncio.gather(*(one_by_one(client, count, "av1") for _ in range(together)))
+        assert len(served.requests) >= CALLS
+        assert len(answered) <= len(served.requests) <= count.attempts
+        assert count.attempts <= count.calls + MOST_MORE
