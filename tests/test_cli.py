@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import logging
 import os
 import pty
 import re
@@ -118,6 +120,20 @@ def test_verbose_goes_to_standard_error(flag: str, loggers: set[str]) -> None:
     told = {line.split(" ")[2].partition(".")[0] for line in result.stderr.splitlines()}
     assert "Attempt(operation='query'" in result.stderr
     assert told == loggers or {"ci_live_audit", "httpcore", "asyncio"} <= told
+
+
+def test_verbose_sets_up_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of this library alone, or of everything."""
+    set_up: list[object] = []
+    monkeypatch.setattr(demo_module.Demo, "run", lambda _: asyncio.sleep(0))
+    monkeypatch.setattr(logging.Logger, "setLevel", lambda logger, _: set_up.append(logger.name))
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    for flag in ("-v", "-vv"):
+        assert CliRunner().invoke(commands, [flag, "demo"]).exit_code == 0
+    assert [name for name in set_up if name in {"ci_live_audit", "root"}] == [
+        "ci_live_audit",
+        "root",
+    ]
 
 
 def test_an_interrupt_has_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -633,6 +633,23 @@ async def test_a_late_refusal_does_not_forget_the_new(clock: Clock) -> None:
     assert provider.asked == 2
 
 
+async def test_a_provider_that_has_others_by_now() -> None:
+    """Of one that is asked every time, a refusal may be of what it gave before."""
+    answers: list[Any] = [PAIR, TRIPLE, CredentialsError("gone")]
+
+    async def provide() -> Credentials:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    cache = CredentialCache(provide)
+    found = [await cache.have_changed(PAIR) for _ in range(3)]
+    assert found == [False, True, False]  # the same; others; it has failed
+    assert not await CredentialCache(PAIR).have_changed(TRIPLE)
+    assert not await CredentialCache(provide, lasting=True).have_changed(TRIPLE)
+
+
 def test_given_credentials_stay_when_refused() -> None:
     """A value has no other to offer, so another attempt is no use."""
     assert not CredentialCache(PAIR).refused(PAIR)
