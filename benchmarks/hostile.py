@@ -29,8 +29,7 @@ from ci_live_audit import LiveAuditClient, LiveAuditError, RetryPolicy, decode
 __all__ = ["run"]
 
 #: Bytes of an answer, and the rounds of each.
-#: The largest stay below `MAX_BODY`: a body over it is refused unread, whatever is in it.
-SIZES = {2**16: 11, 2**22: 5, 60 * 2**20: 1}
+SIZES = {2**16: 11, 2**22: 5}
 HONEST = "honest"
 #: Bytes of a snapshot and a section of an honest answer.
 PER_SNAPSHOT = 1714

@@ -635,11 +635,11 @@ async def test_a_late_refusal_does_not_forget_the_new(clock: Clock) -> None:
 
 async def test_a_provider_that_has_others_by_now() -> None:
     """Of one that is asked every time, a refusal may be of what it gave before."""
-    answers: list[Any] = [PAIR, TRIPLE, CredentialsError("gone")]
+    answers: list[Credentials | CredentialsError] = [PAIR, TRIPLE, CredentialsError("gone")]
 
     async def provide() -> Credentials:
         answer = answers.pop(0)
-        if isinstance(answer, Exception):
+        if isinstance(answer, CredentialsError):
             raise answer
         return answer
 
