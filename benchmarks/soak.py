@@ -80,7 +80,8 @@ def run(*, quick: bool) -> Iterator[Table]:
         ("what there is", "median (lowest-highest)", "first", "last", "most"),
         rows,
         (
-            f"{FAULTS:.0%} each of: {', '.join(service.FAULTS)}; {CANCELLED:.0%} of the calls leave within 50 ms.",
+            f"{FAULTS:.0%} each of: {', '.join(service.FAULTS)}.",
+            f"{CANCELLED:.0%} of the calls are cancelled within 50 ms, if they still go on.",
             f"{calls / seconds:,.0f} calls a second. The first figure comes after {EVERY:,} calls.",
         ),
     )
