@@ -23,7 +23,7 @@ logged, pickled and kept.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ci_live_audit.models import AuditJob
@@ -163,7 +163,8 @@ class ServiceError(LiveAuditError):
         self.request_id = request_id
         self.trace_id = trace_id
         self.retry_after = retry_after
-        self.may_have_happened: bool = status >= 500
+        # The limit stands before everything else, whatever its status is.
+        self.may_have_happened: bool = status >= 500 and not isinstance(self, Throttled)
 
     def _reason(self) -> str:
         words = [str(self.status) if self.status else "", self.code, self.message]
@@ -186,10 +187,6 @@ class Throttled(ServiceError):
     """More requests a second than the quota allows; surely not carried out."""
 
     transient = True
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.may_have_happened = False
 
 
 class ServiceUnavailable(ServiceError):
