@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from proofs import IN_FULL
 
 from ci_live_audit.testing import VirtualTimeLoop
 
 settings.register_profile("default", max_examples=200, deadline=None)
 settings.register_profile("ci", max_examples=2000, deadline=None)
-settings.load_profile("ci" if os.environ.get("CI") else "default")
+settings.load_profile("ci" if IN_FULL else "default")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -13,14 +13,15 @@ import attrs
 import httpx
 import httpx2
 
+#: Whether everything is done as often as the README says: in CI, on the newest Python.
+IN_FULL = bool(os.environ.get("CI")) and sys.version_info >= (3, 13)
 #: The three ways to the network: own connections and the clients of the httpx family.
 BACKENDS: dict[str, Any] = {"own": None, "httpx": httpx, "httpx2": httpx2}
 
 
 def times(full: int) -> int:
-    """How often something is done: the full number in CI on the newest Python, else a tenth."""
-    in_full = os.environ.get("CI") and sys.version_info >= (3, 13)
-    return full if in_full else max(full // 10, 1)
+    """How often something is done: the full number, or a tenth of it."""
+    return full if IN_FULL else max(full // 10, 1)
 
 
 @attrs.frozen
