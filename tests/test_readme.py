@@ -68,7 +68,9 @@ def test_there_are_examples() -> None:
     assert len(EXAMPLES) == TEXT.count("```python\n") >= 7
 
 
-@pytest.mark.parametrize("promise", sorted(set(re.findall(r"`((?:\w+/)?test_\w+\.py[^`]*)`", TEXT))))
+@pytest.mark.parametrize(
+    "promise", sorted(set(re.findall(r"`((?:\w+/)?test_\w+\.py[^`]*)`", TEXT)))
+)
 def test_every_promise_has_its_test(promise: str) -> None:
     """What the README promises names a test that exists."""
     file, _, name = promise.partition("::")
