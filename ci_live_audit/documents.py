@@ -34,6 +34,8 @@ AS_SENT: dict[str, Any] = {
 }
 #: How a document is refused: bounds, entities and encodings come as ValueError and LookupError.
 REFUSED = (expat.ExpatError, ValueError, LookupError, RecursionError)
+# What opens, what closes, and texts, which may hold the same signs.
+JSON_PART = re.compile(r'[{}\[\]]|"(?:[^"\\]|\\.)*"?', re.DOTALL)
 JSON_OBJECT = re.compile(rb"[\xef\xbb\xbf \t\r\n]*\{")
 
 
@@ -51,7 +53,9 @@ def tree(body: bytes) -> dict[str, Any]:
     if is_json(body):
         if len(body) > MAX_JSON:
             raise ValueError(f"JSON of more than {MAX_JSON} bytes")
-        found = json.loads(body, parse_constant=_finite, parse_float=_finite)
+        text = body.decode("utf-8-sig")  # https://www.rfc-editor.org/rfc/rfc8259#section-8.1
+        _check_depth(text)
+        found = json.loads(text, parse_constant=_finite, parse_float=_finite)
         return cast("dict[str, Any]", found)
     return cast("dict[str, Any]", _parse(body))
 
@@ -104,6 +108,18 @@ class _Parsers:
                 raise ValueError(f"nested deeper than {MAX_DEPTH} elements")
             if pause is not None:
                 pause()
+
+
+def _check_depth(text: str) -> None:
+    """Refuse what would exhaust a small stack: in some versions of Python json crashes on it."""
+    depth = 0
+    if text.count("{") + text.count("[") <= MAX_DEPTH:
+        return
+    for found in JSON_PART.finditer(text):
+        part = found[0][0]
+        depth += (part in "{[") - (part in "}]")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH} values")
 
 
 def _finite(text: str) -> float:

@@ -89,7 +89,11 @@ xml_extras = st.recursive(
     max_leaves=3,
 )
 json_extras = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
     lambda inner: (
         st.lists(inner, max_size=2).map(tuple)
         | st.dictionaries(st.text(max_size=3), inner, max_size=2).map(ReadOnly)

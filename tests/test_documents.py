@@ -31,6 +31,11 @@ def test_xml_and_json_are_told_apart() -> None:
         (b'{"a": "' + b"x" * 5_000_000 + b'"}', "JSON of more than"),
         (b'{"a": 1e999}', "is no number"),
         (b'{"a": NaN}', "is no number"),
+        (b'{"a":' * 65 + b"1" + b"}" * 65, "nested deeper"),
+        (b'{"a":' + b"[" * 100_000, "nested deeper"),
+        (b'{"a": "\\"[", "b":' + b"[" * 64, "nested deeper"),
+        (b'{"a":' * 64 + b"1" + b"}" * 63, "delimiter"),
+        ('{"a": "\u5b57"}'.encode("utf-16-le"), "property name"),
         (b"<!DOCTYPE a><a/>", "document types|entities"),
         (b"<a></b>", "mismatched tag"),
         (b"", "no element found"),
@@ -41,6 +46,12 @@ def test_what_is_refused(body: bytes, why: str) -> None:
     """With a reason, by one of the exceptions that stand for it."""
     with pytest.raises(documents.REFUSED, match=why):
         documents.tree(body)
+
+
+def test_signs_in_texts_are_no_depth() -> None:
+    """JSON may be broad, and its texts may hold whatever they like."""
+    found = documents.tree(b'{"a": [' + b'{"b": "[[{\\"["}, ' * 100 + b'"["], "c": [[[]]]}')
+    assert len(found["a"]) == 101
 
 
 def test_a_long_text_is_no_long_token() -> None:
