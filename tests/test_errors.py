@@ -110,7 +110,7 @@ def test_every_error_is_exported() -> None:
         (ServiceError("why", status=404, code="NoSuchJob"), "404 NoSuchJob why"),
         (ServiceError(status=502), "502"),
         (
-            called(Throttled("slow down", **SERVICE), "query", "j1", 4),
+            called(Throttled("slow down", **SERVICE), "query", "j1", 4),  # type: ignore[arg-type]
             "query of j1: 503 SlowDown slow down [request id r1] (after 4 attempts)",
         ),
     ],
