@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
 import pkgutil
 import subprocess
 import sys
@@ -20,16 +22,36 @@ MODULES = [
 ]
 
 
-def test_the_package_exports_what_it_says() -> None:
-    """__all__ is sorted, every name exists, and no public name is missing from it."""
-    public = {
-        name
-        for name, value in vars(ci_live_audit).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
-    }
-    assert ci_live_audit.__all__ == sorted(ci_live_audit.__all__)
-    assert set(ci_live_audit.__all__) - {"decode"} == public
-    assert callable(ci_live_audit.decode.job)
+@pytest.mark.parametrize("package", [ci_live_audit, ci_live_audit.testing])
+def test_a_package_exports_what_it_says(package: types.ModuleType) -> None:
+    """__all__ is sorted, every name exists, is what type checkers take it for, and is listed."""
+    names = package.__all__
+    assert list(names) == sorted(names)
+    tree = ast.parse(inspect.getsource(package))
+    seen: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.col_offset:  # below "if TYPE_CHECKING"
+            seen |= {alias.name: str(node.module) for alias in node.names}
+    assert set(seen) == set(names)
+    for name, module in seen.items():
+        found = getattr(package, name)
+        assert found is (
+            importlib.import_module(f"{module}.{name}")
+            if name == "decode"
+            else vars(importlib.import_module(module))[name]
+        )
+    assert set(names) <= set(dir(package))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = package.nothing
+
+
+def test_names_are_imported_when_they_are_asked_for() -> None:
+    """Importing the package imports no module of it that does something, nor a library."""
+    loaded = modules_after("import ci_live_audit, ci_live_audit.testing")
+    ours = {name for name in loaded if name.startswith("ci_live_audit")}
+    assert ours == {"ci_live_audit", "ci_live_audit.lazy", "ci_live_audit.testing"}
+    assert not {"asyncio", "anyio", "attr", "httpx", "xmltodict"} & loaded
+    assert "ci_live_audit.decode" in modules_after("import ci_live_audit; ci_live_audit.decode.job")
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -42,7 +64,7 @@ def test_every_module_says_what_is_public(name: str) -> None:
 
 def test_the_import_needs_only_the_five_packages() -> None:
     """Importing the package loads no extra and nothing of the testing kit; httpx comes later."""
-    loaded = modules_after("import ci_live_audit")
+    loaded = modules_after("from ci_live_audit import LiveAuditClient")
     assert {"anyio", "aiolimiter", "xmltodict", "attrs"} <= loaded
     assert not {"httpx", "httpcore", "click", "rich", "uvicorn", "httpx2", "pytest"} & loaded
     assert "ci_live_audit.testing" not in loaded

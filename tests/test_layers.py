@@ -13,6 +13,7 @@ PACKAGE = Path(ci_live_audit.__file__).parent
 
 # What each module of the core may import of ours; data flows from left to right only.
 CORE: dict[str, set[str]] = {
+    "lazy": set(),
     "errors": set(),
     "models": set(),
     "nodes": {"errors", "models"},
@@ -29,7 +30,14 @@ CORE: dict[str, set[str]] = {
     "transport": {"errors", "loop", "connections"},
 }
 CORE["clock"] = {"decode"}
-CORE["attempts"] = set(CORE) - {"nodes", "documents", "default_chain", "connections", "loop"}
+CORE["attempts"] = set(CORE) - {
+    "nodes",
+    "documents",
+    "default_chain",
+    "connections",
+    "loop",
+    "lazy",
+}
 CORE["schedule"] = CORE["sources"] = CORE["checkpoint"] = {"errors"}
 CORE["polling"] = {"errors", "models", "loop", "limiter", "schedule", "sources", "checkpoint"}
 CORE["outcomes"] = {"errors", "models", "polling"}

@@ -8,11 +8,16 @@
         job = await client.query(job_id)
 """
 
-from ci_live_audit.testing.chaos import ChaosProxy, WireFault
-from ci_live_audit.testing.emulator import Arrival, Emulator
-from ci_live_audit.testing.faults import Fault
-from ci_live_audit.testing.streams import frame, sound
-from ci_live_audit.testing.virtual_time import VirtualTimeLoop
+from typing import TYPE_CHECKING
+
+from ci_live_audit.lazy import attributes
+
+if TYPE_CHECKING:
+    from ci_live_audit.testing.chaos import ChaosProxy, WireFault
+    from ci_live_audit.testing.emulator import Arrival, Emulator
+    from ci_live_audit.testing.faults import Fault
+    from ci_live_audit.testing.streams import frame, sound
+    from ci_live_audit.testing.virtual_time import VirtualTimeLoop
 
 __all__ = [
     "Arrival",
@@ -24,3 +29,14 @@ __all__ = [
     "frame",
     "sound",
 ]
+
+__getattr__, __dir__ = attributes(
+    __name__,
+    {
+        "chaos": "ChaosProxy WireFault",
+        "emulator": "Arrival Emulator",
+        "faults": "Fault",
+        "streams": "frame sound",
+        "virtual_time": "VirtualTimeLoop",
+    },
+)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from ci_live_audit import LiveAuditClient
     from ci_live_audit.testing import Emulator
 
 
@@ -16,3 +17,9 @@ def live_audit_emulator() -> Emulator:
     from ci_live_audit.testing import Emulator  # noqa: PLC0415 - for who uses it
 
     return Emulator()
+
+
+@pytest.fixture
+def live_audit_client(live_audit_emulator: Emulator) -> LiveAuditClient:
+    """A client of ``live_audit_emulator``, in process; nothing has to be closed."""
+    return live_audit_emulator.client()
