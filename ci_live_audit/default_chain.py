@@ -12,14 +12,15 @@ import os
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 from ci_live_audit.credentials import Credentials
 from ci_live_audit.errors import CredentialsError
 
-__all__ = ["cvm_role", "default_chain"]
+__all__ = ["cvm_role", "default_chain", "search"]
 
 P = ParamSpec("P")
+T = TypeVar("T")
 # Spellings of id, key and token, in the order in which they are tried: Tencent Cloud's tools,
 # its function runtimes, the samples of the COS SDKs, coscmd, the samples of the CI documents.
 ENVIRONMENT = (
@@ -38,11 +39,11 @@ PROFILES = (Path("~/.tencentcloud/credentials"), Path("/etc/tencentcloud/credent
 METADATA = "metadata.tencentyun.com"
 
 
-def _anew(find: Callable[P, Credentials]) -> Callable[P, Credentials]:
+def _anew(find: Callable[P, T]) -> Callable[P, T]:
     """An error without frames and causes of its own: what a place held is in those."""
 
     @wraps(find)
-    def found(*args: P.args, **kwargs: P.kwargs) -> Credentials:
+    def found(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return find(*args, **kwargs)
         except CredentialsError as problem:
@@ -52,7 +53,6 @@ def _anew(find: Callable[P, Credentials]) -> Callable[P, Credentials]:
     return found
 
 
-@_anew
 def default_chain(
     environ: Mapping[str, str] | None = None, *, metadata: str = METADATA
 ) -> Credentials:
@@ -65,19 +65,28 @@ def default_chain(
     Raises:
         CredentialsError: Nothing was found, or what was found first is incomplete or unreadable.
     """
+    return search(environ, metadata=metadata)[1]
+
+
+@_anew
+def search(
+    environ: Mapping[str, str] | None = None, *, metadata: str = METADATA
+) -> tuple[str, Credentials]:
+    """Where `default_chain` finds credentials, and what they are."""
     environ = os.environ if environ is None else environ
     home = Path(environ.get("HOME") or Path.home())
     for names in ENVIRONMENT:
         if found := _from_environment(environ, *names):
-            return found
+            return f"the environment: {names[0]} and {names[1]}", found
     for profile in PROFILES:
-        if found := _from_profile(home / str(profile).removeprefix("~/")):
-            return found
+        path = home / str(profile).removeprefix("~/")
+        if found := _from_profile(path):
+            return str(path), found
     tccli = home / ".tccli" / f"{environ.get('TCCLI_PROFILE') or 'default'}.credential"
     if found := _from_tccli(tccli, metadata):
-        return found
+        return str(tccli), found
     try:
-        return cvm_role(metadata=metadata)
+        return "the role of this CVM instance", cvm_role(metadata=metadata)
     except CredentialsError as problem:
         raise CredentialsError(
             "no credentials found: neither in the environment (TENCENTCLOUD_SECRET_ID and "

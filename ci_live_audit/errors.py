@@ -23,7 +23,8 @@ logged, pickled and kept.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ci_live_audit.models import AuditJob
@@ -77,8 +78,24 @@ class LiveAuditError(Exception):
         tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
         return f"{call}: {reason}" + (f" (after {tries})" if self.attempts else "")
 
+    def to_dict(self) -> dict[str, Any]:
+        """The error as plain values, ready for ``json.dumps``: its class, its text, its attributes.
+
+        Jobs that it carries are left out.
+        """
+        names = ("operation", "job_id", "attempts", "request_id", "may_have_happened", "transient")
+        known = {name: getattr(self, name) for name in names} | vars(self)
+        plain = {name: value for name, value in known.items() if _is_plain(value)}
+        return {"error": type(self).__name__, "text": str(self), **plain}
+
     def _reason(self) -> str:
         return super().__str__()
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, str | int)
 
 
 class ConfigurationError(LiveAuditError):

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from ci_live_audit.errors import LiveAuditError
-from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot, Verdict
+from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot, Verdict, plain
 from ci_live_audit.polling import Query, Run
 from ci_live_audit.sources import Source
 
@@ -62,6 +62,11 @@ class Finding:
         if self.snapshot is not None:
             return self.snapshot.snapshot_time
         return self.audio_section.offset_time if self.audio_section is not None else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The finding as plain values, ready for ``json.dumps``; the job itself is left out."""
+        names = [field.name for field in attrs.fields(Finding) if field.name != "job"]
+        return {name: plain(getattr(self, name)) for name in (*names, "label", "time")}
 
 
 @attrs.define

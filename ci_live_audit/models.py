@@ -177,18 +177,19 @@ class Result:
         Keys are the attribute names, times are ISO 8601 text, enums are their values.
         """
         return {
-            field.name: _plain(getattr(self, field.name))
+            field.name: plain(getattr(self, field.name))
             for field in attrs.fields(type(self))  # type: ignore[arg-type]
         }
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Result):
+def plain(value: Any) -> Any:
+    """A value ready for ``json.dumps``: what has a ``to_dict`` is asked for it."""
+    if hasattr(value, "to_dict"):
         return value.to_dict()
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        return [plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        return {key: plain(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, datetime):
         return value.isoformat()
     return value.value if isinstance(value, Enum) else value

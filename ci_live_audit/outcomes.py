@@ -7,8 +7,8 @@ from typing import Any
 
 import attrs
 
-from ci_live_audit.errors import JobFailed, LiveAuditError
-from ci_live_audit.models import AuditJob, JobState
+from ci_live_audit.errors import AccessDenied, CredentialsError, JobFailed, LiveAuditError
+from ci_live_audit.models import AuditJob, JobState, plain
 from ci_live_audit.polling import Query, Run
 
 __all__ = ["Outcome", "Outcomes", "Progress", "wait"]
@@ -38,6 +38,10 @@ class Outcome:
             raise self.error
         assert self.job is not None
         return self.job
+
+    def to_dict(self) -> dict[str, Any]:
+        """The outcome as plain values, ready for ``json.dumps``."""
+        return {name: plain(getattr(self, name)) for name in ("job_id", "job", "error")}
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +73,7 @@ class Outcomes(Run[Outcome]):
 
     _ended = 0
     _errors = 0
-    _in_hand: str | None = None
+    _in_hand: Outcome | None = None
 
     @property
     def progress(self) -> Progress:
@@ -87,7 +91,7 @@ class Outcomes(Run[Outcome]):
         """The next outcome; asking for it says that the one before has been dealt with."""
         self._settle()
         outcome = await super().__anext__()
-        self._in_hand = outcome.job_id
+        self._in_hand = outcome
         return outcome
 
     async def __aexit__(
@@ -103,9 +107,12 @@ class Outcomes(Run[Outcome]):
             await super().__aexit__(exc_type, exc, traceback)
 
     def _settle(self) -> None:
-        job_id, self._in_hand = self._in_hand, None
-        if self._checkpoint is not None and isinstance(job_id, str):
-            self._checkpoint.answer(job_id)
+        outcome, self._in_hand = self._in_hand, None
+        if self._checkpoint is None or outcome is None or not isinstance(outcome.job_id, str):
+            return
+        # That the account is refused says nothing of the job: a later run is to ask for it.
+        if not isinstance(outcome.error, AccessDenied | CredentialsError):
+            self._checkpoint.answer(outcome.job_id)
 
     def _deliver(self, number: int, job: AuditJob) -> None:
         if not job.ended:

@@ -135,7 +135,7 @@ def base_url(
     if found[1] == "http" and not allow_http and not is_this_machine(found[2].strip("[]")):
         raise ConfigurationError(
             f"endpoint: {found[2]} without TLS would show token and signature to everybody on the "
-            "way; use https, or say allow_http=True"
+            "way; use https, or say allow_http=True (--allow-http)"
         )
     return endpoint.rstrip("/")
 

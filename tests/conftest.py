@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 from typing import Any
 
 import pytest
@@ -13,6 +14,11 @@ from ci_live_audit.testing import VirtualTimeLoop
 settings.register_profile("default", max_examples=200, deadline=None)
 settings.register_profile("ci", max_examples=2000, deadline=None)
 settings.load_profile("ci" if IN_FULL else "default")
+
+
+# Who is started in the background has interrupts ignored, and so would all that the tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -33,7 +39,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     """No test sees the credentials, the region, the proxies or the home of whoever runs it."""
     for name in list(os.environ):
         if name.upper().endswith(("_PROXY", "SECRETID", "SECRETKEY")) or name.startswith(
-            ("TENCENTCLOUD_", "COS_", "TCCLI_")
+            ("TENCENTCLOUD_", "COS_", "TCCLI_", "CI_LIVE_AUDIT_")
         ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -16,6 +16,7 @@ import pytest
 from servers import answering, serving
 
 from ci_live_audit import (
+    AccessDenied,
     Attempt,
     Checkpoint,
     ConfigurationError,
@@ -617,6 +618,20 @@ async def test_errors_and_bad_ids_are_answers_too(
         assert checkpoint.answered == 3
         again = await outcomes_of(client.as_completed(ids, checkpoint=checkpoint))
     assert [repr(outcome.job_id) for outcome in again] == ["7"]
+
+
+async def test_refused_credentials_are_no_answer(emulator: Emulator, tmp_path: Path) -> None:
+    """A run with the wrong key gives errors, and one with the right key asks for all of them."""
+    ids = add_jobs(emulator, 3)
+    with Checkpoint(tmp_path / "run") as checkpoint:
+        async with emulator.client(credentials=Credentials("AKIDEXAMPLE", "wrong")) as stranger:
+            refused = await outcomes_of(stranger.as_completed(ids, checkpoint=checkpoint))
+        assert {type(outcome.error) for outcome in refused} == {AccessDenied}
+        assert (len(refused), checkpoint.answered) == (3, 0)
+        async with emulator.client() as client:
+            answers = await outcomes_of(client.as_completed(ids, checkpoint=checkpoint))
+        assert [outcome.error for outcome in answers] == [None] * 3
+        assert checkpoint.answered == 3
 
 
 async def test_a_checkpoint_that_cannot_be_written_arrives_bare(

@@ -59,7 +59,9 @@ async def serve(app: Any, host: str, port: int) -> AsyncGenerator[str, None]:
     thread = threading.Thread(target=server.run, args=([listener],), name="ci-live-audit-emulator")
     thread.start()
     try:
-        # The kernel queues connections on the listening socket until the thread accepts them.
+        # The kernel would queue what comes before, and then it would come all at once.
+        while not server.started and thread.is_alive():  # noqa: ASYNC110 - of another thread
+            await asyncio.sleep(0.005)
         yield f"http://{host}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True

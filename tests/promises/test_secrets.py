@@ -604,7 +604,7 @@ def test_s05_12_13_the_command_line(way: str, tmp_path: Any) -> None:
     assert "q-signature" not in output
     crashed = way not in {"no crash", "hook", "forgotten"}
     assert bool(done.returncode) == crashed, output[-3000:]
-    assert ("locals" in output) == crashed
+    assert ("─ locals ─" in output) == crashed
     assert ("httpcore" in output) == (way not in {"send", "canonical text"})
     assert len(secrets) > 2 or way == "canonical text"
     assert ("was not closed" in output) == (way == "forgotten")
