@@ -1,16 +1,21 @@
-"""``ci-live-audit demo``: a dozen live streams, from submission to the last finding."""
+"""``ci-live-audit demo``: three dozen live streams, from submission to the last finding."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import nullcontext
 
 import attrs
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
+from ci_live_audit.cli.output import STYLES, Terminal, severity
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import LiveAuditError
 from ci_live_audit.findings import Finding
@@ -18,24 +23,32 @@ from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot, Ver
 from ci_live_audit.retry import Attempt
 from ci_live_audit.testing import Emulator, frame, sound
 
-# Each stream: seconds it runs, and what is on it.
-STREAMS: dict[str, tuple[float, list[Snapshot | AudioSection]]] = {
-    "news": (5.0, [frame(1), frame(3), sound(1, text="good evening")]),
-    "chess": (4.0, [frame(1), frame(2), frame(3)]),
-    "karaoke": (6.0, [frame(1), sound(1, "Ads", duration=2, score=91, text="buy now")]),
-    "late-night": (30.0, [frame(1), frame(2.5, "Porn", score=98, sub_label="SexBehavior")]),
-    "cooking": (6.0, [frame(2), frame(4)]),
-    "casino": (30.0, [frame(1), frame(3, "Ads", score=95, sub_label="Gambling")]),
-    "football": (7.0, [frame(step) for step in range(1, 7)]),
-    "camping": (5.0, [frame(2), frame(3, "Porn", score=61, result=Verdict.SUSPECTED)]),
-    "lecture": (6.0, [frame(2), sound(2, text="chapter one")]),
-    "protest": (30.0, [frame(1), frame(4, "Terrorism", score=97)]),
-    "gardening": (3.0, [frame(1), frame(2)]),
-    "broken": (4.0, [frame(1)]),
+# What is on a stream, and for how many seconds it runs.
+Script = tuple[float, list[Snapshot | AudioSection]]
+CLEAN = (
+    *("news", "chess", "cooking", "football", "lecture", "gardening", "weather", "opera", "yoga"),
+    *("sailing", "pottery", "debate", "tennis", "origami", "jazz", "cycling", "painting", "quiz"),
+    *("parliament", "aquarium", "marathon", "puppets", "knitting", "astronomy"),
+)
+STREAMS: dict[str, Script] = {
+    "karaoke": (9.0, [frame(1), sound(1, "Ads", duration=2, score=91, text="buy now")]),
+    "late-night": (30.0, [frame(1), frame(4, "Porn", score=98, sub_label="SexBehavior")]),
+    "casino": (30.0, [frame(1), frame(5, "Ads", score=95, sub_label="Gambling")]),
+    "camping": (8.0, [frame(2), frame(3, "Porn", score=61, result=Verdict.SUSPECTED)]),
+    "protest": (30.0, [frame(1), frame(6, "Terrorism", score=97)]),
+    "market": (30.0, [sound(3, "Ads", score=93, text="only today"), frame(3)]),
+    "beach": (9.0, [frame(4, "Porn", score=58, result=Verdict.SUSPECTED)]),
+    "party": (30.0, [frame(1), frame(7, "Porn", score=99)]),
+    "replay": (30.0, [frame(2), frame(2.5, "Politics", score=92)]),
+    "lottery": (30.0, [frame(3), frame(8, "Ads", score=96, sub_label="Gambling")]),
+    "garage": (7.0, [frame(1)]),
+    "broken": (6.0, [frame(1)]),
+    **{name: (6.0 + 2 * math.sin(n), [frame(1), frame(4)]) for n, name in enumerate(CLEAN)},
 }
 FAILURES = {"broken": ("ResourceDownloadFailed", "unreadable")}
-INTERVAL = 0.5
-STYLES = {Verdict.SENSITIVE: "bold red", Verdict.SUSPECTED: "yellow"}
+INTERVAL = 2.0
+#: How many of the latest findings are shown.
+LATEST = 10
 
 
 @attrs.define
@@ -48,20 +61,21 @@ class _Row:
 
 
 class Demo:
-    """Follows the streams and shows them: a table that moves on a terminal, lines elsewhere.
+    """Follows the streams and shows what turns up: live on a terminal, as lines elsewhere.
 
     Args:
-        console: Where it is shown.
+        console: Where it is shown; standard output by default.
     """
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._rows = [_Row(room) for room in STREAMS]
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Terminal(highlight=False)
+        self._rows = {room: _Row(room) for room in STREAMS}
+        self._latest: deque[Text] = deque(maxlen=LATEST)
         self._requests = 0
         self._throttled = 0
 
-    async def run(self) -> None:
-        """Run until every job has ended."""
+    async def run(self) -> int:
+        """Run until every job has ended; the exit code."""
         emulator = Emulator()
         for room, (duration, script) in STREAMS.items():
             failure = FAILURES.get(room)
@@ -78,23 +92,24 @@ class Demo:
             ) as client,
         ):
             self._console.print(f"An emulator of the service listens at {endpoint}.")
-            with self._moving_table():
+            self._say_whole(f"{client.plan(len(STREAMS), INTERVAL)}.")
+            with self._live():
                 async with client.watch(self._submitted(client), interval=INTERVAL) as findings:
                     async for finding in findings:
                         await self._heed(client, finding)
-        if not self._console.is_terminal:
-            self._console.print(self._table())
+        self._console.print(self._table())
         seconds = asyncio.get_running_loop().time() - began
-        cancelled = sum(row.cancelled for row in self._rows)
-        self._console.print(
+        cancelled = sum(row.cancelled for row in self._rows.values())
+        self._say_whole(
             f"{len(self._rows)} streams, {cancelled} cancelled, {self._requests} requests in "
             f"{seconds:.1f} s ({self._requests / seconds:.1f} a second; the quota is 20), "
             f"{self._throttled} refused by the quota."
         )
+        return 0
 
     async def _submitted(self, client: LiveAuditClient) -> AsyncGenerator[str, None]:
         """Submit the streams; their ids as they become known."""
-        for row in self._rows:
+        for row in self._rows.values():
             try:
                 row.job_id = (await client.submit(_url(row.room), data_id=row.room)).job_id
             except LiveAuditError as error:  # the other streams go on
@@ -103,19 +118,20 @@ class Demo:
                 yield row.job_id
 
     async def _heed(self, client: LiveAuditClient, finding: Finding) -> None:
-        row = next(row for row in self._rows if row.job_id == finding.job_id)
+        row = next(row for row in self._rows.values() if row.job_id == finding.job_id)
         if finding.error is not None or finding.job is None:
             self._remark(row, finding.error)
             return
-        before, row.job = row.job, finding.job
-        self._tell(row, before)
+        row.job = finding.job
+        self._tell(row, finding)
         if finding.verdict == Verdict.SENSITIVE and not (row.job.ended or row.cancelled):
-            row.cancelled = True
-            row.remark = "cancelled by us"
             try:
                 await client.cancel(row.job_id)
             except LiveAuditError as error:
                 self._remark(row, error)
+            else:
+                row.cancelled = True
+                row.remark = "cancelled by us"
         elif finding.verdict == Verdict.SUSPECTED:
             row.remark = "to be reviewed"
         elif finding.state == JobState.FAILED:
@@ -123,29 +139,56 @@ class Demo:
 
     def _remark(self, row: _Row, error: LiveAuditError | None) -> None:
         row.remark = str(error)
-        self._console.print(f"{row.room}: {error}")
+        self._say(Text(f"{row.room}: {error}", style="red"))
 
-    def _moving_table(self) -> Live | nullcontext[None]:
+    def _tell(self, row: _Row, finding: Finding) -> None:
+        """A line for what is worth one: a state, or something that is not normal."""
+        if finding.state is not None:
+            self._say(Text(f"{row.room}: {finding.state}"))
+        elif severity(finding.verdict):
+            what = "a Snapshot" if finding.snapshot is not None else "an AudioSection"
+            style = STYLES.get(finding.verdict or Verdict.NORMAL, "")
+            self._say(Text(f"{row.room}: {finding.label} in {what}", style=style))
+
+    def _say(self, line: Text) -> None:
+        if self._console.is_terminal:
+            self._latest.append(line)
+        else:
+            self._console.print(line)
+
+    def _say_whole(self, sentence: str) -> None:
+        """Broken between words on a terminal, and nowhere else."""
+        self._console.print(sentence, soft_wrap=not self._console.is_terminal)
+
+    def _live(self) -> Live | nullcontext[None]:
         if not self._console.is_terminal:
             return nullcontext()
-        return Live(get_renderable=self._table, console=self._console, refresh_per_second=8)
+        return Live(
+            get_renderable=self._view,
+            console=self._console,
+            refresh_per_second=8,
+            transient=True,
+        )
 
-    def _tell(self, row: _Row, before: AuditJob | None) -> None:
-        job = row.job
-        if self._console.is_terminal or job is None:
-            return
-        if before is None or (job.state, job.label) != (before.state, before.label):
-            self._console.print(f"{row.room}: {job.state}, {job.label or 'nothing found yet'}")
+    def _view(self) -> Group:
+        ended = sum(row.job is not None and row.job.ended for row in self._rows.values())
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=len(self._rows), completed=ended, width=30),
+            f"{ended} of {len(self._rows)} ended, {self._requests} requests",
+        )
+        return Group(bar, *self._latest)
 
     def _table(self) -> Table:
         # Without lines it fits into the 80 columns of a pipe.
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
         for name in ("stream", "job", "state", "found", "frames", "sounds", ""):
             table.add_column(name, no_wrap=True)
-        for row in self._rows:
+        # What is worth a look comes last: that is where one looks when it is over.
+        for row in sorted(self._rows.values(), key=lambda row: bool(row.remark)):
             job = row.job
             if job is None:
-                table.add_row(row.room, row.job_id[:8], "Submitted" if row.job_id else "")
+                table.add_row(row.room, row.job_id[:8], *[""] * 4, row.remark)
                 continue
             table.add_row(
                 row.room,

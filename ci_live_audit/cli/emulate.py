@@ -1,0 +1,61 @@
+"""``emulate``: the service on this machine, with jobs to try things on."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import sys
+from contextlib import suppress
+
+from ci_live_audit.cli.output import Exit, Output
+from ci_live_audit.errors import ConfigurationError
+from ci_live_audit.models import AudioSection, Snapshot, Verdict
+from ci_live_audit.testing import Emulator, frame, sound
+
+__all__ = ["emulate"]
+
+LABELS = ("Porn", "Ads", "Terrorism", "Politics")
+
+
+async def emulate(
+    output: Output, *, host: str, port: int, rate: float, jobs: int, duration: float, seed: int
+) -> int:
+    """Serve until interrupted; the ids of the jobs go to standard output."""
+    if not 0 < duration < math.inf:
+        raise ConfigurationError(f"duration: expected seconds, above 0; got {duration!r}")
+    emulator = Emulator(rate=rate, seed=seed)
+    chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    ids = [_job(emulator, chance, duration) for _ in range(jobs)]
+    async with emulator.serve(port, host) as url:
+        output.say(f"An emulator of the service listens at {url}. In another terminal:")
+        for name, value in (
+            ("CI_LIVE_AUDIT_ENDPOINT", url),
+            ("CI_LIVE_AUDIT_BUCKET", emulator.bucket),
+            ("CI_LIVE_AUDIT_RATE", f"{rate:g}"),
+            ("TENCENTCLOUD_REGION", emulator.region),
+            ("TENCENTCLOUD_SECRET_ID", emulator.credentials.secret_id),
+            ("TENCENTCLOUD_SECRET_KEY", emulator.credentials.secret_key),
+        ):
+            output.say(f"export {name}={value}")
+        sys.stdout.write("".join(f"{job_id}\n" for job_id in ids))
+        sys.stdout.flush()
+        with suppress(asyncio.CancelledError):
+            await asyncio.get_running_loop().create_future()
+    refused = sum(arrival.status == 429 for arrival in emulator.arrivals)
+    output.say(f"{len(emulator.arrivals):,} requests, {refused:,} refused by the quota")
+    return Exit.OK
+
+
+def _job(emulator: Emulator, chance: random.Random, duration: float) -> str:
+    """A job of about the duration, most of them clean."""
+    seconds = duration * chance.uniform(0.5, 1.5)
+    script: list[Snapshot | AudioSection] = [frame(chance.uniform(0, seconds)) for _ in range(3)]
+    fate = chance.random()
+    if fate < 0.1:
+        label, verdict = chance.choice(LABELS), chance.choice(list(Verdict)[1:])
+        script.append(frame(chance.uniform(0, seconds), label, score=95, result=verdict))
+    elif fate < 0.15:
+        script.append(sound(chance.uniform(0, seconds), "Ads", score=91, text="buy now"))
+    failure = ("ResourceDownloadFailed", "unreadable") if fate > 0.98 else None
+    return emulator.add_job(duration=seconds, script=script, failure=failure)

@@ -1,0 +1,166 @@
+"""The commands about single jobs: submit, query, cancel, wait, watch."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from rich.text import Text
+
+from ci_live_audit import requests
+from ci_live_audit.cli.output import Exit, Output, severity
+from ci_live_audit.cli.session import Settings
+from ci_live_audit.client import LiveAuditClient
+from ci_live_audit.errors import CredentialsError, JobFailed, LiveAuditError, WaitTimeout
+from ci_live_audit.models import AuditJob, JobState, Verdict
+
+__all__ = ["cancel", "dry_run", "query", "submit", "wait", "watch"]
+
+
+async def dry_run(settings: Settings, *wanted: requests.Request) -> int:
+    """Show what would be sent; send nothing."""
+    base_url = settings.base_url()
+    for request in wanted:
+        settings.output.say(f"{request.method} {base_url}{request.path}")
+        for name, value in request.headers.items():
+            settings.output.say(f"{name}: {value}")
+        settings.output.say("authorization: (signed when it is sent)")
+        if request.body:
+            for line in ["", *request.body.decode().split("\n")]:
+                settings.output.say(line)
+    return Exit.OK
+
+
+async def submit(settings: Settings, url: str, **arguments: Any) -> int:
+    """Start a job and tell its id."""
+    async with settings.client() as client:
+        submitted = await client.submit(url, **arguments)
+    _tell(settings.output, "submitted", submitted)
+    return Exit.OK
+
+
+async def query(settings: Settings, job_ids: Sequence[str]) -> int:
+    """What jobs have found so far."""
+    worst, failed = 0, False
+
+    async def one(client: LiveAuditClient, job_id: str) -> None:
+        nonlocal worst, failed
+        job = await client.query(job_id)
+        settings.output.job(job)
+        worst = max(worst, severity(job.result))
+        failed = failed or job.state == JobState.FAILED
+
+    code = await _each(settings, job_ids, one)
+    if worst:
+        return Exit.FLAGGED
+    return Exit.ERROR if failed else code
+
+
+async def cancel(settings: Settings, job_ids: Sequence[str]) -> int:
+    """Stop jobs."""
+
+    async def one(client: LiveAuditClient, job_id: str) -> None:
+        _tell(settings.output, "cancelled", await client.cancel(job_id))
+
+    return await _each(settings, job_ids, one)
+
+
+async def wait(settings: Settings, job_id: str, interval: float, timeout: float | None) -> int:
+    """Wait until a job has ended, and show it."""
+    output = settings.output
+    error: LiveAuditError | None = None
+    try:
+        async with settings.client() as client, _status(output, f"waiting for {job_id} to end"):
+            job: AuditJob | None = await client.wait(job_id, interval=interval, timeout=timeout)
+    except JobFailed as failed:
+        job, error = failed.job, failed
+    except WaitTimeout as late:
+        job, error = late.last, late
+    if job is not None:
+        output.job(job)
+    if error is not None:
+        output.say(f"error: {error}")
+    if job is not None and severity(job.result):
+        return Exit.FLAGGED
+    if error is None:
+        return Exit.OK
+    return Exit.TIMEOUT if isinstance(error, WaitTimeout) else Exit.ERROR
+
+
+async def watch(
+    settings: Settings,
+    job_ids: Sequence[str],
+    *,
+    interval: float,
+    timeout: float | None,
+    show_all: bool,
+    cancel_flagged: bool,
+) -> int:
+    """Show findings as they turn up."""
+    await settings.look_for_credentials()
+    output = settings.output
+    worst, code = 0, Exit.OK
+    stopped: set[str] = set()
+    async with (
+        settings.client() as client,
+        client.watch(list(job_ids), interval=interval, timeout=timeout) as findings,
+    ):
+        async for finding in findings:
+            worst = max(worst, severity(finding.verdict))
+            if finding.error is not None:
+                late = isinstance(finding.error, WaitTimeout)
+                code = Exit.TIMEOUT if late and code != Exit.ERROR else Exit.ERROR
+            if finding.state == JobState.FAILED:
+                code = Exit.ERROR
+            if show_all or finding.verdict != Verdict.NORMAL:
+                output.finding(finding)
+            bad = finding.verdict == Verdict.SENSITIVE and finding.job_id not in stopped
+            if bad and cancel_flagged and finding.job and not finding.job.ended:
+                try:
+                    await client.cancel(finding.job_id)
+                except LiveAuditError as error:  # the next finding is another chance
+                    output.say(f"error: {error}")
+                    code = Exit.ERROR
+                else:
+                    stopped.add(finding.job_id)
+    return Exit.FLAGGED if worst else code
+
+
+async def _each(
+    settings: Settings,
+    job_ids: Sequence[str],
+    one: Callable[[LiveAuditClient, str], Awaitable[None]],
+) -> Exit:
+    """Do something with every job; an error of one does not end the others."""
+    code = Exit.OK
+    async with settings.client() as client:
+        for job_id in job_ids:
+            try:
+                await one(client, job_id)
+            except CredentialsError:  # the same for all
+                raise
+            except LiveAuditError as error:
+                settings.output.say(f"error: {error}")
+                if settings.output.json:
+                    failure = {"job_id": job_id, "error": error.to_dict()}
+                    settings.output.result("error", failure)
+                code = Exit.ERROR
+    return code
+
+
+def _tell(output: Output, kind: str, result: Any) -> None:
+    if output.json:
+        output.result(kind, result.to_dict())
+    else:
+        output.facts({"job": result.job_id, "state": result.state, "request": result.request_id})
+
+
+@asynccontextmanager
+async def _status(output: Output, text: str) -> AsyncGenerator[None, None]:
+    if output.console.is_terminal:
+        with output.console.status(Text(text)):
+            yield
+    else:
+        output.say(text)
+        yield

@@ -1,0 +1,309 @@
+"""What is printed: texts of others are shown, and nothing of them is obeyed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+
+import attrs
+import pytest
+from command_line import SCRIPT, Service, parsed, serving
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ci_live_audit import (
+    AudioSection,
+    AuditJob,
+    Finding,
+    JobState,
+    Outcome,
+    ServiceError,
+    Snapshot,
+    Verdict,
+    WaitTimeout,
+)
+from ci_live_audit.cli.output import Output, severity
+from ci_live_audit.testing import frame
+
+#: What terminals, rich or readers of lines take for more than letters.
+HOSTILE = (
+    *("\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\x90q\x9c", "\r", "\n", "\x00", "\x08", "\x7f"),
+    *("\u202e", "\u2066", "\u200f", "\u2028", "\x85", "\ufeff", "\U000e0041", "\ud800"),
+    *("[red]", "[/red]", "[link=http://example.com]", "\\[", ":smile:", "[bold", "{}", "%s"),
+)
+TEXTS = st.sampled_from(["", "av1 Success", "".join(HOSTILE), *HOSTILE]) | st.text(max_size=9)
+VERDICTS = st.none() | st.integers(-1, 9).map(Verdict)
+TIMES = st.none() | st.integers()
+SNAPSHOTS = st.builds(Snapshot, label=TEXTS, text=TEXTS, result=VERDICTS, snapshot_time=TIMES)
+SECTIONS = st.builds(AudioSection, label=TEXTS, text=TEXTS, result=VERDICTS, offset_time=TIMES)
+JOBS = st.builds(
+    AuditJob,
+    job_id=TEXTS,
+    state=TEXTS.map(JobState),
+    label=TEXTS,
+    result=VERDICTS,
+    data_id=TEXTS,
+    url=TEXTS,
+    code=TEXTS,
+    message=TEXTS,
+    snapshots=st.tuples(SNAPSHOTS) | st.just(()),
+    audio_sections=st.tuples(SECTIONS) | st.just(()),
+    request_id=TEXTS,
+    extra=st.fixed_dictionaries({"One": TEXTS}),
+)
+ERRORS = st.builds(
+    ServiceError, TEXTS, code=TEXTS, status=st.integers(400, 599), retry_after=st.floats()
+)
+FINDINGS = (
+    st.builds(Finding, job_id=TEXTS, verdict=VERDICTS, snapshot=SNAPSHOTS, job=JOBS)
+    | st.builds(Finding, job_id=TEXTS, verdict=VERDICTS, audio_section=SECTIONS, job=JOBS)
+    | st.builds(Finding, job_id=TEXTS, verdict=VERDICTS, job=JOBS)
+    | st.builds(Finding, job_id=TEXTS, state=TEXTS.map(JobState), job=JOBS)
+    | st.builds(Finding, job_id=TEXTS, error=ERRORS)
+)
+OUTCOMES = st.builds(Outcome, job_id=TEXTS, job=JOBS) | st.builds(
+    Outcome, job_id=TEXTS, error=ERRORS
+)
+
+
+@attrs.frozen
+class Printed:
+    stdout: str
+    stderr: str
+
+
+def printed(style: str, show: Callable[[Output], object], encoding: str = "utf-8") -> Printed:
+    """What a terminal without colours, or a program, is given."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding, newline="") for _ in range(2)]
+    streams[1].reconfigure(errors="backslashreplace")  # as Python has it
+    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+        show(Output(style))
+    for stream in streams:
+        stream.seek(0)
+    out, err = (stream.buffer.read().decode(encoding) for stream in streams)
+    return Printed(out, err)
+
+
+def harmless(text: str) -> bool:
+    """Whether there are letters and line ends only."""
+    return all(one == "\n" or one.isprintable() for one in text)
+
+
+# For people
+
+
+@given(JOBS)
+def test_no_text_of_a_job_reaches_a_terminal_raw(job: AuditJob) -> None:
+    """Whatever the service sends: what is no letter is replaced."""
+    shown = printed("table", lambda output: output.job(job))
+    assert harmless(shown.stdout)
+    assert shown.stderr == ""
+
+
+@given(FINDINGS)
+def test_no_text_of_a_finding_reaches_a_terminal_raw(finding: Finding) -> None:
+    """And it stays on its line: none can be made up."""
+    shown = printed("table", lambda output: output.finding(finding))
+    assert harmless(shown.stdout)
+    assert shown.stdout.count("\n") == 1
+
+
+@given(OUTCOMES)
+def test_no_text_of_an_outcome_reaches_a_terminal_raw(outcome: Outcome) -> None:
+    """And it stays on its line."""
+    shown = printed("table", lambda output: output.outcome(outcome))
+    assert harmless(shown.stdout)
+    assert shown.stdout.count("\n") == 1
+
+
+@given(TEXTS, ERRORS)
+def test_no_text_of_an_error_reaches_a_terminal_raw(text: str, error: ServiceError) -> None:
+    """Standard error is a terminal, too."""
+    shown = printed("json", lambda output: output.say(f"error: {text} {error}"))
+    assert harmless(shown.stderr)
+    assert shown.stderr.count("\n") == 1
+    shown = printed("table", lambda output: output.checked("service", text, good=False))
+    assert harmless(shown.stdout)
+
+
+@pytest.mark.parametrize("text", ["[red]x[/red]", "[/red]", ":smile:", "\\[x]", "[link=a]b", "{x}"])
+def test_markup_is_text(text: str) -> None:
+    """What would be a colour, a link or a face for rich is shown as it is."""
+    job = AuditJob(
+        job_id=text,
+        state=JobState(text),
+        label=text,
+        data_id=text,
+        result=Verdict.SENSITIVE,
+        snapshots=(Snapshot(label=text, text=text, result=Verdict.SENSITIVE),),
+    )
+    finding = Finding(job_id=text, snapshot=job.snapshots[0], verdict=Verdict.SENSITIVE, job=job)
+    outcome = Outcome(job_id=text, job=job)
+    assert printed("table", lambda output: output.job(job)).stdout.count(text) == 6
+    assert printed("table", lambda output: output.finding(finding)).stdout.count(text) == 3
+    assert printed("table", lambda output: output.outcome(outcome)).stdout.count(text) == 3
+    assert printed("table", lambda output: output.say(text)).stderr == f"{text}\n"
+
+
+def test_unknown_words_of_the_service_are_shown() -> None:
+    """A state, a verdict and a label that no document names."""
+    job = AuditJob(job_id="av1", state=JobState("Resting"), result=Verdict(7), label="Novel")
+    shown = printed("table", lambda output: output.job(job)).stdout
+    for pattern in ("state +Resting", "verdict +verdict 7", "label +Novel"):
+        assert re.search(rf"(?m)^{pattern} *$", shown)
+    state = Finding(job_id="av1", state=job.state, job=job)
+    assert printed("table", lambda output: output.finding(state)).stdout == "av1  Resting\n"
+    verdict = Finding(job_id="av1", verdict=job.result, job=job)
+    assert printed("table", lambda output: output.finding(verdict)).stdout == (
+        "av1  verdict 7  Novel\n"
+    )
+    line = json.loads(printed("json", lambda output: output.job(job)).stdout)
+    assert (line["state"], line["result"], line["label"]) == ("Resting", 7, "Novel")
+
+
+def test_what_is_unknown_is_not_flagged() -> None:
+    """Only what the service calls sensitive or suspected is."""
+    verdicts = [None, *Verdict, Verdict(7), Verdict(-1)]
+    assert [severity(verdict) for verdict in verdicts] == [0, 0, 2, 1, 0, 0]
+
+
+def test_long_texts_are_folded_and_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is lost on a narrow terminal."""
+    monkeypatch.setenv("COLUMNS", "40")
+    text = "".join(map(str, range(100)))
+    job = AuditJob(
+        job_id="av" + "0" * 32,
+        state=JobState.SUCCESS,
+        url=f"rtmp://{text}",
+        snapshots=(Snapshot(label="Porn", text=text, result=Verdict.SENSITIVE),),
+    )
+    shown = printed("table", lambda output: output.job(job)).stdout
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 40
+    finding = Finding(job_id=job.job_id, snapshot=job.snapshots[0], job=job)
+    (line,) = printed("table", lambda output: output.finding(finding)).stdout.splitlines()
+    assert line.endswith(text)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(ServiceError("no", status=404), "404 no"), (WaitTimeout("not ended"), "not ended")],
+)
+def test_an_outcome_without_a_job(error: ServiceError | WaitTimeout, told: str) -> None:
+    """It is told on a line as the others are."""
+    outcome = Outcome(job_id="av1", error=error)
+    shown = printed("table", lambda output: output.outcome(outcome)).stdout
+    assert shown.startswith("av1  error:  ")
+    assert told in shown or type(error) is ServiceError
+
+
+# For programs
+
+
+@given(JOBS, FINDINGS, OUTCOMES)
+def test_json_is_always_a_line_that_can_be_parsed(
+    job: AuditJob, finding: Finding, outcome: Outcome
+) -> None:
+    """Each with the schema and its kind, and without NaN."""
+
+    def show(output: Output) -> None:
+        output.job(job)
+        output.finding(finding)
+        output.outcome(outcome)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    *lines, rest = printed("json", show).stdout.split("\n")
+    found = [json.loads(line, parse_constant=refuse) for line in lines]
+    assert rest == ""
+    assert [line["schema"] for line in found] == [1, 1, 1]
+    assert [line["kind"] for line in found] == ["job", "finding", "outcome"]
+    assert {key: found[0][key] for key in ("job_id", "state", "label", "extra")} == {
+        "job_id": job.job_id,
+        "state": None if job.state is None else job.state.value,
+        "label": job.label,
+        "extra": dict(job.extra),
+    }
+
+
+def test_what_is_no_number_is_refused() -> None:
+    """It would be JSON that only Python reads."""
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        printed("json", lambda output: output.result("check", {"off": math.nan}))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "readable"), [("utf-8", True), ("gbk", True), ("ascii", False)]
+)
+def test_letters_that_the_output_does_not_have(encoding: str, readable: bool) -> None:
+    """They are written in another way, and are the same for who parses it."""
+    job = AuditJob(job_id="av1", state=JobState.SUCCESS, label="色情", message="房")
+    line = printed("json", lambda output: output.job(job), encoding).stdout
+    assert json.loads(line)["label"] == "色情"
+    assert ("色情" in line) is readable
+    table = printed("table", lambda output: output.job(job), encoding).stdout
+    assert ("色情" in table) is readable
+    assert readable or "\\u8272\\u60c5" in table
+
+
+# From end to end
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """Streams on which somebody writes what only XML can carry."""
+    with serving() as service:
+        text = "[red]\x9b31m\u202e\nav2  Success"
+        service.emulator.add_job("av1", duration=0, script=[frame(0, "Porn", text=text)])
+        service.emulator.add_job("av3", duration=0, data_id="房", failure=("[/red]\x9b", text))
+        yield service
+
+
+@pytest.mark.parametrize("color", [None, "1"])
+@pytest.mark.parametrize("command", ["query", "wait", "watch", "poll"])
+@pytest.mark.parametrize("job_id", ["av1", "av3"])
+def test_texts_of_the_service_on_a_terminal(
+    service: Service, command: str, job_id: str, color: str | None
+) -> None:
+    """With colours or without: escapes are those of this program, and lines, too."""
+    environ = {"FORCE_COLOR": color, "TERM": "xterm-256color"}
+    result = service.run(command, job_id, "-o", "table", **environ)
+    assert result.exit_code in {1, 3}
+    ours = re.compile(r"\x1b\[[0-9;?]*[mKhlAG]|\r")
+    for text in (result.stdout, result.stderr):
+        assert harmless(ours.sub("", text))
+        assert not [line for line in text.splitlines() if line.startswith("av2")]
+
+
+def test_the_encoding_of_a_process(service: Service) -> None:
+    """A terminal of another time gets what it can show, a program gets all."""
+    environ = {"PYTHONIOENCODING": "ascii:strict"}
+    result = service.start("query", "av3", "-o", "json", **environ)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert parsed(result)[0]["data_id"] == "房"
+    result = service.start("query", "av3", "-o", "table", **environ)
+    assert (result.returncode, result.stderr) == (1, "")
+    assert "\\u623f" in result.stdout
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_an_argument_that_is_not_utf_8(service: Service, output: str) -> None:
+    """It is no id, and no traceback."""
+    result = subprocess.run(
+        [SCRIPT.as_posix().encode(), b"query", b"\xff", b"-o", output.encode()],
+        env={**os.environ, **service.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith(b"error: job_id: expected 1 to 128")
+    assert result.stderr.count(b"\n") == 1
+    if output == "json":
+        assert json.loads(result.stdout)["job_id"] == "\udcff"

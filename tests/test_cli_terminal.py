@@ -1,0 +1,260 @@
+"""What a terminal shows of the command line, and what keys and a lost terminal do to it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+from terminal import PATIENCE, SCRIPT, Terminal, served
+
+from ci_live_audit import Checkpoint, Verdict
+from ci_live_audit.testing import Emulator, frame
+
+COLOURS = re.compile(rb"\x1b\[(?:\d+;)*(?:[34][0-7]|[34]8;[\d;]+|9[0-7])m")
+
+
+@attrs.frozen
+class Service:
+    """An emulator with jobs that have ended, and one that never does."""
+
+    emulator: Emulator
+    ended: list[str]
+    endless: str
+
+    def poll(self, *options: str) -> list[str]:
+        """The command that follows all of them."""
+        return [SCRIPT, "poll", *options, "--interval", "0.2", *self.ended, self.endless]
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """Thirty jobs that have ended, three of them flagged, and one that never does."""
+    emulator = Emulator(rate=1000, clock=time.monotonic)
+    ended = [emulator.add_job(duration=0.01) for _ in range(27)]
+    for verdict in (Verdict.SENSITIVE, Verdict.SENSITIVE, Verdict.SUSPECTED):
+        script = [frame(0.001, "Porn", score=90, result=verdict)]
+        ended.append(emulator.add_job(duration=0.01, script=script))
+    endless = emulator.add_job(duration=math.inf)
+    with served(emulator, monkeypatch):
+        yield Service(emulator, ended, endless)
+
+
+def bars(screen: list[str]) -> list[int]:
+    """The lines on which there is a progress bar."""
+    return [number for number, line in enumerate(screen) if "━" in line]
+
+
+def told(screen: list[str], job_id: str) -> int:
+    """How many lines begin with an id."""
+    return sum(line.startswith(job_id) for line in screen)
+
+
+def test_results_go_above_the_bar(service: Service) -> None:
+    """On one terminal every result has its line, and below them is the bar with the counts."""
+    with Terminal(service.poll()) as terminal:
+        terminal.read_until("30 of 31, 3 flagged, 0 errors, at least 0:00")
+        screen = terminal.screen
+        assert [told(screen, job_id) for job_id in service.ended] == [1] * 30
+        results = [number for number, line in enumerate(screen) if "Success" in line]
+        assert bars(screen) == [max(results) + 1]
+        assert not terminal.cursor_visible
+        terminal.press("\x03")
+        assert terminal.finish() == 130
+        assert bars(terminal.screen) == []
+
+
+def test_ctrl_c_stops_cleanly(service: Service) -> None:
+    """The key ends it with a summary, and the terminal is as it was."""
+    with Terminal(service.poll()) as terminal:
+        terminal.read_until("30 of 31")
+        terminal.press("\x03")
+        assert terminal.finish() == 130
+        text = "".join(terminal.screen)
+        assert "30 answered, 2 sensitive, 1 suspected, 0 errors, 0 too late, 1 open" in text
+        assert "Traceback" not in text
+        assert terminal.cursor_visible
+        assert terminal.unchanged
+
+
+def test_ctrl_c_twice_at_once(service: Service) -> None:
+    """Whatever the second key meets, there is no traceback and the terminal is as it was."""
+    with Terminal(service.poll()) as terminal:
+        terminal.read_until("30 of 31")
+        terminal.press("\x03\x03")
+        assert terminal.finish() == 130
+        assert b"Traceback" not in terminal.shown
+        assert terminal.cursor_visible
+        assert terminal.unchanged
+
+
+def test_ctrl_c_twice_ends_what_does_not_stop() -> None:
+    """A command whose clean-up takes for ever is ended by the second key."""
+    program = """
+import asyncio
+from ci_live_audit.cli.session import run
+
+async def main():
+    try:
+        print("begun", flush=True)
+        await asyncio.sleep(3600)
+    except asyncio.CancelledError:
+        print("cleaning", flush=True)
+        await asyncio.sleep(3600)
+
+run(main)
+"""
+    with Terminal([sys.executable, "-c", program]) as terminal:
+        terminal.read_until("begun")
+        terminal.press("\x03")
+        terminal.read_until("cleaning")
+        terminal.press("\x03")
+        assert terminal.finish() == 130
+        assert b"Traceback" not in terminal.shown
+
+
+def test_results_in_a_pipe_and_the_bar_on_the_terminal(service: Service) -> None:
+    """Each has its own way: JSON alone in the pipe, the bar alone on the terminal."""
+    with Terminal(service.poll(), stdout=subprocess.PIPE) as terminal:
+        terminal.read_until("30 of 31, 3 flagged")
+        terminal.press("\x03")
+        assert terminal.finish() == 130
+        outcomes = [json.loads(line) for line in terminal.piped.splitlines()]
+        assert sorted(outcome["job_id"] for outcome in outcomes) == sorted(service.ended)
+        assert b"Success" not in terminal.shown
+        assert terminal.cursor_visible
+
+
+def test_json_on_a_terminal_goes_above_the_bar(service: Service) -> None:
+    """Who wants JSON on the terminal gets every line whole."""
+    with Terminal(service.poll("-o", "json"), columns=20000) as terminal:
+        terminal.read_until("30 of 31, 3 flagged")
+        terminal.press("\x03")
+        assert terminal.finish() == 130
+        lines = [json.loads(line) for line in terminal.screen if line.startswith("{")]
+        assert sorted(line["job_id"] for line in lines) == sorted(service.ended)
+
+
+def test_the_reader_of_a_pipe_goes_away(service: Service) -> None:
+    """The exit code says so, nothing else does, and the terminal is as it was."""
+    with Terminal(service.poll(), stdout=subprocess.PIPE) as terminal:
+        assert terminal.process.stdout is not None
+        terminal.process.stdout.readline()
+        terminal.process.stdout.close()
+        service.emulator.jobs[service.endless].cancelled = time.monotonic()
+        assert terminal.finish() == 141
+        assert b"Traceback" not in terminal.shown
+        assert b"rror:" not in terminal.shown
+        assert terminal.cursor_visible
+
+
+def test_log_lines_go_above_the_bar(service: Service) -> None:
+    """With -v every attempt can be read, and there is one bar."""
+    command = [SCRIPT, "-v", *service.poll()[1:]]
+    with Terminal(command, stdout=subprocess.PIPE) as terminal:
+        terminal.read_until("30 of 31, 3 flagged")
+        screen = terminal.screen
+        text = "".join(screen)
+        assert all(text.count(f"job_id='{job_id}'") == 1 for job_id in service.ended)
+        assert bars(screen) == [len(screen) - 1]
+
+
+def test_without_a_terminal_there_are_plain_lines(service: Service) -> None:
+    """Neither standard output nor standard error has an escape code."""
+    service.emulator.jobs[service.endless].cancelled = time.monotonic()
+    command = service.poll("-o", "table")
+    done = subprocess.run(
+        command, capture_output=True, check=False, timeout=PATIENCE, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 3
+    assert done.stdout.count(b"\n") == 31
+    assert b"\x1b" not in done.stdout + done.stderr
+    assert b"31 answered, 2 sensitive, 1 suspected, 0 errors, 0 too late" in done.stderr
+
+
+def test_a_dumb_terminal_gets_plain_lines(service: Service) -> None:
+    """One that cannot move its cursor is shown no bar."""
+    with Terminal(service.poll(), environment={"TERM": "dumb"}) as terminal:
+        terminal.read_until("Suspected")
+        terminal.press("\x03")
+        assert terminal.finish() == 130
+        assert b"\x1b" not in terminal.shown
+
+
+@pytest.mark.parametrize("no_color", [True, False])
+def test_colours_can_be_forbidden(service: Service, no_color: bool) -> None:
+    """What was flagged is coloured, unless NO_COLOR is set."""
+    environment = {"NO_COLOR": "1"} if no_color else {}
+    with Terminal(service.poll(), environment=environment) as terminal:
+        terminal.read_until("30 of 31")
+        assert bool(COLOURS.search(terminal.shown)) != no_color
+        assert b"Sensitive" in terminal.shown
+
+
+def test_the_terminal_is_resized(service: Service) -> None:
+    """The bar takes the new size, and no result is lost."""
+    with Terminal(service.poll(), columns=120) as terminal:
+        terminal.read_until("30 of 31, 3 flagged, 0 errors, at least")
+        terminal.resize(40, rows=5)
+        terminal.read_until("…")  # there is no room for all
+        terminal.resize(100, rows=40)
+        terminal.read_until("30 of 31, 3 flagged, 0 errors, at least")
+        terminal.press("\x03")
+        assert terminal.finish() == 130
+        assert all(terminal.shown.count(job_id.encode()) == 1 for job_id in service.ended)
+        assert terminal.cursor_visible
+
+
+def test_the_terminal_is_closed(service: Service, tmp_path: Path) -> None:
+    """The process goes with it; what was answered is in the checkpoint."""
+    path = tmp_path / "checkpoint"
+    with Terminal(service.poll("--checkpoint", str(path))) as terminal:
+        terminal.read_until("30 of 31")
+        terminal.hang_up()
+        assert terminal.process.wait(PATIENCE) == -signal.SIGHUP
+    with Checkpoint(path) as checkpoint:
+        assert checkpoint.answered == 30
+        assert checkpoint.open == (service.endless,)
+
+
+def test_ids_that_nobody_will_type_are_asked_for() -> None:
+    """On a terminal, without ids, it says what to do and does not wait for any."""
+    with Terminal([SCRIPT, "poll"]) as terminal:
+        assert terminal.finish() == 1
+        assert "no job ids: pass some, or --file FILE, or pipe them in" in terminal.screen[0]
+
+
+def test_waiting_is_shown_and_wiped_away(service: Service) -> None:
+    """While `wait` waits there is a line that moves; afterwards there is not."""
+    command = [SCRIPT, "wait", service.endless, "--interval", "0.2"]
+    with Terminal(command) as terminal:
+        terminal.read_until(f"waiting for {service.endless} to end")
+        service.emulator.jobs[service.endless].cancelled = time.monotonic()
+        assert terminal.finish() == 0
+        assert not any("waiting for" in line for line in terminal.screen)
+        assert terminal.cursor_visible
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_standard_streams_may_be_closed(service: Service, closed: str) -> None:
+    """As some services start programs: what is closed is as good as empty."""
+    script = f'exec "$0" poll {service.ended[0]} {closed}'
+    done = subprocess.run(
+        ["/bin/sh", "-c", script, SCRIPT],
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE,
+        env=os.environ,
+    )
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    assert bool(done.stdout) == (closed != ">&-")
+    assert bool(done.stderr) == (closed != "2>&-")
