@@ -71,7 +71,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """See a dozen live streams moderated; no account needed."""
+    """See three dozen live streams moderated; no account needed."""
     session.install(".[cli,emulator]")
     session.run("ci-live-audit", "demo")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import asyncio
 import re
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,17 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 import ci_live_audit
 from ci_live_audit import errors
-from ci_live_audit.testing import Emulator, VirtualTimeLoop, frame
+from ci_live_audit.cli.commands import cli
+from ci_live_audit.cli.output import Exit
+from ci_live_audit.testing import Emulator, Fault, VirtualTimeLoop, frame
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 TEXT = README.read_text("utf-8")
-EXAMPLES = list(Sybil(parsers=[PythonCodeBlockParser()]).parse(README))
+BLOCKS = list(Sybil(parsers=[PythonCodeBlockParser()]).parse(README))
+# One of them is a file of tests for the bot of another one.
+OF_THE_BOT = "from bot import"
+EXAMPLES = [block for block in BLOCKS if OF_THE_BOT not in str(block.parsed)]
 
 
 @pytest.fixture
@@ -32,6 +39,8 @@ def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Emulator:
     emulator.add_stream(
         "rtmp://live.example.com/app/room7", duration=60, script=[frame(25, "Porn")]
     )
+    for number in range(20):
+        emulator.add_job(f"av{number:032x}" if number else None, duration=number)
     http = httpx.AsyncClient(transport=httpx.ASGITransport(emulator))
     reaching = partial(
         ci_live_audit.LiveAuditClient, http_client=http, credentials=emulator.credentials
@@ -65,7 +74,80 @@ def test_the_first_example_cancels_what_is_bad(
 
 def test_there_are_examples() -> None:
     """The parser finds the blocks at all."""
-    assert len(EXAMPLES) == TEXT.count("```python\n") >= 7
+    assert len(BLOCKS) == TEXT.count("```python\n") >= 11
+    assert len(BLOCKS) == len(EXAMPLES) + 1
+
+
+def example(word: str) -> Any:
+    """The one example that has a word in it."""
+    (found,) = [one for one in EXAMPLES if word in str(one.parsed)]
+    return found
+
+
+def test_the_bot_stops_what_is_bad(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """The supervisor's stream that shows something bad is cancelled, the other runs to its end."""
+    example("async def supervise").evaluate()
+    assert capsys.readouterr().out == "rtmp://live.example.com/app/room7: Porn\n"
+    jobs = {job.url: job for job in emulator.jobs.values() if job.url is not None}
+    assert jobs["rtmp://live.example.com/app/room7"].cancelled is not None
+    assert jobs["rtmp://live.example.com/app/room8"].cancelled is None
+
+
+async def test_the_service_answers(emulator: Emulator) -> None:
+    """The application asks with one client for all requests, and tells what is not there."""
+    block = example("Starlette(")
+    block.evaluate()
+    app = block.namespace["app"]
+    job_id = emulator.add_job(duration=1)
+    http = httpx.AsyncClient(transport=httpx.ASGITransport(_with_state(app)), base_url="http://a")
+    async with app.router.lifespan_context(app) as state:
+        app.state_of_lifespan = state
+        found = await http.get(f"/jobs/{job_id}")
+        lost = await http.get("/jobs/nobody")
+        emulator.inject(Fault.error(503))
+        down = await http.get(f"/jobs/{job_id}")
+    assert (found.status_code, found.json()["job_id"]) == (200, job_id)
+    assert lost.status_code == 404
+    assert (down.status_code, down.json()["error"]) == (503, "ServiceUnavailable")
+
+
+def _with_state(app: Any) -> Any:
+    """What a server does: hand the state of the lifespan to every request."""
+
+    async def called(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "state": dict(app.state_of_lifespan)}, receive, send)
+
+    return called
+
+
+def test_every_night_goes_on_where_it_was(
+    emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second run of the program asks for nothing that was answered."""
+    block = example("night.checkpoint")
+    block.evaluate()
+    lines = Path("night.jsonl").read_text("utf-8").splitlines()
+    assert len(lines) == 20
+    asked = len(emulator.arrivals)
+    block.evaluate()
+    assert len(emulator.arrivals) == asked
+    assert Path("night.jsonl").read_text("utf-8").splitlines() == lines
+
+
+def test_the_tests_of_the_bot_pass(tmp_path: Path) -> None:
+    """In a project of their own, with nothing but what they import."""
+    bot = str(example("async def supervise").parsed).replace("asyncio.run(main())", "")
+    (block,) = [one for one in BLOCKS if OF_THE_BOT in str(one.parsed)]
+    (tmp_path / "bot.py").write_text(bot, "utf-8")
+    (tmp_path / "test_bot.py").write_text(str(block.parsed), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "3 passed" in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize(
@@ -85,6 +167,26 @@ def test_every_session_it_names_exists() -> None:
     source = ast.parse((ROOT / "noxfile.py").read_text("utf-8"))
     sessions = {node.name for node in source.body if isinstance(node, ast.FunctionDef)}
     assert set(re.findall(r"nox -s (\w+)", TEXT)) <= sessions
+
+
+def test_every_command_and_option_it_names_exists() -> None:
+    """The command line has what the manual says, and the manual names every command."""
+    named = re.findall(r"ci-live-audit ([a-z]+)([^\n`]*)", TEXT)
+    assert {name for name, _ in named} == set(cli.commands)
+    for name, rest in named:
+        options = {text for option in cli.commands[name].params for text in option.opts}
+        assert set(re.findall(r" (--[a-z-]+)", rest.partition("#")[0])) <= options
+    variables = set(re.findall(r"CI_LIVE_AUDIT_[A-Z_]+\b", TEXT))
+    known = {option.envvar for command in cli.commands.values() for option in command.params} | {
+        "CI_LIVE_AUDIT_COMPLETE"
+    }
+    assert {name for name in variables if not name.endswith("_")} <= known
+
+
+def test_every_exit_code_is_in_its_table() -> None:
+    """The codes of the manual are those of the program."""
+    table = TEXT[TEXT.index("| exit code |") :].partition("\n\n")[0]
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == set(Exit)
 
 
 def test_every_error_is_in_its_tree() -> None:
