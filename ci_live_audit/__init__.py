@@ -46,6 +46,30 @@ if TYPE_CHECKING:
     from ci_live_audit.outcomes import Outcome, Outcomes, Progress
     from ci_live_audit.retry import Attempt, RetryPolicy
     from ci_live_audit.schedule import Plan, plan
+else:
+    __getattr__, __dir__ = attributes(
+        __name__,
+        {
+            "checkpoint": "Checkpoint",
+            "client": "LiveAuditClient",
+            "credentials": "Credentials",
+            "decode": "",
+            "errors": (
+                "AccessDenied ConfigurationError CredentialsError DecodeError InvalidArgument "
+                "JobFailed JobNotFound LiveAuditError RequestTimeout ServiceError "
+                "ServiceUnavailable Throttled TransportError WaitTimeout"
+            ),
+            "findings": "Finding Findings",
+            "limiter": "LocalRateLimiter RateLimiter",
+            "models": (
+                "AudioSection AuditJob CancelledJob HitFlag JobState Scene Snapshot SubmittedJob "
+                "UserInfo Verdict"
+            ),
+            "outcomes": "Outcome Outcomes Progress",
+            "retry": "Attempt RetryPolicy",
+            "schedule": "Plan plan",
+        },
+    )
 
 __all__ = [
     "AccessDenied",
@@ -88,29 +112,5 @@ __all__ = [
     "decode",
     "plan",
 ]
-
-__getattr__, __dir__ = attributes(
-    __name__,
-    {
-        "checkpoint": "Checkpoint",
-        "client": "LiveAuditClient",
-        "credentials": "Credentials",
-        "decode": "",
-        "errors": (
-            "AccessDenied ConfigurationError CredentialsError DecodeError InvalidArgument "
-            "JobFailed JobNotFound LiveAuditError RequestTimeout ServiceError ServiceUnavailable "
-            "Throttled TransportError WaitTimeout"
-        ),
-        "findings": "Finding Findings",
-        "limiter": "LocalRateLimiter RateLimiter",
-        "models": (
-            "AudioSection AuditJob CancelledJob HitFlag JobState Scene Snapshot SubmittedJob "
-            "UserInfo Verdict"
-        ),
-        "outcomes": "Outcome Outcomes Progress",
-        "retry": "Attempt RetryPolicy",
-        "schedule": "Plan plan",
-    },
-)
 
 logging.getLogger("ci_live_audit").addHandler(logging.NullHandler())

@@ -111,7 +111,7 @@ class Asking(Running):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.params = [*self.params, *SERVICE]
+        self.params.extend(SERVICE)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Make the settings of the options that all share."""

@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from ci_live_audit.testing.faults import Fault
     from ci_live_audit.testing.streams import frame, sound
     from ci_live_audit.testing.virtual_time import VirtualTimeLoop
+else:
+    __getattr__, __dir__ = attributes(
+        __name__,
+        {
+            "chaos": "ChaosProxy WireFault",
+            "emulator": "Arrival Emulator",
+            "faults": "Fault",
+            "streams": "frame sound",
+            "virtual_time": "VirtualTimeLoop",
+        },
+    )
 
 __all__ = [
     "Arrival",
@@ -29,14 +40,3 @@ __all__ = [
     "frame",
     "sound",
 ]
-
-__getattr__, __dir__ = attributes(
-    __name__,
-    {
-        "chaos": "ChaosProxy WireFault",
-        "emulator": "Arrival Emulator",
-        "faults": "Fault",
-        "streams": "frame sound",
-        "virtual_time": "VirtualTimeLoop",
-    },
-)
