@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -181,6 +182,48 @@ def test_every_command_and_option_it_names_exists() -> None:
         "CI_LIVE_AUDIT_COMPLETE"
     }
     assert {name for name in variables if not name.endswith("_")} <= known
+
+
+# What installs, runs for ever or has a test of its own that takes its time.
+ELSEWHERE = ("pip ", "export ", "ci-live-audit demo", "ci-live-audit emulate")
+
+
+def test_the_commands_of_the_manual_run(tmp_path: Path) -> None:
+    """Line by line in a shell, with the bucket served by an emulator and an id that it knows."""
+    block = TEXT[TEXT.index("$ ci-live-audit demo") :].partition("```")[0]
+    lines = [line.removeprefix("$ ").partition("#")[0].strip() for line in block.splitlines()]
+    commands = [line for line in lines if line and not line.startswith(ELSEWHERE)]
+    emulator = Emulator()
+    job_id = emulator.add_job(duration=0.001)
+    (tmp_path / "ids.txt").write_text(f"{job_id}\n")
+    bin_ = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "PATH": f"{bin_}:{os.environ['PATH']}",
+        "CI_LIVE_AUDIT_BUCKET": emulator.bucket,
+        "TENCENTCLOUD_REGION": emulator.region,
+        "TENCENTCLOUD_SECRET_ID": emulator.credentials.secret_id,
+        "TENCENTCLOUD_SECRET_KEY": emulator.credentials.secret_key,
+    }
+
+    async def run_all() -> list[tuple[str, int]]:
+        codes = []
+        async with emulator.serve() as url:
+            for command in commands:
+                shell = await asyncio.create_subprocess_shell(
+                    command.replace("av\u2026", job_id).replace("jq .label", "cat"),
+                    cwd=tmp_path,
+                    env={**environment, "CI_LIVE_AUDIT_ENDPOINT": url},
+                    stdout=asyncio.subprocess.DEVNULL,
+                )
+                codes.append((command, await shell.wait()))
+        return codes
+
+    codes = asyncio.run(run_all())
+    assert len(codes) == 7
+    # A job that has ended cannot be cancelled.
+    assert [code for command, code in codes if "cancel " not in command] == [0] * 6, codes
+    assert (tmp_path / "night.jsonl").read_text().count(job_id) > 0
 
 
 def test_every_exit_code_is_in_its_table() -> None:
