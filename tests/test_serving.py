@@ -316,6 +316,15 @@ async def test_pytest_finds_the_fixture(live_audit_emulator: Emulator) -> None:
     assert job.state == JobState.SUBMITTED
 
 
+async def test_the_client_of_the_fixture_reaches_the_emulator_of_the_fixture(
+    live_audit_emulator: Emulator, live_audit_client: LiveAuditClient
+) -> None:
+    """The two belong together, in process; the client need not be closed."""
+    job_id = live_audit_emulator.add_job()
+    assert (await live_audit_client.query(job_id)).job_id == job_id
+    assert len(live_audit_emulator.arrivals) == 1
+
+
 def test_each_test_gets_an_emulator_of_its_own(
     live_audit_emulator: Emulator, request: pytest.FixtureRequest
 ) -> None:
