@@ -28,6 +28,7 @@ PATIENCE = 60.0
 _START = """
 import contextlib, fcntl, os, signal, sys, termios
 signal.signal(signal.SIGINT, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 with contextlib.suppress(OSError):
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
