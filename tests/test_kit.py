@@ -69,7 +69,8 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder outside this repository, with tests and nothing else."""
+    """A folder with tests and nothing else; where it ends is marked, for it may lie anywhere."""
+    (tmp_path / "pytest.ini").touch()
     (tmp_path / "test_bot.py").write_text(PROJECT)
     return tmp_path
 
@@ -89,7 +90,7 @@ def run(python: Path, folder: Path, *arguments: str) -> subprocess.CompletedProc
 
 
 def test_a_project_of_a_user(python: Path, project: Path) -> None:
-    """Three tests pass with no conftest and no configuration, warnings being errors."""
+    """Three tests pass with no conftest and an empty configuration, warnings being errors."""
     done = run(python, project, "-W", "error", "-m", "pytest", "-p", "no:cacheprovider")
     assert "3 passed" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0

@@ -139,6 +139,7 @@ def test_the_tests_of_the_bot_pass(tmp_path: Path) -> None:
     """In a project of their own, with nothing but what they import."""
     bot = str(example("async def supervise").parsed).replace("asyncio.run(main())", "")
     (block,) = [one for one in BLOCKS if OF_THE_BOT in str(one.parsed)]
+    (tmp_path / "pytest.ini").touch()  # the project ends here, wherever that is
     (tmp_path / "bot.py").write_text(bot, "utf-8")
     (tmp_path / "test_bot.py").write_text(str(block.parsed), "utf-8")
     done = subprocess.run(
