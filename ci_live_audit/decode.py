@@ -183,7 +183,7 @@ def _streamed(
 
     try:
         around = _document(body[:opened] + DETAILS + body[closed:])
-        documents.elements(body[opened : closed + len(DETAILS_END)], take, pause)
+        documents.elements(body, opened, closed + len(DETAILS_END), take, pause)
     except (DecodeError, Unreadable, *documents.REFUSED):
         return None
     if around.get("Response", {}).get("JobsDetail", ...) is not None:

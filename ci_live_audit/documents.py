@@ -57,32 +57,40 @@ def tree(body: bytes) -> dict[str, Any]:
         _check_depth(text)
         found = json.loads(text, parse_constant=_finite, parse_float=_finite)
         return cast("dict[str, Any]", found)
-    return cast("dict[str, Any]", _parse(body))
+    return cast("dict[str, Any]", _parse(body, 0, len(body)))
 
 
 def elements(
     body: bytes,
+    start: int,
+    end: int,
     take: Callable[[list[tuple[str, Any]], Any], bool],
     pause: Callable[[], object] | None,
 ) -> None:
     """Hand out the children of the root as they close, and keep none of them.
 
     Args:
-        body: The document.
+        body: What the document is part of.
+        start: Where it begins.
+        end: Where it ends.
         take: Called with the path and the child; gives True.
         pause: Called after every slice.
 
     Raises:
         Exception: One of `REFUSED`, or what ``take`` raises.
     """
-    _parse(body, pause, item_depth=2, item_callback=take)
+    _parse(body, start, end, pause, item_depth=2, item_callback=take)
 
 
-def _parse(body: bytes, pause: Callable[[], object] | None = None, **options: Any) -> Any:
-    if body.count(b"<") > MAX_TAGS:
+def _parse(
+    body: bytes, start: int, end: int, pause: Callable[[], object] | None = None, **options: Any
+) -> Any:
+    if body.count(b"<", start, end) > MAX_TAGS:
         raise ValueError(f"more than {MAX_TAGS} tags")
     parsers = _Parsers()
-    return xmltodict.parse(parsers.feed(body, pause), expat=parsers, **AS_SENT, **options)
+    return xmltodict.parse(
+        parsers.feed(body, start, end, pause), expat=parsers, **AS_SENT, **options
+    )
 
 
 class _Parsers:
@@ -96,11 +104,13 @@ class _Parsers:
         self.parser.StartDoctypeDeclHandler = _refuse_type
         return self.parser
 
-    def feed(self, body: bytes, pause: Callable[[], object] | None) -> Generator[bytes, None, None]:
-        for start in range(0, len(body), SLICE):
-            piece = body[start : start + SLICE]
+    def feed(
+        self, body: bytes, start: int, end: int, pause: Callable[[], object] | None
+    ) -> Generator[bytes, None, None]:
+        for at in range(start, end, SLICE):
+            piece = body[at : min(at + SLICE, end)]
             yield piece
-            if start + len(piece) - self.parser.CurrentByteIndex > MAX_TOKEN:
+            if at + len(piece) - start - self.parser.CurrentByteIndex > MAX_TOKEN:
                 raise ValueError(f"a tag or a comment of more than {MAX_TOKEN} bytes")
             # The path is that of xmltodict's own handler: counting here would cost a tenth more.
             handler: Any = self.parser.StartElementHandler

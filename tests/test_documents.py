@@ -82,9 +82,9 @@ def test_elements_are_handed_out_as_they_close() -> None:
         return True
 
     body = b"<a><b>1</b><c><d/></c>" + b"<e/>" * 5000 + b"</a>"
-    documents.elements(body, take, lambda: pauses.append(len(taken)))
+    documents.elements(body, 0, len(body), take, lambda: pauses.append(len(taken)))
     assert taken[:3] == [("b", "1"), ("c", {"d": None}), ("e", None)]
     assert len(taken) == 5002
     assert pauses[0] < pauses[-1] == 5002
     with pytest.raises(ValueError, match="nested deeper"):
-        documents.elements(b"<a>" + opened(5000), take, None)
+        documents.elements(b"<a>" + opened(5000), 0, 30_000, take, None)
