@@ -6,6 +6,7 @@ import signal
 from typing import Any
 
 import pytest
+from clocks import PatientLoop
 from hypothesis import settings
 from proofs import IN_FULL
 
@@ -29,9 +30,10 @@ def pytest_pycollect_makeitem(obj: object) -> None:
 
 
 @pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """Every async test runs on virtual time, unless its module asks for real time."""
-    return "asyncio", {"loop_factory": VirtualTimeLoop}
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Every async test runs on virtual time, unless it waits for what has its own."""
+    waits = request.node.get_closest_marker("waits")
+    return "asyncio", {"loop_factory": PatientLoop if waits else VirtualTimeLoop}
 
 
 @pytest.fixture(autouse=True)

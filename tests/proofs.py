@@ -42,7 +42,7 @@ def left_open() -> Left:
     return Left(tasks, len(list(Path("/dev/fd").iterdir())))
 
 
-async def nothing_more_open(than: Left, *, within: float = 2.0) -> bool:
+async def nothing_more_open(than: Left, *, within: float = 10.0) -> bool:
     """Whether no more is open than was; sockets of a server need a moment to close."""
     for _ in range(round(within / 0.01)):
         now = left_open()

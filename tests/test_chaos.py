@@ -11,14 +11,10 @@ from servers import Served, answering, serving
 
 from ci_live_audit.testing import ChaosProxy, WireFault
 
+pytestmark = pytest.mark.waits  # for sockets
+
 BODY = b"0123456789" * 20
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Real time: virtual time does not wait for sockets."""
-    return "asyncio"
 
 
 @pytest.fixture

@@ -18,13 +18,9 @@ from ci_live_audit.cli import demo
 from ci_live_audit.cli.commands import cli
 from ci_live_audit.testing import Emulator, Fault, frame, sound
 
+pytestmark = pytest.mark.waits  # for sockets
+
 ROW = re.compile(r"([\w-]+) +av\w{6} (\w+) +(\w+) +(\d+) +(\d+) *(.*?) *")
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Real time: the demo serves on a socket."""
-    return "asyncio"
 
 
 @pytest.fixture

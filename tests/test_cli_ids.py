@@ -20,11 +20,7 @@ from hypothesis import strategies as st
 from ci_live_audit import ConfigurationError
 from ci_live_audit.cli import ids
 
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Real time: what is read comes from pipes."""
-    return "asyncio"
+pytestmark = pytest.mark.waits  # for pipes
 
 
 @pytest.fixture

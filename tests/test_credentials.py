@@ -217,12 +217,9 @@ def later(give: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
     return lambda: give()  # noqa: PLW0108 - not to be seen as the async function that it calls
 
 
+@pytest.mark.waits
 class TestSources:
     """Every kind of source. What is not async runs in a worker thread, for which real time goes."""
-
-    @pytest.fixture
-    def anyio_backend(self) -> str:
-        return "asyncio"
 
     @pytest.mark.parametrize(
         "source",

@@ -23,13 +23,9 @@ from ci_live_audit import connections as connections_module
 from ci_live_audit.credentials import Secret
 from ci_live_audit.transport import Answer, Transport
 
+pytestmark = pytest.mark.waits  # for sockets
+
 HEADERS = {"host": "example.com", "authorization": Secret("canary-signature")}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Real time: virtual time does not wait for sockets."""
-    return "asyncio"
 
 
 async def get(transport: Transport, *, timeout: float = 5.0) -> Answer:
@@ -130,8 +126,7 @@ async def test_idle_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> N
         await asyncio.gather(*(get(transport) for _ in range(5)))
         await asyncio.sleep(0.06)
         await get(transport)
-        await asyncio.sleep(0.01)
-        assert served.open == 1
+        assert await served.all_closed(but=1)
         await transport.aclose()
 
 
@@ -141,8 +136,7 @@ async def test_no_more_idle_connections_than_allowed(monkeypatch: pytest.MonkeyP
     async with serving(answering(b"ok")) as served:
         transport = Transport(served.url)
         await asyncio.gather(*(get(transport) for _ in range(6)))
-        await asyncio.sleep(0.01)
-        assert served.open == 2
+        assert await served.all_closed(but=2)
         await transport.aclose()
 
 

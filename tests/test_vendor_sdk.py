@@ -14,14 +14,10 @@ from qcloud_cos import CosConfig, CosS3Client, CosServiceError
 from ci_live_audit import Credentials, JobState, LiveAuditClient, UserInfo
 from ci_live_audit.testing import Emulator, Fault, frame, sound
 
+pytestmark = pytest.mark.waits  # for sockets and threads
+
 LIVE = "rtmp://live.example.com/app/room7?a=1&b=2"
 USER = {"TokenId": "t1", "Nickname": "Zoë <&>", "Room": "7", "IP": "10.0.0.7", "Level": "9"}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Sockets and threads take real time."""
-    return "asyncio"
 
 
 @pytest.fixture

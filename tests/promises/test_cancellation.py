@@ -46,7 +46,7 @@ SNAPSHOTS = tuple(Snapshot(url=f"https://example.com/{number:0200}") for number 
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Real time: virtual time does not wait for sockets."""
+    """Real time, so that random instants fall into work as often as into waiting."""
     return "asyncio"
 
 

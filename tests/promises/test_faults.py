@@ -44,6 +44,8 @@ from ci_live_audit import (
 from ci_live_audit.testing import ChaosProxy, Emulator, Fault, WireFault
 from ci_live_audit.testing.wire import render
 
+pytestmark = pytest.mark.waits  # for sockets
+
 STREAM = "rtmp://live.example.com/app/room7"
 OPERATIONS = ("query", "cancel", "submit")
 #: Where the operation makes no difference to a foreign client, one is enough of it.
@@ -52,14 +54,8 @@ CALLERS += [("query", "httpx"), ("query", "httpx2")]
 ONCE = RetryPolicy(attempts=1)
 AGAIN = RetryPolicy(attempts=4, base_delay=0.001, throttle_delay=0.001, max_delay=0.002)
 PATIENCE = 10.0
-#: For a server that stalls; a slow machine makes it no more than a timeout again.
-IMPATIENCE = 0.15
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Real time: virtual time does not wait for sockets."""
-    return "asyncio"
+#: For a server that stalls.
+IMPATIENCE = 0.3
 
 
 @pytest.fixture(scope="module")

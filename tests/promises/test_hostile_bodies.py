@@ -33,17 +33,13 @@ from ci_live_audit import (
     decode,
 )
 
+pytestmark = pytest.mark.waits  # for sockets
+
 BUCKET, REGION = "examplebucket-1250000000", "ap-beijing"
 CREDENTIALS = Credentials("AKIDEXAMPLE", "secretexample")
 RETRY = RetryPolicy(attempts=3, base_delay=0.001, max_delay=0.001)
 ONCE = RetryPolicy(attempts=1)
 MAX_BODY = 2**20
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Real time: virtual time does not wait for sockets."""
-    return "asyncio"
 
 
 @contextlib.asynccontextmanager

@@ -34,16 +34,12 @@ from ci_live_audit import (
 )
 from ci_live_audit import requests as ours
 
+pytestmark = pytest.mark.waits  # for sockets
+
 BUCKET, REGION = "examplebucket-1250000000", "ap-beijing"
 CREDENTIALS = Credentials("AKIDEXAMPLE", "secretexample")
 JOB = "av0123456789abcdef"
 ANSWER = b"<Response><JobsDetail><JobId>%b</JobId><State>Success</State></JobsDetail></Response>"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Real time: virtual time does not wait for sockets."""
-    return "asyncio"
 
 
 class Lie(str):

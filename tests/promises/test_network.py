@@ -29,6 +29,8 @@ from ci_live_audit import (
 )
 from ci_live_audit.testing import ChaosProxy, WireFault
 
+pytestmark = pytest.mark.waits  # for sockets
+
 TOKEN = "canary-token"
 JOB = (
     "<Response><JobsDetail><JobId>a</JobId><State>Success</State>{}</JobsDetail></Response>"
@@ -36,12 +38,6 @@ JOB = (
 SECRETS = (b"q-sign", b"authorization", b"canary", b"x-ci-security-token")
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 FAR_OFF = datetime(2200, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Real time: virtual time does not wait for sockets."""
-    return "asyncio"
 
 
 @pytest.fixture(params=BACKENDS)

@@ -32,13 +32,9 @@ from ci_live_audit import (
 )
 from ci_live_audit.testing import ChaosProxy, Emulator, WireFault
 
+pytestmark = pytest.mark.waits  # for sockets and threads
+
 JOB = b"<Response><JobsDetail><JobId>a</JobId><State>Success</State></JobsDetail></Response>"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Real time: virtual time does not wait for sockets."""
-    return "asyncio"
 
 
 def client_of(url: str, **options: Any) -> LiveAuditClient:
