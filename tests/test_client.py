@@ -873,9 +873,12 @@ async def test_no_secret_in_errors_logs_or_tracebacks(caplog: pytest.LogCaptureF
     assert signature not in text
 
 
-@pytest.mark.waits
 class TestOnRealTime:
     """What needs worker threads, for which virtual time does not wait."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
 
     async def test_without_an_argument_the_default_chain_is_asked(
         self,

@@ -647,9 +647,12 @@ async def test_a_checkpoint_that_cannot_be_written_arrives_bare(
 # Over a socket
 
 
-@pytest.mark.waits
 class TestOverASocket:
     """Real connections, in real time."""
+
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        return "asyncio"
 
     async def test_cancelled_consumers_leave_no_connection(self) -> None:
         """100 runs and waits cancelled at random: no task, and after closing no connection."""

@@ -193,7 +193,7 @@ async def test_s06_answers_without_an_end_are_bounded(backend: str) -> None:
     """Whatever the server goes on with for ever, the call ends with a typed error, in time."""
 
     async def ask(name: str, handler: Handler) -> None:
-        async with client_of(handler, backend, max_body=MAX_BODY, timeout=0.7) as (served, client):
+        async with client_of(handler, backend, max_body=MAX_BODY, timeout=0.15) as (served, client):
             with pytest.raises((DecodeError, TransportError)):
                 await client.query("j")
         assert await served.all_closed(), name

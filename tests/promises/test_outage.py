@@ -288,7 +288,7 @@ def test_r07_a_policy_bounds_the_whole(
 
 @pytest.mark.waits
 class TestOverASocket:
-    """Connections that were used before and go stale, in real time."""
+    """Connections that were used before and go stale."""
 
     @pytest.mark.parametrize("together", [1, 50])
     async def test_r07_connections_that_go_stale_cost_no_more(self, together: int) -> None:
