@@ -28,8 +28,9 @@ from peers import ours
 from report import Sample, Table, interleaved
 
 from ci_live_audit import decode, requests, signature
+from ci_live_audit.answers import Answer
 from ci_live_audit.limiter import LocalRateLimiter
-from ci_live_audit.transport import Answer, Transport
+from ci_live_audit.transport import Transport
 
 __all__ = ["run"]
 

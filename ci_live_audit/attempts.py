@@ -17,8 +17,9 @@ import anyio.to_thread
 import attrs
 
 from ci_live_audit import decode, signature
+from ci_live_audit.answers import Answer
 from ci_live_audit.clock import Clock
-from ci_live_audit.credentials import CredentialCache, Credentials
+from ci_live_audit.credentials import Credentials
 from ci_live_audit.errors import (
     AccessDenied,
     ConfigurationError,
@@ -30,9 +31,10 @@ from ci_live_audit.errors import (
 )
 from ci_live_audit.limiter import RateLimiter
 from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob
+from ci_live_audit.providers import CredentialCache
 from ci_live_audit.requests import Request
 from ci_live_audit.retry import HOLD, Attempt, RetryBudget, RetryPolicy
-from ci_live_audit.transport import Answer, Transport
+from ci_live_audit.transport import Transport
 
 __all__ = ["Caller"]
 

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 import attrs
 
 from ci_live_audit import decode, requests
+from ci_live_audit.answers import MAX_BODY
 from ci_live_audit.attempts import Caller
 from ci_live_audit.checkpoint import Checkpoint
 from ci_live_audit.clock import Clock
-from ci_live_audit.credentials import CredentialCache, CredentialsSource
 from ci_live_audit.default_chain import default_chain
 from ci_live_audit.errors import (
     ConfigurationError,
@@ -31,10 +31,11 @@ from ci_live_audit.limiter import BackgroundRateLimiter, LocalRateLimiter, RateL
 from ci_live_audit.models import AuditJob, CancelledJob, JobState, SubmittedJob, UserInfo
 from ci_live_audit.outcomes import Outcomes, wait
 from ci_live_audit.polling import Query
+from ci_live_audit.providers import CredentialCache, CredentialsSource
 from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
 from ci_live_audit.schedule import Plan, plan
 from ci_live_audit.sources import Source
-from ci_live_audit.transport import MAX_BODY, HttpClient, Transport
+from ci_live_audit.transport import HttpClient, Transport
 
 __all__ = ["LiveAuditClient"]
 

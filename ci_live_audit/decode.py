@@ -33,7 +33,8 @@ from ci_live_audit.models import (
     SubmittedJob,
     wire_name,
 )
-from ci_live_audit.nodes import Document, Unreadable, Value, as_text, excerpt, values
+from ci_live_audit.nodes import Document, values
+from ci_live_audit.scalars import Unreadable, Value, as_text, excerpt
 
 __all__ = ["cancelled", "error", "http_date", "job", "request_id", "submitted"]
 

@@ -235,3 +235,15 @@ class WaitTimeout(LiveAuditError):
     def __init__(self, message: str, *, last: AuditJob | None = None) -> None:
         super().__init__(message)
         self.last = last
+
+
+def alone(problem: BaseException) -> BaseException:
+    """The cause without what it drags along: frames and requests that hold signed headers."""
+    found: list[BaseException] = [problem]
+    for link in found:
+        link.__traceback__ = None
+        if hasattr(type(link), "request"):
+            link.request = None  # type: ignore[attr-defined]
+        others = (link.__cause__, link.__context__, *getattr(link, "exceptions", ()))
+        found += [one for one in others if one is not None and one not in found]
+    return problem

@@ -7,29 +7,34 @@ leniently, and what cannot be read says where it stands.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import Enum
 from functools import cache, partial
 from types import NoneType
-from typing import Any, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import attrs
 
-from ci_live_audit.errors import DecodeError
 from ci_live_audit.models import ReadOnly, Scene, tags
+from ci_live_audit.scalars import (
+    QUICK,
+    SCALARS,
+    Reader,
+    Unreadable,
+    Value,
+    as_integer,
+    as_text,
+    expected,
+    is_blank,
+    is_empty,
+)
 
-__all__ = ["Document", "Unreadable", "Value", "as_text", "excerpt", "values"]
-
-#: What xmltodict and json give for a node.
-Value: TypeAlias = dict[str, Any] | list[Any] | str | int | float | None
+__all__ = ["Document", "values"]
 
 # What the documents name ends at a depth of 7; the rest of an answer may not exhaust the stack.
 MAX_DEPTH = 64
-MAX_EXCERPT = 120
 MAX_SHARED = 4096
-INT64 = 2**63
 TEXT = "#text"  # xmltodict's name for the text of an element that has children too
 
 # Scenes that a document or an SDK of the service names. The set is open: any other container
@@ -40,30 +45,6 @@ SCENES = frozenset(
         *("IllegalInfo", "AbuseInfo", "MeaninglessInfo", "QualityInfo", "ValueInfo"),
     }
 )
-
-
-class Unreadable(Exception):
-    """A value that cannot be read; the path to it grows on the way out."""
-
-    def __init__(self, reason: str, value: Value = None) -> None:
-        super().__init__(reason)
-        # A tree is not shown: it may be too deep for str().
-        self.excerpt: str = excerpt(str(value)) if isinstance(value, str | int | float) else ""
-        self.path: str = ""
-
-    def within(self, name: str) -> Unreadable:
-        """Put the name of what is around in front of the path."""
-        self.path = f"{name}.{self.path}" if self.path[:1] not in {"", "["} else name + self.path
-        return self
-
-    def error(self) -> DecodeError:
-        """The error with the path as it is now."""
-        return DecodeError(self.args[0], path=self.path, excerpt=self.excerpt)
-
-
-def excerpt(text: str) -> str:
-    """So much of a text as fits into a message."""
-    return text[:MAX_EXCERPT]
 
 
 # Plans
@@ -81,9 +62,6 @@ class Document:
 
     expires_at: datetime | None = None
     scenes: dict[tuple[Any, ...], Scene] | None = None
-
-
-Reader = Callable[[Any, Document], Any]
 
 
 class _Field(NamedTuple):
@@ -153,9 +131,9 @@ def values(cls: Any, node: dict[str, Any], document: Document) -> dict[str, Any]
                 scene = _scene(tag, sent, document)
                 if scene is not None:
                     scenes[tag.removesuffix("Info")] = scene
-                elif not _is_empty(sent):
+                elif not is_empty(sent):
                     extra[tag] = _freeze(sent)
-            elif tag != TEXT or not _is_blank(sent):  # not the white space between elements
+            elif tag != TEXT or not is_blank(sent):  # not the white space between elements
                 extra[tag] = _freeze(sent)
         except Unreadable as problem:
             raise problem.within(tag) from None
@@ -173,12 +151,12 @@ def _fill(known: dict[str, Any], field: _Field, sent: Value, document: Document)
     if isinstance(sent, str) and (quick := field.quick(sent)) is not None:
         known[field.attribute] = quick
         return None
-    if sent is None or _is_blank(sent):
+    if sent is None or is_blank(sent):
         return None
     if field.attribute in known:  # the same under another spelling
         return sent
     if field.item is not None and isinstance(sent, dict):
-        rest = {name: one for name, one in sent.items() if name != TEXT or not _is_blank(one)}
+        rest = {name: one for name, one in sent.items() if name != TEXT or not is_blank(one)}
         try:
             known[field.attribute] = field.read(rest.pop(field.item, None), document)
         except Unreadable as problem:
@@ -204,7 +182,7 @@ def _scene(tag: str, value: Value, document: Document) -> Scene | None:
         except TypeError:  # it holds more than texts
             key = None
     try:
-        scene = None if _is_empty(value) else _object(Scene, value, document)
+        scene = None if is_empty(value) else _object(Scene, value, document)
     except Unreadable:
         if tag in SCENES:
             raise
@@ -220,7 +198,7 @@ def _scene(tag: str, value: Value, document: Document) -> Scene | None:
 def _object(cls: type[Any], value: Value, document: Document) -> Any:
     if isinstance(value, dict):
         return cls(**values(cls, value, document)) if value else None
-    raise Unreadable(_expected("an element with children", value), value)
+    raise Unreadable(expected("an element with children", value), value)
 
 
 def _objects(cls: type[Any], value: Value, document: Document) -> tuple[Any, ...]:
@@ -229,7 +207,7 @@ def _objects(cls: type[Any], value: Value, document: Document) -> tuple[Any, ...
         return value
     found: list[Any] = []
     for index, item in enumerate(value if isinstance(value, list) else [value]):
-        if _is_empty(item):
+        if is_empty(item):
             continue
         try:
             found.append(_object(cls, item, document))
@@ -243,109 +221,28 @@ def _keywords(value: Value, _: Document | None = None) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(word.strip() for word in value.split(",") if word.strip())
     words = [as_text(word) for word in (value if isinstance(value, list) else [value])]
-    return tuple(word for word in words if word and not _is_blank(word))
+    return tuple(word for word in words if word and not is_blank(word))
 
 
 def _member(cls: type[Enum], value: Value, _: Document | None = None) -> Any:
-    return cls(_integer(value) if issubclass(cls, int) else str(as_text(value)).strip())
+    return cls(as_integer(value) if issubclass(cls, int) else str(as_text(value)).strip())
 
 
 def _mapping(value: Value, _: Document | None = None) -> Mapping[str, Any]:
     if isinstance(value, dict):
         return _freeze(value)  # type: ignore[no-any-return]
-    raise Unreadable(_expected("an element with children", value), value)
-
-
-def as_text(value: Value, _: Document | None = None) -> str | None:
-    """A text or a number as text; None if there is none."""
-    if isinstance(value, str):
-        return value or None
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return str(value)
-    if value is None:
-        return None
-    raise Unreadable(_expected("a text", value), value)
-
-
-def _integer(value: Value, _: Document | None = None) -> int:
-    number: int | None = None
-    if isinstance(value, str):
-        try:  # int() itself would take 1_000 and the digits of any script
-            number = int(value) if value.isascii() and "_" not in value else None
-        except ValueError:  # no number, or one of thousands of digits
-            number = None
-    elif isinstance(value, float):
-        number = int(value) if value.is_integer() else None
-    elif isinstance(value, int) and not isinstance(value, bool):
-        number = value
-    if number is None:
-        raise Unreadable(_expected("an integer", value), value)
-    if not -INT64 <= number < INT64:
-        raise Unreadable("expected an integer of 64 bits", value)
-    return number
-
-
-def _number(value: Value, _: Document | None = None) -> float:
-    number = math.nan
-    if isinstance(value, str | int | float) and not isinstance(value, bool):
-        try:
-            number = float(value) if "_" not in str(value) else math.nan
-        except (ValueError, OverflowError):
-            number = math.nan
-    if not math.isfinite(number):
-        raise Unreadable(_expected("a number", value), value)
-    return number
-
-
-def _moment(value: Value, _: Document | None = None) -> datetime:
-    try:
-        moment = datetime.fromisoformat(value.strip()) if isinstance(value, str) else None
-    except ValueError:
-        moment = None
-    if moment is not None and moment.utcoffset() is not None:
-        return moment
-    raise Unreadable(_expected("a time with its zone, as 2021-08-07T12:12:12+0800", value), value)
+    raise Unreadable(expected("an element with children", value), value)
 
 
 def _quick(read: Reader) -> Callable[[str], Any]:
-    if read is as_text:
-        return _quick_text
-    if read is _integer:
-        return _quick_integer
-    if read is _number:
-        return _quick_number
+    if read in QUICK:
+        return QUICK[read]
     kind = read.args[0] if isinstance(read, partial) and read.func is _member else None
     return {str(one.value): one for one in kind}.get if kind is not None else _not_quick
 
 
-def _quick_text(text: str) -> str | None:
-    return text if text and not text.isspace() else None
-
-
-def _quick_integer(text: str) -> int | None:
-    return int(text) if len(text) < 19 and text.isdecimal() and text.isascii() else None
-
-
-def _quick_number(text: str) -> float | None:
-    digits = text.replace(".", "", 1)
-    return float(text) if len(text) < 19 and digits.isdecimal() and digits.isascii() else None
-
-
 def _not_quick(_: str) -> None:
     return None
-
-
-SCALARS: dict[Any, Reader] = {str: as_text, int: _integer, float: _number, datetime: _moment}
-
-
-def _expected(what: str, value: Value) -> str:
-    if isinstance(value, list):
-        return f"expected {what}, found {len(value)} elements"
-    if isinstance(value, dict):
-        return f"expected {what}, found an element with children"
-    return f"expected {what}"
 
 
 def _freeze(value: Value, depth: int = 0) -> Any:
@@ -356,17 +253,9 @@ def _freeze(value: Value, depth: int = 0) -> Any:
             {
                 tag: _freeze(item, depth + 1)
                 for tag, item in value.items()
-                if tag != TEXT or not _is_blank(item)
+                if tag != TEXT or not is_blank(item)
             }
         )
     if isinstance(value, list):
         return tuple(_freeze(item, depth + 1) for item in value)
-    return None if _is_blank(value) else value
-
-
-def _is_blank(value: Value) -> bool:
-    return isinstance(value, str) and (not value or value.isspace())
-
-
-def _is_empty(value: Value) -> bool:
-    return value is None or value in ({}, []) or _is_blank(value)
+    return None if is_blank(value) else value

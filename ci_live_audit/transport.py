@@ -11,44 +11,27 @@ import contextlib
 import inspect
 import os
 import warnings
-import zlib
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import attrs
 
+from ci_live_audit.answers import MAX_BODY, Answer
 from ci_live_audit.errors import (
     ConfigurationError,
-    DecodeError,
     LiveAuditError,
     RequestTimeout,
     TransportError,
+    alone,
 )
 from ci_live_audit.loop import running_loop
 
 if TYPE_CHECKING:
     from ci_live_audit.connections import Connections
 
-__all__ = ["Answer", "HttpClient", "Transport"]
-
-MAX_BODY = 64 * 2**20
-# As much of a compressed body is inflated at once.
-INFLATED = 2**18
-
-
-@attrs.frozen(kw_only=True)
-class Answer:
-    """What came back. Header names are in lower case.
-
-    ``error`` tells why there is no body: it is None if the answer is whole.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes = b""
-    error: LiveAuditError | None = None
+__all__ = ["HttpClient", "Transport"]
 
 
 @attrs.define
@@ -251,8 +234,8 @@ class Transport:
                     connect_timeout=timeout / 2,
                     on_send=way.send,
                 ) as own:
-                    way.answer = Answer(status=own.status, headers=_texts(own.headers))
-                    return await _read(way.answer, own.aiter_stream(), self._max_body)
+                    way.answer = Answer.begun(own.status, own.headers)
+                    return await way.answer.read(own.aiter_stream(), self._max_body)
         except LiveAuditError as problem:
             error = problem
         except Exception as problem:  # noqa: BLE001 - what a library may raise has no end
@@ -280,9 +263,9 @@ class Transport:
         async with self._client.stream(  # type: ignore[union-attr]
             method, url, headers=headers, content=body, **options
         ) as response:
-            way.answer = Answer(status=response.status_code, headers=_texts(response.headers.raw))
+            way.answer = Answer.begun(response.status_code, response.headers.raw)
             if not response.is_stream_consumed:
-                return await _read(way.answer, response.aiter_raw(), self._max_body)
+                return await way.answer.read(response.aiter_raw(), self._max_body)
             # A mock's answer is in memory already, and decoded.
             return attrs.evolve(way.answer, body=response.content)
 
@@ -315,46 +298,6 @@ def _usable(client: HttpClient | None) -> HttpClient | None:
     return client
 
 
-def _texts(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in fields}
-
-
-async def _read(answer: Answer, chunks: AsyncIterable[bytes], limit: int) -> Answer:
-    """The answer with its body, of which no more than may be there is ever in memory."""
-    encoding = answer.headers.get("content-encoding", "identity").lower()
-    if encoding not in {"identity", "gzip", "deflate"}:
-        raise DecodeError(f"Content-Encoding {encoding} was not asked for", path="Response")
-    inflate = None if encoding == "identity" else zlib.decompressobj(wbits=47)
-    body = bytearray()
-    count = 0
-    try:
-        async for chunk in chunks:
-            for piece in _pieces(chunk, inflate):
-                body += piece
-                if len(body) > limit:
-                    raise DecodeError(f"larger than {limit} bytes", path="Response")
-                count += 1
-                # A server of tiny chunks, or of much in one, would have the loop for itself.
-                if count % 256 == 0 or len(piece) == INFLATED:
-                    await asyncio.sleep(0)
-            if inflate is not None and inflate.unused_data:
-                raise DecodeError(f"bytes after the end of the {encoding} body")
-    except zlib.error as problem:
-        raise DecodeError(f"not {encoding}: {problem}") from _alone(problem)
-    if inflate is not None and count and not inflate.eof:
-        raise DecodeError(f"the {encoding} body is cut off")
-    return attrs.evolve(answer, body=bytes(body))
-
-
-def _pieces(chunk: bytes, inflate: Any) -> Iterator[bytes]:
-    if inflate is None:
-        yield chunk
-        return
-    while chunk:
-        yield inflate.decompress(chunk, INFLATED)
-        chunk = inflate.unconsumed_tail
-
-
 # What surely did not reach the server. By name, because each library of the family has its own.
 UNSENT = {
     "ConnectError",
@@ -377,17 +320,5 @@ def _explain(problem: Exception, timeout: float, way: _Way) -> TransportError:
     else:
         reason = f"{type(problem).__name__}: {problem}".rstrip(": ")
         error = TransportError(reason, sent=sent, reused=way.reused and way.answer is None)
-    error.__cause__ = _alone(problem)
+    error.__cause__ = alone(problem)
     return error
-
-
-def _alone(problem: BaseException) -> BaseException:
-    """The cause without what it drags along: frames and requests that hold signed headers."""
-    found: list[BaseException] = [problem]
-    for link in found:
-        link.__traceback__ = None
-        if hasattr(type(link), "request"):
-            link.request = None  # type: ignore[attr-defined]
-        others = (link.__cause__, link.__context__, *getattr(link, "exceptions", ()))
-        found += [one for one in others if one is not None and one not in found]
-    return problem

@@ -38,8 +38,8 @@ from ci_live_audit import (
     UserInfo,
     Verdict,
 )
+from ci_live_audit.answers import Answer
 from ci_live_audit.testing import Emulator, Fault, frame
-from ci_live_audit.transport import Answer
 
 URL = "rtmp://live.example.com/app/room7"
 

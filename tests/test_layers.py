@@ -16,21 +16,25 @@ CORE: dict[str, set[str]] = {
     "lazy": set(),
     "errors": set(),
     "models": set(),
-    "nodes": {"errors", "models"},
+    "scalars": {"errors"},
+    "nodes": {"models", "scalars"},
     "documents": set(),
-    "decode": {"errors", "models", "nodes", "documents"},
+    "decode": {"errors", "models", "scalars", "nodes", "documents"},
     "requests": {"errors", "models"},
     "loop": {"errors"},
     "credentials": {"errors"},
+    "providers": {"errors", "credentials"},
     "default_chain": {"errors", "credentials"},
     "signature": {"requests", "credentials"},
     "limiter": {"errors", "loop"},
     "retry": {"errors"},
     "connections": {"errors", "requests"},
-    "transport": {"errors", "loop", "connections"},
+    "answers": {"errors"},
+    "transport": {"errors", "loop", "connections", "answers"},
 }
 CORE["clock"] = {"decode"}
 CORE["attempts"] = set(CORE) - {
+    "scalars",
     "nodes",
     "documents",
     "default_chain",
@@ -45,14 +49,14 @@ CORE["findings"] = {"errors", "models", "polling", "sources"}
 CORE["client"] = set(CORE)
 CORE["__init__"] = set(CORE)
 # Modules without input and output, and the only ones that may import each library.
-PURE = {"errors", "models", "nodes", "documents", "decode", "requests", "signature", "retry"}
-PURE |= {"schedule"}
+PURE = {"errors", "models", "scalars", "nodes", "documents", "decode"}
+PURE |= {"requests", "credentials", "signature", "retry", "schedule"}
 LIBRARIES = {
     "httpx": {"connections"},
     "httpcore": {"connections"},
     "aiolimiter": {"limiter"},
     "xmltodict": {"documents"},
-    "anyio": {"credentials", "transport", "attempts", "polling"},
+    "anyio": {"providers", "transport", "attempts", "polling"},
 }
 STDLIB_IO = {"asyncio", "socket", "http", "urllib.request", "time", "os", "pathlib"}
 

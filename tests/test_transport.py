@@ -20,8 +20,9 @@ from servers import answering, hanging_up, serving, silent
 
 from ci_live_audit import ConfigurationError, DecodeError, RequestTimeout, TransportError
 from ci_live_audit import connections as connections_module
+from ci_live_audit.answers import Answer
 from ci_live_audit.credentials import Secret
-from ci_live_audit.transport import Answer, Transport
+from ci_live_audit.transport import Transport
 
 pytestmark = pytest.mark.waits  # for sockets
 

@@ -26,7 +26,7 @@ def main() -> None:
     atheris: Any = importlib.import_module("atheris")
     with atheris.instrument_imports(
         include=[
-            *(f"ci_live_audit.{name}" for name in ("decode", "documents", "nodes")),
+            *(f"ci_live_audit.{name}" for name in ("decode", "documents", "nodes", "scalars")),
             "xmltodict",
         ]
     ):

@@ -1,0 +1,504 @@
+"""Where credentials are looked for, in which order, and what is said of those that are no good."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from keys import ID, KEY, PAIR, TOKEN, TRIPLE, captured, said
+
+from ci_live_audit import default_chain as module
+from ci_live_audit.credentials import Credentials
+from ci_live_audit.default_chain import cvm_role, default_chain
+from ci_live_audit.errors import CredentialsError
+
+
+class Metadata(ThreadingHTTPServer):
+    """A CVM instance's metadata service, on a real socket."""
+
+    ROLES = "/latest/meta-data/cam/security-credentials/"
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.answers: dict[str, tuple[int, bytes]] = {}
+        self.asked: list[str] = []
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.server_port}"
+
+    def role(self, name: str = "auditor", **changes: Any) -> None:
+        """Bind a role, with the documented answer but for the changes; None leaves a field out."""
+        answer = {
+            "TmpSecretId": ID,
+            "TmpSecretKey": KEY,
+            "Token": TOKEN,
+            "ExpiredTime": 1_700_000_000,
+            "Expiration": "2023-11-14T22:13:20Z",
+            "Code": "Success",
+        } | changes
+        self.says(name + "\n", at="")
+        self.says(json.dumps({key: answer[key] for key in answer if answer[key] is not None}), name)
+
+    def says(self, body: str | bytes, at: str = "auditor", status: int = 200) -> None:
+        """Answer a path with a body."""
+        self.answers[self.ROLES + at] = status, body if isinstance(body, bytes) else body.encode()
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Metadata
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path.removeprefix(Metadata.ROLES))
+        status, body = self.server.answers.get(self.path, (404, b"404 - Not Found"))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[Metadata]:
+    with Metadata() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def metadata(instance: Metadata) -> Metadata:
+    """The metadata service of an instance without a role."""
+    instance.answers.clear()
+    instance.asked.clear()
+    return instance
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """A host and port that nobody listens on."""
+    with closing(socket.socket()) as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"
+
+
+@pytest.fixture(autouse=True)
+def etc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """In place of /etc/tencentcloud/credentials."""
+    path = tmp_path / "etc" / "credentials"
+    assert module.PROFILES[1] == Path("/etc/tencentcloud/credentials")
+    monkeypatch.setattr(module, "PROFILES", (module.PROFILES[0], path))
+    return path
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    return tmp_path / ".tencentcloud" / "credentials"
+
+
+@pytest.fixture
+def tccli(tmp_path: Path) -> Path:
+    return tmp_path / ".tccli" / "default.credential"
+
+
+def write(path: Path, content: str | bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+TENCENT = "TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY"
+SPELLINGS: list[tuple[tuple[str, str], list[str]]] = [
+    (
+        TENCENT,
+        ["TENCENTCLOUD_TOKEN", "TENCENTCLOUD_SESSION_TOKEN", "TENCENTCLOUD_SECURITY_TOKEN"],
+    ),
+    (("TENCENTCLOUD_SECRETID", "TENCENTCLOUD_SECRETKEY"), ["TENCENTCLOUD_SESSIONTOKEN"]),
+    (("COS_SECRET_ID", "COS_SECRET_KEY"), ["COS_TOKEN"]),
+    (("COS_SECRETID", "COS_SECRETKEY"), ["COS_TOKEN"]),
+    (("COS_KEY", "COS_SECRET"), ["COS_TOKEN"]),
+    (("SECRETID", "SECRETKEY"), []),
+]
+PAIRS = [pair for pair, _ in SPELLINGS]
+
+
+@pytest.mark.parametrize("names", PAIRS, ids="/".join)
+def test_environment_without_token(names: tuple[str, str], nowhere: str) -> None:
+    """Each spelling of id and key is understood; an empty token is none."""
+    environ = dict(zip(names, (ID, KEY), strict=True))
+    assert default_chain(environ, metadata=nowhere) == PAIR
+    tokens = {name: "" for _, names in SPELLINGS for name in names}
+    assert default_chain(environ | tokens, metadata=nowhere) == PAIR
+
+
+@pytest.mark.parametrize(
+    ("names", "token"), [(pair, token) for pair, tokens in SPELLINGS for token in tokens]
+)
+def test_environment_with_token(names: tuple[str, str], token: str, nowhere: str) -> None:
+    """Each spelling of the token is understood beside its own id and key."""
+    environ = {**dict(zip(names, (ID, KEY), strict=True)), token: TOKEN}
+    assert default_chain(environ, metadata=nowhere) == TRIPLE
+
+
+def test_a_token_of_another_spelling_is_not_taken(nowhere: str) -> None:
+    """One tool's token does not go with another tool's key."""
+    environ = {"COS_SECRET_ID": ID, "COS_SECRET_KEY": KEY, "TENCENTCLOUD_TOKEN": TOKEN}
+    assert default_chain(environ, metadata=nowhere) == PAIR
+
+
+def test_an_unusable_value_says_where_it_stands(nowhere: str) -> None:
+    """A line break in a variable is told with the variable's name and without its value."""
+    environ = {"SECRETID": "AKID", "SECRETKEY": "canary\n"}
+    with pytest.raises(CredentialsError, match=r"^SECRETID, SECRETKEY: secret_key: ") as caught:
+        default_chain(environ, metadata=nowhere)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("unset", [True, False], ids=["unset", "empty"])
+@pytest.mark.parametrize("missing", [0, 1], ids=["id", "key"])
+@pytest.mark.parametrize("names", PAIRS, ids="/".join)
+def test_half_a_pair_is_an_error(
+    names: tuple[str, str], missing: int, unset: bool, nowhere: str
+) -> None:
+    """The message names the missing variable; no other place is taken in its stead."""
+    environ = {"SECRETID": ID, "SECRETKEY": KEY, names[1 - missing]: KEY, names[missing]: ""}
+    if unset:
+        del environ[names[missing]]
+    with pytest.raises(CredentialsError, match=rf"\A{names[missing]} is missing .*") as caught:
+        default_chain(environ, metadata=nowhere)
+    assert names[1 - missing] in str(caught.value)
+    assert "canary" not in said(caught.value)
+
+
+@pytest.mark.parametrize("first", range(len(PAIRS)))
+def test_order_of_spellings(first: int, nowhere: str) -> None:
+    """Of several complete pairs the one of Tencent Cloud's own tools comes first."""
+    environ = {
+        name: f"{name}-{part}"
+        for pair in reversed(PAIRS[first:])
+        for name, part in zip(pair, ("id", "key"), strict=True)
+    }
+    secret_id, secret_key = PAIRS[first]
+    assert default_chain(environ, metadata=nowhere) == Credentials(
+        f"{secret_id}-id", f"{secret_key}-key"
+    )
+
+
+@pytest.mark.parametrize("first", range(5))
+def test_order_of_places(
+    first: int, profile: Path, etc: Path, tccli: Path, metadata: Metadata
+) -> None:
+    """Environment, profile of the user, of the machine, of tccli, role of the instance."""
+    environ: dict[str, str] = {}
+    ini = "[default]\nsecret_id = {}\nsecret_key = key\n"
+    places: list[Callable[[], None]] = [
+        lambda: environ.update(zip(TENCENT, ("0", "key"), strict=True)),
+        lambda: write(profile, ini.format(1)),
+        lambda: write(etc, ini.format(2)),
+        lambda: write(tccli, json.dumps({"secretId": "3", "secretKey": "key"})),
+        lambda: metadata.role(TmpSecretId="4"),
+    ]
+    for fill in places[first:]:
+        fill()
+    assert default_chain(environ, metadata=metadata.host).secret_id == str(first)
+    assert metadata.asked == ([] if first < 4 else ["", "auditor"])
+
+
+def test_home_is_the_environments(tmp_path: Path, nowhere: str) -> None:
+    """An environment that is given brings its own home."""
+    write(tmp_path / "other/.tencentcloud/credentials", f"[default]\nsecret_id={ID}\nsecret_key=k")
+    found = default_chain({"HOME": str(tmp_path / "other")}, metadata=nowhere)
+    assert found == Credentials(ID, "k")
+
+
+def test_nothing_found_names_all_places(tccli: Path, nowhere: str) -> None:
+    """One message tells all there is to try."""
+    with pytest.raises(CredentialsError) as caught:
+        default_chain({}, metadata=nowhere)
+    for place in [
+        *("TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "~/.tencentcloud/credentials"),
+        *("/etc/tencentcloud/credentials", str(tccli), "no CVM role here", "credentials="),
+    ]:
+        assert place in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# ~/.tencentcloud/credentials
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"[default]\nsecret_id = {ID}\nsecret_key = {KEY}\n", PAIR),
+        (f"[default]\nsecret_id={ID}\nsecret_key={KEY}\ntoken={TOKEN}", TRIPLE),
+        (f"[default]\r\nsecret_id={ID}\r\nsecret_key={KEY}\r\ntoken=\r\n", PAIR),
+        (f"# a\n[other]\nsecret_id = x\n[default]\nsecret_key: {KEY}\nsecret_id: {ID}", PAIR),
+        ("[default]\nsecret_id = a%b\nsecret_key = %(c)s;#", Credentials("a%b", "%(c)s;#")),
+    ],
+    ids=["pair", "token", "windows", "sections", "signs"],
+)
+@pytest.mark.parametrize("where", ["profile", "etc"])
+def test_profile(
+    where: str, text: str, expected: Credentials, nowhere: str, request: pytest.FixtureRequest
+) -> None:
+    """The user's profile and the machine's are read alike."""
+    write(request.getfixturevalue(where), text)
+    assert default_chain({}, metadata=nowhere) == expected
+
+
+BAD_PROFILES = [
+    pytest.param(f"[default]\nsecret_id = {ID}", "secret_key is missing", id="no key"),
+    pytest.param(f"[default]\nsecret_key = {KEY}", "secret_id is missing", id="no id"),
+    pytest.param(f"[other]\nsecret_key = {KEY}", "default is missing", id="no section"),
+    pytest.param("", "default is missing", id="empty"),
+    pytest.param(f"secret_key = {KEY}", "not an INI file", id="no sections"),
+    pytest.param(f"[default]\n{KEY}\n", "not an INI file", id="no sign"),
+    pytest.param(f"[default\nsecret_key = {KEY}", "not an INI file", id="open bracket"),
+    pytest.param(f"[default]\nsecret_id={ID}\nsecret_id={ID}", "not an INI file", id="twice"),
+    pytest.param(f"secret_key = {KEY}".encode() + b"\xff", "cannot be read", id="not UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("text", "fault"), BAD_PROFILES)
+def test_a_bad_profile_is_an_error(text: str | bytes, fault: str, profile: Path) -> None:
+    """The message names the file and its fault, and quotes no line: it may be the key."""
+    write(profile, text)
+    with pytest.raises(CredentialsError, match=fault) as caught:
+        default_chain({})
+    assert str(profile) in str(caught.value)
+    assert "canary" not in said(caught.value)
+
+
+def test_a_profile_that_is_no_file_is_an_error(profile: Path) -> None:
+    """What is there and cannot be opened is not passed over."""
+    profile.mkdir(parents=True)
+    with pytest.raises(CredentialsError, match="cannot be read") as caught:
+        default_chain({})
+    assert str(profile) in str(caught.value)
+
+
+def test_a_file_in_place_of_the_folder_is_no_profile(profile: Path, nowhere: str) -> None:
+    """Another program's `~/.tencentcloud` file has nothing to do with us."""
+    write(profile.parent, "something else")
+    with pytest.raises(CredentialsError, match="no credentials found"):
+        default_chain({}, metadata=nowhere)
+
+
+# tccli
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ({"secretId": ID, "secretKey": KEY}, PAIR),
+        ({"secretId": ID, "secretKey": KEY, "token": TOKEN}, TRIPLE),
+        ({"secretId": ID, "secretKey": KEY, "token": None, "other": [1]}, PAIR),
+        ({"secretId": ID, "secretKey": KEY, "token": "", "type": "static"}, PAIR),
+    ],
+)
+def test_tccli_profile(
+    content: Mapping[str, Any], expected: Credentials, tccli: Path, nowhere: str
+) -> None:
+    """What `tccli configure` wrote is used."""
+    write(tccli, json.dumps(content))
+    assert default_chain({}, metadata=nowhere) == expected
+    assert default_chain({"TCCLI_PROFILE": ""}, metadata=nowhere) == expected
+
+
+def test_tccli_profile_of_another_name(tccli: Path, nowhere: str) -> None:
+    """`TCCLI_PROFILE` chooses the profile."""
+    write(tccli, json.dumps({"secretId": "default", "secretKey": "default"}))
+    write(tccli.with_stem("work"), json.dumps({"secretId": ID, "secretKey": KEY}))
+    assert default_chain({"TCCLI_PROFILE": "work"}, metadata=nowhere) == PAIR
+
+
+def test_tccli_profile_of_a_role(tccli: Path, metadata: Metadata) -> None:
+    """A profile of type `cvm-role` sends to the instance."""
+    write(tccli, json.dumps({"type": "cvm-role"}))
+    metadata.role()
+    assert default_chain({}, metadata=metadata.host).token == TOKEN
+
+
+def test_tccli_profile_of_a_role_that_is_not_there(tccli: Path, nowhere: str) -> None:
+    """The message is about the role, for it was asked for by name."""
+    write(tccli, json.dumps({"type": "cvm-role"}))
+    with pytest.raises(CredentialsError, match=r"\Athere is no CVM role here"):
+        default_chain({}, metadata=nowhere)
+
+
+BAD_TCCLI = [
+    pytest.param(json.dumps({"secretId": ID}), "secretKey is missing", id="no key"),
+    pytest.param(json.dumps({"secretKey": KEY}), "secretId is missing", id="no id"),
+    pytest.param("{}", "secretId is missing", id="nothing"),
+    pytest.param("", "not a JSON object", id="empty"),
+    pytest.param(f'{{"secretKey": "{KEY}', "not a JSON object", id="truncated"),
+    pytest.param(f"secretKey = {KEY}", "not a JSON object", id="INI"),
+    pytest.param(f'["{KEY}"]', "not a JSON object", id="list"),
+    pytest.param(f'"{KEY}"', "not a JSON object", id="text"),
+    pytest.param("null", "not a JSON object", id="null"),
+    pytest.param(KEY.encode() + b"\xff", "cannot be read", id="not UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("text", "fault"), BAD_TCCLI)
+def test_a_bad_tccli_profile_is_an_error(text: str | bytes, fault: str, tccli: Path) -> None:
+    """The message names the file and its fault, and quotes nothing of it."""
+    write(tccli, text)
+    with pytest.raises(CredentialsError, match=fault) as caught:
+        default_chain({})
+    assert str(tccli) in str(caught.value)
+    assert "canary" not in said(caught.value)
+
+
+# The role of a CVM instance
+
+
+def test_cvm_role(metadata: Metadata) -> None:
+    """The instance is asked for its role's name, then for its credentials, which end."""
+    metadata.role("auditor")
+    assert cvm_role(metadata=metadata.host) == attrs.evolve(TRIPLE, expires_at=1_700_000_000.0)
+    assert metadata.asked == ["", "auditor"]
+
+
+def test_cvm_role_by_name(metadata: Metadata) -> None:
+    """A role that is named is not asked for."""
+    metadata.role("auditor")
+    assert cvm_role("auditor", metadata=metadata.host).secret_id == ID
+    assert metadata.asked == ["auditor"]
+
+
+def test_cvm_role_of_several(metadata: Metadata) -> None:
+    """Of several roles the first is taken."""
+    metadata.role("auditor")
+    metadata.says("auditor\r\nother\r\n", at="")
+    assert cvm_role(metadata=metadata.host).secret_id == ID
+
+
+def test_cvm_role_is_asked_without_a_proxy(
+    metadata: Metadata, nowhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address means this very instance, so a proxy has no place on the way."""
+    monkeypatch.setenv("HTTP_PROXY", f"http://{nowhere}")
+    monkeypatch.setenv("http_proxy", f"http://{nowhere}")
+    metadata.role()
+    assert cvm_role(metadata=metadata.host).secret_id == ID
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"Code": "InvalidRole"}, r"the CVM role auditor has no credentials: InvalidRole"),
+        ({"Code": None}, r"gave no credentials \(KeyError\)"),
+        ({"TmpSecretId": None}, r"gave no credentials \(KeyError\)"),
+        ({"TmpSecretKey": None}, r"gave no credentials \(KeyError\)"),
+        ({"Token": None}, r"gave no credentials \(KeyError\)"),
+        ({"ExpiredTime": None}, r"gave no credentials \(KeyError\)"),
+        ({"ExpiredTime": KEY}, r"gave no credentials \(ValueError\)"),
+        ({"ExpiredTime": [KEY]}, r"gave no credentials \(TypeError\)"),
+        ({"TmpSecretKey": 5}, r"secret_key: expected a text, got int"),
+        ({"TmpSecretKey": "canary\n"}, r"secret_key: expected visible ASCII"),
+    ],
+)
+def test_a_role_without_credentials(
+    changes: dict[str, Any], fault: str, metadata: Metadata
+) -> None:
+    """The message says what the service lacks, without what it gave."""
+    metadata.role(**changes)
+    with pytest.raises(CredentialsError, match=fault) as caught:
+        cvm_role(metadata=metadata.host)
+    assert "canary" not in said(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", "null", "[]", '"canary"', "5", "canary", '{"Code": "Succ', b"\xff\xfe", "x" * 100_000],
+    ids=[*("empty", "null", "list", "text", "number", "no JSON", "cut", "no text", "long")],
+)
+def test_a_role_that_answers_garbage(body: str | bytes, metadata: Metadata) -> None:
+    """Whatever comes in place of the documented answer is no credentials."""
+    metadata.role()
+    metadata.says(body)
+    with pytest.raises(CredentialsError, match="gave no credentials") as caught:
+        cvm_role(metadata=metadata.host)
+    assert "canary" not in said(caught.value)
+
+
+@pytest.mark.parametrize("names", ["", "\n", " \r\n"], ids=repr)
+def test_an_instance_with_an_empty_list_of_roles(names: str, metadata: Metadata) -> None:
+    """No name, no credentials."""
+    metadata.says(names, at="")
+    with pytest.raises(CredentialsError, match="gave no credentials"):
+        cvm_role(metadata=metadata.host)
+
+
+@pytest.mark.parametrize("status", [302, 403, 404, 500])
+@pytest.mark.parametrize("at", ["", "auditor"], ids=["list", "role"])
+def test_a_refusing_metadata_service(at: str, status: int, metadata: Metadata) -> None:
+    """A status other than 200 is told; a redirect is not followed."""
+    metadata.role()
+    metadata.says("canary", at, status)
+    with pytest.raises(CredentialsError, match=rf"there is no CVM role here .*status {status}"):
+        cvm_role(metadata=metadata.host)
+
+
+def test_no_metadata_service(nowhere: str) -> None:
+    """Outside the cloud nobody listens."""
+    with pytest.raises(CredentialsError, match=r"no CVM role here \(ConnectionRefusedError"):
+        cvm_role(metadata=nowhere)
+
+
+def test_a_hanging_metadata_service() -> None:
+    """Who accepts and does not answer is given up after a second."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(CredentialsError, match=r"no CVM role here \(TimeoutError"):
+            cvm_role(metadata=host)
+
+
+# What an error tracker would collect
+
+
+def test_no_frame_shows_the_environment(monkeypatch: pytest.MonkeyPatch, nowhere: str) -> None:
+    """With half a pair set, the half is in no local variable of a traceback."""
+    monkeypatch.setenv("TENCENTCLOUD_SECRET_KEY", KEY)
+    with pytest.raises(CredentialsError) as caught:
+        default_chain(metadata=nowhere)
+    assert "canary" not in captured(caught.value)
+
+
+@pytest.mark.parametrize(("text", "fault"), BAD_PROFILES)
+def test_no_frame_shows_a_profile(text: str | bytes, fault: str, profile: Path) -> None:
+    """What was read of a bad profile is in no local variable of a traceback."""
+    write(profile, text)
+    with pytest.raises(CredentialsError, match=fault) as caught:
+        default_chain({})
+    assert "canary" not in captured(caught.value)
+
+
+@pytest.mark.parametrize(("text", "fault"), BAD_TCCLI)
+def test_no_frame_shows_a_tccli_profile(text: str | bytes, fault: str, tccli: Path) -> None:
+    """What was read of a bad profile of tccli is in no local variable of a traceback."""
+    write(tccli, text)
+    with pytest.raises(CredentialsError, match=fault) as caught:
+        default_chain({})
+    assert "canary" not in captured(caught.value)
+
+
+@pytest.mark.parametrize("changes", [{"Token": None}, {"Code": "No"}, {"TmpSecretId": 5}], ids=repr)
+def test_no_frame_shows_a_role(changes: dict[str, Any], metadata: Metadata) -> None:
+    """What a role gave beside its fault is in no local variable of a traceback."""
+    metadata.role(**changes)
+    with pytest.raises(CredentialsError) as caught:
+        cvm_role(metadata=metadata.host)
+    assert "canary" not in captured(caught.value)
