@@ -60,7 +60,7 @@ class Answer:
                         raise DecodeError(f"larger than {limit} bytes", path="Response")
                     count += 1
                     # A server of tiny chunks, or of much in one, would have the loop for itself.
-                    if count % 256 == 0 or len(piece) == INFLATED:
+                    if count % 64 == 0 or len(piece) == INFLATED:
                         await asyncio.sleep(0)
                 if inflate is not None and inflate.unused_data:
                     raise DecodeError(f"bytes after the end of the {encoding} body")

@@ -32,22 +32,29 @@ KEEP_ALIVE = 4.0
 
 
 class _Stream(httpcore.AsyncNetworkStream):
-    """A stream that is read in small pieces.
+    """A stream that is read in small pieces, the smallest before the head of an answer is there.
 
-    httpcore parses all it was given before anybody else has a turn, a deadline included.
+    httpcore parses all it was given before anybody else has a turn, a deadline included; and a head
+    may never end, or be one of hundreds (1xx).
     """
 
-    PIECE = 16 * 1024
+    #: Room for most answers as a whole.
+    HEAD = 4 * 1024
+    BODY = 16 * 1024
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self.piece: int = self.HEAD
         self._stream = stream
         # As they are, to cost nothing.
-        self.write = stream.write  # type: ignore[method-assign]
         self.aclose = stream.aclose  # type: ignore[method-assign]
         self.get_extra_info = stream.get_extra_info  # type: ignore[method-assign]
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return await self._stream.read(min(max_bytes, self.PIECE), timeout)
+        return await self._stream.read(min(max_bytes, self.piece), timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self.piece = self.HEAD
+        await self._stream.write(buffer, timeout)
 
     async def start_tls(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
         return _Stream(await self._stream.start_tls(*args, **options))
@@ -125,6 +132,8 @@ class Connections:
         )
         try:
             response = await connection.handle_async_request(request)
+            known: dict[str, Any] = response.extensions  # type: ignore[assignment]
+            known["network_stream"].piece = _Stream.BODY
             yield response
             await response.aclose()
         except BaseException:
