@@ -20,9 +20,11 @@ from typing import Any, TypeAlias, TypeVar
 
 from peers import RATE
 
-from ci_live_audit.limiter import BackgroundRateLimiter, LocalRateLimiter, RateLimiter
+from ci_live_audit.following.outcomes import Outcomes
+from ci_live_audit.limits.background import BackgroundRateLimiter
+from ci_live_audit.limits.limiter import RateLimiter
+from ci_live_audit.limits.local import LocalRateLimiter
 from ci_live_audit.models import AuditJob, JobState
-from ci_live_audit.outcomes import Outcomes
 from ci_live_audit.testing import VirtualTimeLoop
 
 __all__ = [

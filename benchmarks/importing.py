@@ -28,7 +28,9 @@ VENDOR = "the SDK: qcloud_cos"
 CASES = {
     FIVE: f"import {FIVE}",
     "ci_live_audit and its client": "from ci_live_audit import LiveAuditClient",
-    "ci_live_audit, and httpx with it": "import ci_live_audit.client, ci_live_audit.connections",
+    "ci_live_audit, and httpx with it": (
+        "import ci_live_audit.client, ci_live_audit.transport.connections"
+    ),
     VENDOR: "import qcloud_cos",
 }
 NOTHING = "python -c pass"

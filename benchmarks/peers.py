@@ -12,7 +12,8 @@ from aiolimiter import AsyncLimiter
 from qcloud_cos import CosConfig, CosS3Client
 
 from ci_live_audit import LiveAuditClient
-from ci_live_audit.limiter import LocalRateLimiter, RateLimiter
+from ci_live_audit.limits.limiter import RateLimiter
+from ci_live_audit.limits.local import LocalRateLimiter
 
 __all__ = ["LIMITERS", "OURS", "PACED", "RATE", "Make", "ours", "vendor"]
 

@@ -27,10 +27,11 @@ import xmltodict
 from peers import ours
 from report import Sample, Table, interleaved
 
-from ci_live_audit import decode, requests, signature
-from ci_live_audit.answers import Answer
-from ci_live_audit.limiter import LocalRateLimiter
-from ci_live_audit.transport import Transport
+from ci_live_audit import decode
+from ci_live_audit.limits.local import LocalRateLimiter
+from ci_live_audit.transport.exchange import Transport
+from ci_live_audit.wire import requests, signature
+from ci_live_audit.wire.responses import Response
 
 __all__ = ["run"]
 
@@ -83,9 +84,9 @@ def _parts(runner: asyncio.Runner, url: str, body: bytes, *, calls: int, rounds:
     limiter = LocalRateLimiter(math.inf)
     client, given, bare = ours(url), ours(url), httpx.AsyncHTTPTransport()
     transport = Transport(url)
-    answer = Answer(status=200, headers={}, body=body)
+    answer = Response(status=200, headers={}, body=body)
 
-    async def give(*_: object, **__: object) -> Answer:
+    async def give(*_: object, **__: object) -> Response:
         return answer
 
     vars(given._caller.transport)["send"] = give

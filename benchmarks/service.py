@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
-from ci_live_audit.credentials import Credentials
+from ci_live_audit.credentials.values import Credentials
 from ci_live_audit.models import (
     AudioSection,
     AuditJob,
@@ -32,7 +32,7 @@ from ci_live_audit.models import (
     Snapshot,
     Verdict,
 )
-from ci_live_audit.testing.wire import render
+from ci_live_audit.testing.render import render
 
 __all__ = ["BUCKET", "CREDENTIALS", "FAULTS", "JOB_ID", "REGION", "answer", "serving"]
 

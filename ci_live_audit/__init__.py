@@ -6,13 +6,12 @@ Start with `LiveAuditClient`; `ci_live_audit.testing` has the service to test ag
 import logging
 from typing import TYPE_CHECKING
 
-from ci_live_audit.lazy import attributes
+from ci_live_audit._lazy import attributes
 
 if TYPE_CHECKING:
     from ci_live_audit import decode
-    from ci_live_audit.checkpoint import Checkpoint
     from ci_live_audit.client import LiveAuditClient
-    from ci_live_audit.credentials import Credentials
+    from ci_live_audit.credentials.values import Credentials
     from ci_live_audit.errors import (
         AccessDenied,
         ConfigurationError,
@@ -29,8 +28,12 @@ if TYPE_CHECKING:
         TransportError,
         WaitTimeout,
     )
-    from ci_live_audit.findings import Finding, Findings
-    from ci_live_audit.limiter import LocalRateLimiter, RateLimiter
+    from ci_live_audit.following.checkpoint import Checkpoint
+    from ci_live_audit.following.findings import Finding, Findings
+    from ci_live_audit.following.outcomes import Outcome, Outcomes, Progress
+    from ci_live_audit.following.plan import Plan, plan
+    from ci_live_audit.limits.limiter import RateLimiter
+    from ci_live_audit.limits.local import LocalRateLimiter
     from ci_live_audit.models import (
         AudioSection,
         AuditJob,
@@ -43,31 +46,30 @@ if TYPE_CHECKING:
         UserInfo,
         Verdict,
     )
-    from ci_live_audit.outcomes import Outcome, Outcomes, Progress
     from ci_live_audit.retry import Attempt, RetryPolicy
-    from ci_live_audit.schedule import Plan, plan
 else:
     __getattr__, __dir__ = attributes(
         __name__,
         {
-            "checkpoint": "Checkpoint",
+            "following.checkpoint": "Checkpoint",
             "client": "LiveAuditClient",
-            "credentials": "Credentials",
+            "credentials.values": "Credentials",
             "decode": "",
             "errors": (
                 "AccessDenied ConfigurationError CredentialsError DecodeError InvalidArgument "
                 "JobFailed JobNotFound LiveAuditError RequestTimeout ServiceError "
                 "ServiceUnavailable Throttled TransportError WaitTimeout"
             ),
-            "findings": "Finding Findings",
-            "limiter": "LocalRateLimiter RateLimiter",
+            "following.findings": "Finding Findings",
+            "limits.limiter": "RateLimiter",
+            "limits.local": "LocalRateLimiter",
             "models": (
                 "AudioSection AuditJob CancelledJob HitFlag JobState Scene Snapshot SubmittedJob "
                 "UserInfo Verdict"
             ),
-            "outcomes": "Outcome Outcomes Progress",
+            "following.outcomes": "Outcome Outcomes Progress",
             "retry": "Attempt RetryPolicy",
-            "schedule": "Plan plan",
+            "following.plan": "Plan plan",
         },
     )
 

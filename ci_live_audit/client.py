@@ -14,28 +14,31 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from ci_live_audit import decode, requests
-from ci_live_audit.answers import MAX_BODY
-from ci_live_audit.attempts import Caller
-from ci_live_audit.checkpoint import Checkpoint
+from ci_live_audit.calls import Caller
 from ci_live_audit.clock import Clock
-from ci_live_audit.default_chain import default_chain
+from ci_live_audit.credentials.cache import CredentialCache, CredentialsSource
+from ci_live_audit.credentials.chain import default_chain
 from ci_live_audit.errors import (
     ConfigurationError,
     InvalidArgument,
     JobNotFound,
     LiveAuditError,
 )
-from ci_live_audit.findings import Findings
-from ci_live_audit.limiter import BackgroundRateLimiter, LocalRateLimiter, RateLimiter
+from ci_live_audit.following.checkpoint import Checkpoint
+from ci_live_audit.following.findings import Findings
+from ci_live_audit.following.ids import Source
+from ci_live_audit.following.outcomes import Outcomes, wait
+from ci_live_audit.following.plan import Plan, plan
+from ci_live_audit.following.run import Query
+from ci_live_audit.limits.background import BackgroundRateLimiter
+from ci_live_audit.limits.limiter import RateLimiter
+from ci_live_audit.limits.local import LocalRateLimiter
 from ci_live_audit.models import AuditJob, CancelledJob, JobState, SubmittedJob, UserInfo
-from ci_live_audit.outcomes import Outcomes, wait
-from ci_live_audit.polling import Query
-from ci_live_audit.providers import CredentialCache, CredentialsSource
 from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
-from ci_live_audit.schedule import Plan, plan
-from ci_live_audit.sources import Source
-from ci_live_audit.transport import HttpClient, Transport
+from ci_live_audit.transport.body import MAX_BODY
+from ci_live_audit.transport.exchange import HttpClient, Transport
+from ci_live_audit.wire import endpoint as endpoints
+from ci_live_audit.wire import requests, results
 
 __all__ = ["LiveAuditClient"]
 
@@ -91,7 +94,7 @@ class LiveAuditClient:
         region = region or os.environ.get("TENCENTCLOUD_REGION")
         if not region:
             raise ConfigurationError("region: pass one (ap-beijing, …) or set TENCENTCLOUD_REGION")
-        base_url = requests.base_url(bucket, region, endpoint, allow_http=allow_http)
+        base_url = endpoints.base_url(bucket, region, endpoint, allow_http=allow_http)
         limiter = limiter if limiter is not None else LocalRateLimiter(rate)
         if not isinstance(limiter, RateLimiter):
             raise ConfigurationError(
@@ -177,7 +180,7 @@ class LiveAuditClient:
 
         def read(body: bytes) -> AuditJob:
             received_at = datetime.fromtimestamp(self._caller.clock.now(), UTC)
-            return decode.job(body, received_at=received_at, pause=HAND_OVER)
+            return results.job(body, received_at=received_at, pause=HAND_OVER)
 
         return await self._caller.call(requests.query(job_id), read)
 
@@ -193,7 +196,7 @@ class LiveAuditClient:
 
         Source: https://www.tencentcloud.com/document/product/1045/49341
         """
-        read = partial(decode.cancelled, job_id=job_id)
+        read = partial(results.cancelled, job_id=job_id)
         try:
             return await self._caller.call(requests.cancel(job_id), read)
         except (InvalidArgument, JobNotFound) as error:
@@ -256,7 +259,7 @@ class LiveAuditClient:
             storage_path=storage_path,
             extra=extra,
         )
-        return await self._caller.call(request, decode.submitted)
+        return await self._caller.call(request, results.submitted)
 
     # Many jobs
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from ci_live_audit.decode import http_date
+from ci_live_audit.wire.responses import http_date
 
 __all__ = ["Clock"]
 

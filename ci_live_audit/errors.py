@@ -237,7 +237,7 @@ class WaitTimeout(LiveAuditError):
         self.last = last
 
 
-def alone(problem: BaseException) -> BaseException:
+def strip_context(problem: BaseException) -> BaseException:
     """The cause without what it drags along: frames and requests that hold signed headers."""
     found: list[BaseException] = [problem]
     for link in found:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
 
 import attrs
 
+from ci_live_audit._checks import field_above_zero
 from ci_live_audit.errors import (
-    ConfigurationError,
     LiveAuditError,
     ServiceError,
     Throttled,
@@ -21,6 +20,7 @@ from ci_live_audit.errors import (
 __all__ = ["Attempt", "RetryBudget", "RetryPolicy"]
 
 
+ABOVE_ZERO = field_above_zero("a number")
 # The quota is counted by the second, so whoever is over it lets one pass.
 HOLD = 1.0
 
@@ -56,11 +56,6 @@ class Attempt:
     delay: float | None = None
 
 
-def _above_zero(_: object, attribute: Any, value: float) -> None:
-    if not isinstance(value, int | float) or not value > 0:
-        raise ConfigurationError(f"{attribute.name}: expected a number above 0, got {value!r}")
-
-
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
     """When to try again: full jitter below a doubling bound, Retry-After within limits.
@@ -85,12 +80,12 @@ class RetryPolicy:
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
 
-    attempts: int = attrs.field(default=4, validator=_above_zero)
-    base_delay: float = attrs.field(default=0.5, validator=_above_zero)
-    throttle_delay: float = attrs.field(default=1.0, validator=_above_zero)
-    max_delay: float = attrs.field(default=20.0, validator=_above_zero)
-    max_retry_after: float = attrs.field(default=60.0, validator=_above_zero)
-    deadline: float = attrs.field(default=120.0, validator=_above_zero)
+    attempts: int = attrs.field(default=4, validator=ABOVE_ZERO)
+    base_delay: float = attrs.field(default=0.5, validator=ABOVE_ZERO)
+    throttle_delay: float = attrs.field(default=1.0, validator=ABOVE_ZERO)
+    max_delay: float = attrs.field(default=20.0, validator=ABOVE_ZERO)
+    max_retry_after: float = attrs.field(default=60.0, validator=ABOVE_ZERO)
+    deadline: float = attrs.field(default=120.0, validator=ABOVE_ZERO)
 
     def delay(self, attempt: Attempt, *, rng: Callable[[], float] = random.random) -> float | None:
         """Seconds to wait before the next attempt; None to give up.

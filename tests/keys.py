@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from types import SimpleNamespace
 
-from ci_live_audit.credentials import Credentials
+from ci_live_audit.credentials.values import Credentials
 
 ID, KEY, TOKEN = "AKIDcanary", "canary-key", "canary-token"
 PAIR = Credentials(ID, KEY)

@@ -18,8 +18,9 @@ import click
 import pytest
 from command_line import SCRIPT, Service, parsed, run, serving
 
-from ci_live_audit import cli, default_chain
+from ci_live_audit import cli
 from ci_live_audit.cli.commands import cli as commands
+from ci_live_audit.credentials import chain as default_chain
 from ci_live_audit.testing import Fault, frame
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

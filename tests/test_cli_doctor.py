@@ -15,10 +15,11 @@ import pytest
 import trustme
 from command_line import Service, parsed, run, serving
 
-from ci_live_audit import Credentials, default_chain
+from ci_live_audit import Credentials
 from ci_live_audit.cli import doctor
+from ci_live_audit.credentials import chain as default_chain
 from ci_live_audit.testing import Fault
-from ci_live_audit.testing.wire import error_document
+from ci_live_audit.testing.render import error_document
 
 NAMES = ["versions", "settings", "credentials", "network", "clock", "service"]
 HEAD = "HTTP/1.1 {} X\r\nContent-Length: {}\r\nConnection: close\r\n{}\r\n"

@@ -462,7 +462,7 @@ def test_emulate_needs_a_duration(duration: str) -> None:
     """One line says so."""
     result = CliRunner().invoke(cli, ["emulate", "--port", "0", "--duration", duration])
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: duration: expected seconds, above 0; got ")
+    assert result.stderr.startswith("error: duration: expected seconds, above 0 and finite; got ")
 
 
 def test_a_port_that_is_taken(emulator: Emulator) -> None:

@@ -38,8 +38,8 @@ from ci_live_audit import (
     UserInfo,
     Verdict,
 )
-from ci_live_audit.answers import Answer
 from ci_live_audit.testing import Emulator, Fault, frame
+from ci_live_audit.wire.responses import Response
 
 URL = "rtmp://live.example.com/app/room7"
 
@@ -649,8 +649,8 @@ async def test_a_refusal_to_answer_now_needs_no_body(
 ) -> None:
     """Of a broken answer the status counts if it is one that says all; else it is a lost one."""
 
-    async def send(*_: Any, **__: Any) -> Answer:
-        return Answer(status=status, headers={}, error=TransportError("cut"))
+    async def send(*_: Any, **__: Any) -> Response:
+        return Response(status=status, headers={}, error=TransportError("cut"))
 
     client = for_tests(retry=RetryPolicy(attempts=1))
     monkeypatch.setattr(client._caller.transport, "send", send)

@@ -12,7 +12,7 @@ import attrs
 import pytest
 from keys import ID, KEY, PAIR, TOKEN, TRIPLE, said
 
-from ci_live_audit.credentials import Credentials, Secret
+from ci_live_audit.credentials.values import Credentials, Secret
 from ci_live_audit.errors import CredentialsError
 
 

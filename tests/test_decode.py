@@ -51,7 +51,7 @@ from ci_live_audit.models import (
     UserInfo,
     Verdict,
 )
-from ci_live_audit.testing import wire
+from ci_live_audit.testing.render import error_document, render
 
 SAMPLES = {path.name: path.read_bytes() for path in (Path(__file__).parent / "samples").iterdir()}
 SHANGHAI = timezone(timedelta(hours=8))
@@ -1122,7 +1122,7 @@ def test_refusal(
 )
 def test_kind_of_refusal(status: int, code: str, kind: type[ServiceError]) -> None:
     """Every code of the CI and COS tables has its class; without one the status decides."""
-    error = decode.error(status, {}, wire.error_document(code, "why", "r"))
+    error = decode.error(status, {}, error_document(code, "why", "r"))
     assert (type(error), error.code, error.message) == (kind, code, "why")
 
 
@@ -1182,7 +1182,7 @@ def test_refusal_is_read_in_linear_time(body: bytes) -> None:
 def test_render_gives_an_answer_that_reads_the_same() -> None:
     """The emulator can send any job that was ever received."""
     job = decode.job(SAMPLES["complete.xml"])
-    assert decode.job(wire.render(job)) == job
+    assert decode.job(render(job)) == job
 
 
 @pytest.mark.parametrize(
@@ -1199,7 +1199,7 @@ def test_render_gives_an_answer_that_reads_the_same() -> None:
 def test_render_keeps_what_is_unusual(inside: str) -> None:
     """What decoding kept, rendering writes."""
     job = decode.job(answer(inside))
-    assert decode.job(wire.render(job)) == job
+    assert decode.job(render(job)) == job
 
 
 @pytest.mark.parametrize(
@@ -1208,12 +1208,12 @@ def test_render_keeps_what_is_unusual(inside: str) -> None:
 def test_render_of_the_other_answers(result: SubmittedJob | CancelledJob) -> None:
     """The answers to a submission and to a cancellation read the same as well."""
     read = decode.submitted if isinstance(result, SubmittedJob) else decode.cancelled
-    assert read(wire.render(result)) == result
+    assert read(render(result)) == result
 
 
 def test_error_document_of_the_gateway() -> None:
     """The COS gateway's additional nodes do not hide the others."""
-    body = wire.error_document("AccessDenied", "a < b & c", "r", Resource="x")
+    body = error_document("AccessDenied", "a < b & c", "r", Resource="x")
     error = decode.error(403, {}, body)
     assert (error.code, error.message, error.request_id) == ("AccessDenied", "a < b & c", "r")
 
@@ -1323,7 +1323,7 @@ def test_scenes_of_a_callback_are_told_apart() -> None:
 
 def test_of_scenes_that_all_differ_not_all_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered to be shared has a bound."""
-    monkeypatch.setattr("ci_live_audit.nodes.MAX_SHARED", 1)
+    monkeypatch.setattr("ci_live_audit.wire.nodes.MAX_SHARED", 1)
     scene = "<Snapshot><AdsInfo><Score>{}</Score></AdsInfo></Snapshot>"
     snapshots = "".join(scene.format(score) for score in (1, 2, 1, 2))
     job = decode.job(large(0, inside=snapshots))

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ci_live_audit import decode, documents
+from ci_live_audit import decode
 from ci_live_audit.errors import LiveAuditError, ServiceError
 from ci_live_audit.models import (
     AuditJob,
@@ -34,7 +34,8 @@ from ci_live_audit.models import (
     Verdict,
     wire_name,
 )
-from ci_live_audit.testing import wire
+from ci_live_audit.testing import render
+from ci_live_audit.wire import documents
 
 SAMPLES = [path.read_bytes() for path in (Path(__file__).parent / "samples").iterdir()]
 SCENES = ["Porn", "Ads", "Terrorism", "Terrorist", "Politics", "Illegal", "Meaningless", "New新"]
@@ -181,7 +182,7 @@ def members(result: Any) -> list[tuple[str, Any]]:
 @given(jobs(xml_extras))
 def test_xml_gives_the_job_back(job: AuditJob) -> None:
     """Rendering and decoding lose nothing; the result hashes, pickles and becomes JSON."""
-    again = decode.job(wire.render(job), received_at=job.received_at)
+    again = decode.job(render.render(job), received_at=job.received_at)
     assert again == job
     assert hash(again) == hash(job)
     assert pickle.loads(pickle.dumps(again)) == job
@@ -193,7 +194,7 @@ def piece_by_piece(size: int) -> Iterator[list[None]]:
     """All bodies count as large and are read in pieces of so many bytes; gives the pauses."""
     pauses: list[None] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode, "LARGE_BODY", -1)
+        patch.setattr(documents, "LARGE_BODY", -1)
         patch.setattr(documents, "SLICE", size)
         read = partial(decode.job, pause=lambda: pauses.append(None))
         patch.setattr(decode, "job", read)
@@ -204,7 +205,7 @@ def piece_by_piece(size: int) -> Iterator[list[None]]:
 @given(jobs(xml_extras), st.integers(1, 300))
 def test_a_large_answer_is_the_same_piece_by_piece(job: AuditJob, size: int) -> None:
     """Wherever a body is cut, the result is the same, and there is a pause after each piece."""
-    body = wire.render(job)
+    body = render.render(job)
     with piece_by_piece(size) as pauses:
         assert decode.job(body, received_at=job.received_at) == job
     assert len(pauses) >= (body.rfind(b"</JobsDetail>") - body.find(b"<JobsDetail>")) / size
@@ -239,7 +240,7 @@ def without_text(value: Any) -> Any:
 @given(jobs(xml_extras), st.data())
 def test_whatever_is_sent_reads_the_same_piece_by_piece(job: AuditJob, data: st.DataObject) -> None:
     """A body that is damaged, or not what it looks like, means the same read either way."""
-    body = wire.render(job)
+    body = render.render(job)
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(body)))
         until = place + data.draw(st.sampled_from([0, 0, 0, 1, 20]))
@@ -261,7 +262,7 @@ def test_json_gives_the_job_back(job: AuditJob) -> None:
 def test_the_other_answers_come_back(answer: SubmittedJob | CancelledJob) -> None:
     """The answers to a submission and to a cancellation survive as well."""
     read = decode.submitted if isinstance(answer, SubmittedJob) else decode.cancelled
-    assert read(wire.render(answer)) == answer
+    assert read(render.render(answer)) == answer
 
 
 # No job at all

@@ -15,9 +15,9 @@ import attrs
 import pytest
 from keys import ID, KEY, PAIR, TOKEN, TRIPLE, captured, said
 
-from ci_live_audit import default_chain as module
-from ci_live_audit.credentials import Credentials
-from ci_live_audit.default_chain import cvm_role, default_chain
+from ci_live_audit.credentials import chain as module
+from ci_live_audit.credentials.chain import cvm_role, default_chain
+from ci_live_audit.credentials.values import Credentials
 from ci_live_audit.errors import CredentialsError
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ci_live_audit import documents
+from ci_live_audit.wire import documents
 
 
 def opened(depth: int) -> bytes:

@@ -34,9 +34,9 @@ from ci_live_audit import (
     TransportError,
     UserInfo,
     Verdict,
-    signature,
 )
 from ci_live_audit.testing import Arrival, Emulator, Fault, frame, sound
+from ci_live_audit.wire import signature
 
 NOW = 1_700_000_000
 HOST = "examplebucket-1250000000.ci.ap-beijing.myqcloud.com"

@@ -31,7 +31,7 @@ from ci_live_audit import (
     Verdict,
     WaitTimeout,
 )
-from ci_live_audit.findings import Findings, Seen
+from ci_live_audit.following.findings import Findings, Seen
 from ci_live_audit.testing import Emulator, Fault, frame, sound
 
 Item: TypeAlias = Snapshot | AudioSection

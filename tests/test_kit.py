@@ -120,7 +120,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     foreign = {name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names}
     assert foreign == {
         "ci_live_audit",
-        "ci_live_audit.lazy",
+        "ci_live_audit._lazy",
         "ci_live_audit.testing",
         "ci_live_audit.testing.pytest_plugin",
     }

@@ -1,4 +1,4 @@
-"""The house: which module may import which, read from the imports themselves."""
+"""The folder listing is the architecture: one total order of modules, read from their imports."""
 
 from __future__ import annotations
 
@@ -11,58 +11,81 @@ import ci_live_audit
 
 PACKAGE = Path(ci_live_audit.__file__).parent
 
-# What each module of the core may import of ours; data flows from left to right only.
-CORE: dict[str, set[str]] = {
-    "lazy": set(),
-    "errors": set(),
-    "models": set(),
-    "scalars": {"errors"},
-    "nodes": {"models", "scalars"},
-    "documents": set(),
-    "decode": {"errors", "models", "scalars", "nodes", "documents"},
-    "requests": {"errors", "models"},
-    "loop": {"errors"},
-    "credentials": {"errors"},
-    "providers": {"errors", "credentials"},
-    "default_chain": {"errors", "credentials"},
-    "signature": {"requests", "credentials"},
-    "limiter": {"errors", "loop"},
-    "retry": {"errors"},
-    "connections": {"errors", "requests"},
-    "answers": {"errors"},
-    "transport": {"errors", "loop", "connections", "answers"},
-}
-CORE["clock"] = {"decode"}
-CORE["attempts"] = set(CORE) - {
-    "scalars",
-    "nodes",
-    "documents",
-    "default_chain",
-    "connections",
-    "loop",
-    "lazy",
-}
-CORE["schedule"] = CORE["sources"] = CORE["checkpoint"] = {"errors"}
-CORE["polling"] = {"errors", "models", "loop", "limiter", "schedule", "sources", "checkpoint"}
-CORE["outcomes"] = {"errors", "models", "polling"}
-CORE["findings"] = {"errors", "models", "polling", "sources"}
-CORE["client"] = set(CORE)
-CORE["__init__"] = set(CORE)
-# Modules without input and output, and the only ones that may import each library.
-PURE = {"errors", "models", "scalars", "nodes", "documents", "decode"}
-PURE |= {"requests", "credentials", "signature", "retry", "schedule"}
-LIBRARIES = {
-    "httpx": {"connections"},
-    "httpcore": {"connections"},
-    "aiolimiter": {"limiter"},
-    "xmltodict": {"documents"},
-    "anyio": {"providers", "transport", "attempts", "polling"},
-}
+# Each module imports only from those before it. Those of a room stand together.
+ORDER = (
+    "_lazy",
+    "models",
+    "errors",
+    "_checks",
+    "_loop",
+    "credentials/values",
+    "credentials/cache",
+    "credentials/chain",
+    "wire/endpoint",
+    "wire/requests",
+    "wire/signature",
+    "wire/responses",
+    "wire/scalars",
+    "wire/documents",
+    "wire/nodes",
+    "wire/refusals",
+    "wire/results",
+    "decode",
+    "limits/limiter",
+    "limits/local",
+    "limits/background",
+    "retry",
+    "clock",
+    "transport/body",
+    "transport/connections",
+    "transport/exchange",
+    "calls",
+    "following/checkpoint",
+    "following/ids",
+    "following/plan",
+    "following/schedule",
+    "following/run",
+    "following/outcomes",
+    "following/findings",
+    "client",
+    "__init__",
+    "testing/virtual_time",
+    "testing/faults",
+    "testing/chaos",
+    "testing/streams",
+    "testing/render",
+    "testing/verify",
+    "testing/serving",
+    "testing/emulator",
+    "testing/pytest_plugin",
+    "cli/output",
+    "cli/session",
+    "cli/ids",
+    "cli/bulk",
+    "cli/demo",
+    "cli/doctor",
+    "cli/emulate",
+    "cli/jobs",
+    "cli/commands",
+)
+CORE = ORDER[: ORDER.index("__init__")]
+# What decides has no input, no output and no clock.
+PURE = {"models", "errors", "_checks", "credentials/values", "retry", "following/plan"}
+PURE |= {"following/schedule"} | {module for module in ORDER if module.startswith("wire/")}
 STDLIB_IO = {"asyncio", "socket", "http", "urllib.request", "time", "os", "pathlib"}
+# The modules of the core that may import each library.
+LIBRARIES = {
+    "httpx": {"transport/connections"},
+    "httpcore": {"transport/connections"},
+    "aiolimiter": {"limits/local"},
+    "xmltodict": {"wire/documents"},
+    "anyio": {"credentials/cache", "transport/exchange", "calls", "following/run"},
+}
+LONGEST = 350
 
 
 def imports(module: str) -> set[str]:
-    """The absolute names that a module imports when it runs."""
+    """Return the absolute names of the modules that a module imports when it runs."""
     tree = ast.parse((PACKAGE / f"{module}.py").read_text())
     found: set[str] = set()
     for node in ast.walk(tree):
@@ -73,29 +96,54 @@ def imports(module: str) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            inside = node.module == "ci_live_audit"
+            inside = f"{node.module}".replace(".", "/").removeprefix("ci_live_audit")
+            is_room = (PACKAGE / inside.strip("/") / "__init__.py").is_file()
             found |= {
-                f"{node.module}.{alias.name}" if inside else str(node.module)
+                f"{node.module}.{alias.name}"
+                if f"{node.module}".startswith("ci_live_audit") and is_room
+                else f"{node.module}"
                 for alias in node.names
             }
     return found
 
 
-def test_the_table_is_complete() -> None:
-    """Every module of the core is in the table."""
-    assert {path.stem for path in PACKAGE.glob("*.py")} == set(CORE)
+def ours(module: str) -> set[str]:
+    """Return the modules of the package that a module imports; a name of a package is its face."""
+    found: set[str] = set()
+    for name in imports(module):
+        top, _, rest = name.replace(".", "/").partition("/")
+        if top == "ci_live_audit":
+            found.add(rest if rest in ORDER else rest.rpartition("/")[0] or "__init__")
+    return found
 
 
-@pytest.mark.parametrize("module", CORE)
-def test_data_flows_one_way(module: str) -> None:
-    """A module imports only what stands before it."""
-    ours = {name.split(".")[1] for name in imports(module) if name.startswith("ci_live_audit.")}
-    assert ours <= CORE[module]
+def test_the_order_is_complete() -> None:
+    """Every module of the package has its place, and those of a room stand together."""
+    files = {path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")}
+    faces = {path for path in files if path.name == "__init__.py" and len(path.parts) > 1}
+    assert sorted(ORDER) == sorted(path.with_suffix("").as_posix() for path in files - faces)
+    rooms = [module.partition("/")[0] for module in ORDER]
+    blocks = [room for at, room in enumerate(rooms) if rooms[at - 1 : at] != [room]]
+    assert len(blocks) == len(set(blocks))
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_imports_run_one_way(module: str) -> None:
+    """A module imports only from modules before it in the order."""
+    before = {*ORDER[: ORDER.index(module)], "testing"}
+    assert ours(module) <= before
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_no_module_is_long(module: str) -> None:
+    """A module has at most 350 lines, but for the declarations of the results."""
+    lines = len((PACKAGE / f"{module}.py").read_text().splitlines())
+    assert lines <= LONGEST or module == "models"
 
 
 @pytest.mark.parametrize("module", sorted(PURE))
-def test_the_core_is_pure(module: str) -> None:
-    """What decides does no input or output and knows no clock."""
+def test_what_decides_is_pure(module: str) -> None:
+    """It does no input or output and knows no clock."""
     libraries = {"httpx", "anyio", "aiolimiter"}
     assert not {name.split(".")[0] for name in imports(module)} & libraries
     assert not imports(module) & STDLIB_IO
@@ -103,6 +151,6 @@ def test_the_core_is_pure(module: str) -> None:
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_each_library_has_its_place(library: str) -> None:
-    """A library is imported where its work is done and nowhere else."""
+    """A library is imported where its work is done and nowhere else in the core."""
     users = {m for m in CORE if library in {name.split(".")[0] for name in imports(m)}}
     assert users == LIBRARIES[library]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ci_live_audit import ConfigurationError, LocalRateLimiter, RateLimiter
-from ci_live_audit.limiter import BackgroundRateLimiter
+from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.testing import VirtualTimeLoop
 
 
@@ -401,7 +401,7 @@ def test_whenever_background_callers_are_cancelled(visits: list[tuple[float, flo
 
         async def come(patience: float, *, turn: bool) -> None:
             async with asyncio.timeout(patience):
-                await (background.turn() if turn else background.acquire())
+                await (background.wait_for_gate() if turn else background.acquire())
 
         tasks: list[asyncio.Task[None]] = []
         for number, (pause, patience) in enumerate(visits):
@@ -410,7 +410,7 @@ def test_whenever_background_callers_are_cancelled(visits: list[tuple[float, flo
         await asyncio.gather(*tasks, return_exceptions=True)
         assert turnstile.most <= 1
         assert turnstile.passed == background.requests
-        await asyncio.wait_for(background.turn(), 0.001)
+        await asyncio.wait_for(background.wait_for_gate(), 0.001)
         assert await background.acquire() == pytest.approx(0.05)
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
@@ -433,7 +433,7 @@ async def test_a_turn_comes_when_nobody_of_ours_stands_in_the_queue() -> None:
     async def look() -> None:
         nonlocal turns
         await asyncio.sleep(rng.uniform(0, 10))
-        await sibling.turn()
+        await sibling.wait_for_gate()
         assert turnstile.inside == 0
         turns += 1
 
@@ -449,12 +449,12 @@ async def test_a_turn_takes_no_slot() -> None:
     background = BackgroundRateLimiter(LocalRateLimiter(20))
     time = asyncio.get_running_loop().time
     for _ in range(100):
-        await background.turn()
+        await background.wait_for_gate()
     assert time() < 0.001
     await background.acquire()
     waiting = asyncio.create_task(background.acquire())
     await asyncio.sleep(0)
-    await background.turn()
+    await background.wait_for_gate()
     assert time() == pytest.approx(0.05, abs=0.001)
     assert await waiting == pytest.approx(0.05, abs=0.001)
     assert background.requests == 2

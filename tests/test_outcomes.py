@@ -35,7 +35,7 @@ from ci_live_audit import (
     ServiceUnavailable,
     WaitTimeout,
 )
-from ci_live_audit.sources import Source
+from ci_live_audit.following.ids import Source
 from ci_live_audit.testing import Emulator, Fault, frame
 
 #: Seconds. The limiter's slots are even when it has seen for a while that the loop is in time.

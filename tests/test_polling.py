@@ -36,8 +36,8 @@ from ci_live_audit import (
     TransportError,
     WaitTimeout,
 )
-from ci_live_audit.limiter import BackgroundRateLimiter
-from ci_live_audit.sources import Source
+from ci_live_audit.following.ids import Source
+from ci_live_audit.limits.background import BackgroundRateLimiter
 
 #: Seconds. The limiter's slots are even when it has seen for a while that the loop is in time.
 SLOT = 1 / 20 + 0.0005

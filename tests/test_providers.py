@@ -14,10 +14,10 @@ import anyio
 import pytest
 from keys import ID, KEY, PAIR, TOKEN, TRIPLE, chain, plain, said
 
-from ci_live_audit.credentials import Credentials
-from ci_live_audit.default_chain import default_chain
+from ci_live_audit.credentials.cache import CredentialCache
+from ci_live_audit.credentials.chain import default_chain
+from ci_live_audit.credentials.values import Credentials
 from ci_live_audit.errors import CredentialsError
-from ci_live_audit.providers import CredentialCache
 
 
 class Properties:
@@ -219,7 +219,7 @@ class TestSources:
         assert found == PAIR
         monkeypatch.setenv("TENCENTCLOUD_TOKEN", TOKEN)
         assert await cache.get() is found
-        assert cache.refused(found)
+        assert cache.invalidate(found)
         assert await cache.get() == TRIPLE
 
     @pytest.mark.parametrize("source", [PAIR, lambda: PAIR, plain(PAIR)])
@@ -468,7 +468,7 @@ async def test_refused_credentials_are_asked_for_anew(clock: Clock) -> None:
     provider = Provider(old := temporary(clock), new := temporary(clock, 2000))
     cache = CredentialCache(provider.ask, now=clock)
     assert await cache.get() is old
-    assert cache.refused(old)
+    assert cache.invalidate(old)
     assert await cache.get() is new
 
 
@@ -478,7 +478,7 @@ async def test_a_late_refusal_does_not_forget_the_new(clock: Clock) -> None:
     cache = CredentialCache(provider.ask, now=clock)
     await cache.get()
     for _ in range(3):
-        assert cache.refused(old)
+        assert cache.invalidate(old)
         assert await cache.get() is new
     assert provider.asked == 2
 
@@ -502,7 +502,7 @@ async def test_a_provider_that_has_others_by_now() -> None:
 
 def test_given_credentials_stay_when_refused() -> None:
     """A value has no other to offer, so another attempt is no use."""
-    assert not CredentialCache(PAIR).refused(PAIR)
+    assert not CredentialCache(PAIR).invalidate(PAIR)
 
 
 async def test_a_refusal_while_others_wait() -> None:
@@ -512,7 +512,7 @@ async def test_a_refusal_while_others_wait() -> None:
 
     async def ask_and_refuse() -> Credentials:
         found = await cache.get()
-        cache.refused(found)
+        cache.invalidate(found)
         return found
 
     first, second = await asyncio.gather(ask_and_refuse(), ask_and_refuse())

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ci_live_audit import requests
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.models import UserInfo
-from ci_live_audit.requests import Request
+from ci_live_audit.wire import endpoint, requests
+from ci_live_audit.wire.requests import Request
 
 JOB = "av0123456789abcdef0123456789abcdef"
 LIVE = "rtmp://live.example.com/app/room7"
@@ -517,7 +517,7 @@ def test_extra_is_a_mapping(value: Any) -> None:
 )
 def test_host_of_a_bucket(bucket: str, region: str) -> None:
     """The bucket, `ci`, the region: labels that DNS can carry."""
-    host = requests.host(bucket, region)
+    host = endpoint.host(bucket, region)
     assert host == f"{bucket}.ci.{region}.myqcloud.com"
     assert max(map(len, host.split("."))) <= 63
 
@@ -526,11 +526,11 @@ def test_host_of_a_bucket(bucket: str, region: str) -> None:
 def test_a_bucket_cannot_change_the_host(bucket: Any) -> None:
     """Only a name with its APPID is a bucket, so no signature goes to another's server."""
     with pytest.raises(ConfigurationError, match=r"\Abucket: expected a "):
-        requests.host(bucket, "ap-beijing")
+        endpoint.host(bucket, "ap-beijing")
 
 
 @pytest.mark.parametrize("region", HOSTILE_REGIONS, ids=ascii)
 def test_a_region_cannot_change_the_host(region: Any) -> None:
     """Only a name of Tencent's kind is a region, so no signature goes to another's server."""
     with pytest.raises(ConfigurationError, match=r"\Aregion: expected a "):
-        requests.host(BUCKET, region)
+        endpoint.host(BUCKET, region)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ci_live_audit import ConfigurationError, plan
-from ci_live_audit.schedule import CHUNK, Schedule
+from ci_live_audit.following.schedule import CHUNK, Schedule
 
 
 def take_up(schedule: Schedule, jobs: int, now: float = 0.0) -> list[int]:

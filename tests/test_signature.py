@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from ci_live_audit import requests, signature
-from ci_live_audit.credentials import Credentials
+from ci_live_audit.credentials.values import Credentials
 from ci_live_audit.models import ReadOnly
-from ci_live_audit.requests import Request
+from ci_live_audit.wire import requests, signature
+from ci_live_audit.wire.requests import Request
 
 HOST = "examplebucket-1250000000.ci.ap-guangzhou.myqcloud.com"
 JOB = "av0123456789abcdef0123456789abcdef"

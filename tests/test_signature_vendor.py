@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from qcloud_cos import CosConfig, cos_auth
 from requests import PreparedRequest
 
-from ci_live_audit import requests, signature
-from ci_live_audit.credentials import Credentials
-from ci_live_audit.requests import Request
+from ci_live_audit.credentials.values import Credentials
+from ci_live_audit.wire import requests, signature
+from ci_live_audit.wire.requests import Request
 
 NOW = 1_700_000_060
 HOST = "examplebucket-1250000000.ci.ap-guangzhou.myqcloud.com"

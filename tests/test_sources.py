@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ci_live_audit import ConfigurationError
-from ci_live_audit.sources import Ids, Nothing
+from ci_live_audit.following.ids import Ids, Nothing
 
 
 @pytest.fixture

@@ -19,18 +19,18 @@ import pytest
 from servers import answering, hanging_up, serving, silent
 
 from ci_live_audit import ConfigurationError, DecodeError, RequestTimeout, TransportError
-from ci_live_audit import connections as connections_module
-from ci_live_audit.answers import Answer
-from ci_live_audit.credentials import Secret
-from ci_live_audit.transport import Transport
+from ci_live_audit.credentials.values import Secret
+from ci_live_audit.transport import connections as connections_module
+from ci_live_audit.transport.exchange import Transport
+from ci_live_audit.wire.responses import Response
 
 pytestmark = pytest.mark.waits  # for sockets
 
 HEADERS = {"host": "example.com", "authorization": Secret("canary-signature")}
 
 
-async def get(transport: Transport, *, timeout: float = 5.0) -> Answer:
-    async with transport.call():
+async def get(transport: Transport, *, timeout: float = 5.0) -> Response:
+    async with transport.open_call():
         answer = await transport.send("GET", "/path", HEADERS, b"", timeout=timeout)
     if answer.error is not None:
         raise answer.error
@@ -371,7 +371,7 @@ def test_closing_on_another_loop_is_told_so() -> None:
     """Connections can only be closed where they live."""
 
     async def use(transport: Transport) -> None:
-        async with transport.call():
+        async with transport.open_call():
             pass
 
     transport = Transport("http://127.0.0.1:1")
@@ -386,7 +386,7 @@ async def test_a_timeout_of_the_caller_stays_a_timeout() -> None:
     """A TimeoutError that comes from the body of a call is not taken for a closing."""
     transport = Transport("http://127.0.0.1:1")
     with pytest.raises(TimeoutError, match="mine"):
-        async with transport.call():
+        async with transport.open_call():
             raise TimeoutError("mine")
     await transport.aclose()
 

@@ -12,13 +12,13 @@ import attrs
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from ci_live_audit.checkpoint import Checkpoint
 from ci_live_audit.cli import ids as sources
 from ci_live_audit.cli.output import Exit, Output, severity
 from ci_live_audit.cli.session import Settings
 from ci_live_audit.errors import ConfigurationError, WaitTimeout
-from ci_live_audit.outcomes import Outcome, Outcomes, Progress
-from ci_live_audit.schedule import plan
+from ci_live_audit.following.checkpoint import Checkpoint
+from ci_live_audit.following.outcomes import Outcome, Outcomes, Progress
+from ci_live_audit.following.plan import plan
 
 __all__ = ["poll"]
 

@@ -143,8 +143,8 @@ JOB_IDS = click.argument("job_ids", nargs=-1, required=True, metavar="JOB_ID..."
 @DRY_RUN
 def submit(settings: Settings, url: str, dry_run: bool, **arguments: Any) -> Awaitable[int]:
     """Start a job for the live stream at URL. It costs money until it ends or is cancelled."""
-    from ci_live_audit import requests
     from ci_live_audit.cli import jobs
+    from ci_live_audit.wire import requests
 
     given = {name: value for name, value in arguments.items() if value is not None}
     if dry_run:
@@ -157,8 +157,8 @@ def submit(settings: Settings, url: str, dry_run: bool, **arguments: Any) -> Awa
 @DRY_RUN
 def query(settings: Settings, job_ids: tuple[str, ...], dry_run: bool) -> Awaitable[int]:
     """Show what jobs have found so far."""
-    from ci_live_audit import requests
     from ci_live_audit.cli import jobs
+    from ci_live_audit.wire import requests
 
     if dry_run:
         return jobs.dry_run(settings, *map(requests.query, job_ids))
@@ -170,8 +170,8 @@ def query(settings: Settings, job_ids: tuple[str, ...], dry_run: bool) -> Awaita
 @DRY_RUN
 def cancel(settings: Settings, job_ids: tuple[str, ...], dry_run: bool) -> Awaitable[int]:
     """Stop jobs."""
-    from ci_live_audit import requests
     from ci_live_audit.cli import jobs
+    from ci_live_audit.wire import requests
 
     if dry_run:
         return jobs.dry_run(settings, *map(requests.cancel, job_ids))

@@ -18,7 +18,7 @@ from rich.text import Text
 from ci_live_audit.cli.output import STYLES, Terminal, severity
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import LiveAuditError
-from ci_live_audit.findings import Finding
+from ci_live_audit.following.findings import Finding
 from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot, Verdict
 from ci_live_audit.retry import Attempt
 from ci_live_audit.testing import Emulator, frame, sound

@@ -16,9 +16,9 @@ import attrs
 
 from ci_live_audit.cli.output import Exit
 from ci_live_audit.cli.session import Settings
-from ci_live_audit.decode import http_date
-from ci_live_audit.default_chain import search
+from ci_live_audit.credentials.chain import search
 from ci_live_audit.errors import AccessDenied, JobNotFound, LiveAuditError
+from ci_live_audit.wire.responses import http_date
 
 __all__ = ["doctor"]
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import sys
 from contextlib import suppress
 
+from ci_live_audit._checks import seconds
 from ci_live_audit.cli.output import Exit, Output
-from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.models import AudioSection, Snapshot, Verdict
 from ci_live_audit.testing import Emulator, frame, sound
 
@@ -22,8 +21,7 @@ async def emulate(
     output: Output, *, host: str, port: int, rate: float, jobs: int, duration: float, seed: int
 ) -> int:
     """Serve until interrupted; the ids of the jobs go to standard output."""
-    if not 0 < duration < math.inf:
-        raise ConfigurationError(f"duration: expected seconds, above 0; got {duration!r}")
+    seconds("duration", duration)
     emulator = Emulator(rate=rate, seed=seed)
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
     ids = [_job(emulator, chance, duration) for _ in range(jobs)]

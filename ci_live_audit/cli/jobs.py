@@ -8,12 +8,12 @@ from typing import Any
 
 from rich.text import Text
 
-from ci_live_audit import requests
 from ci_live_audit.cli.output import Exit, Output, severity
 from ci_live_audit.cli.session import Settings
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import CredentialsError, JobFailed, LiveAuditError, WaitTimeout
 from ci_live_audit.models import AuditJob, JobState, Verdict
+from ci_live_audit.wire import requests
 
 __all__ = ["cancel", "dry_run", "query", "submit", "wait", "watch"]
 

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ci_live_audit.findings import Finding
+from ci_live_audit.following.findings import Finding
+from ci_live_audit.following.outcomes import Outcome
 from ci_live_audit.models import AudioSection, AuditJob, Snapshot, Verdict
-from ci_live_audit.outcomes import Outcome
 
 __all__ = ["STYLES", "Exit", "Output", "Terminal", "severity"]
 

@@ -12,12 +12,12 @@ from typing import Any, NoReturn
 
 import attrs
 
-from ci_live_audit import requests
 from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.client import LiveAuditClient
-from ci_live_audit.default_chain import search
+from ci_live_audit.credentials.chain import search
 from ci_live_audit.errors import ConfigurationError, LiveAuditError
 from ci_live_audit.retry import RetryPolicy
+from ci_live_audit.wire import endpoint
 
 __all__ = ["Settings", "run"]
 
@@ -82,7 +82,7 @@ class Settings:
         Raises:
             ConfigurationError: Bucket, region or endpoint cannot be used.
         """
-        return requests.base_url(
+        return endpoint.base_url(
             self.known_bucket(), self.known_region(), self.endpoint, allow_http=self.allow_http
         )
 

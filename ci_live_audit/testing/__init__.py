@@ -10,7 +10,7 @@
 
 from typing import TYPE_CHECKING
 
-from ci_live_audit.lazy import attributes
+from ci_live_audit._lazy import attributes
 
 if TYPE_CHECKING:
     from ci_live_audit.testing.chaos import ChaosProxy, WireFault

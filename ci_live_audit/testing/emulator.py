@@ -17,9 +17,9 @@ from xml.etree import ElementTree as ET
 import attrs
 import httpx
 
-from ci_live_audit import requests
+from ci_live_audit._checks import above_zero
 from ci_live_audit.client import LiveAuditClient
-from ci_live_audit.credentials import Credentials
+from ci_live_audit.credentials.values import Credentials
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.models import (
     ENDED,
@@ -33,9 +33,10 @@ from ci_live_audit.models import (
     tags,
 )
 from ci_live_audit.testing.faults import Fault, Faults
+from ci_live_audit.testing.render import error_document, render
 from ci_live_audit.testing.streams import LiveJob, Stream
 from ci_live_audit.testing.verify import Refusal, verify
-from ci_live_audit.testing.wire import error_document, render
+from ci_live_audit.wire import endpoint
 
 __all__ = ["Arrival", "Emulator"]
 
@@ -97,7 +98,7 @@ class Emulator:
     ) -> None:
         self.bucket = bucket
         self.region = region
-        self.host: str = requests.host(bucket, region)
+        self.host: str = endpoint.host(bucket, region)
         self.credentials: Credentials = credentials or DEFAULT_CREDENTIALS
         self.rate = rate
         self.arrivals: list[Arrival] = []
@@ -107,8 +108,7 @@ class Emulator:
         self._streams: dict[str, Stream] = {}
         self._clock = clock
         self._now = now
-        if not rate > 0:
-            raise ConfigurationError(f"rate: expected requests a second, above 0; got {rate!r}")
+        above_zero("rate", rate, "requests a second")
         quota = max(1, math.floor(rate)) if rate < math.inf else 1
         self._second = quota / rate - JITTER
         self._recent: deque[float] = deque([-math.inf] * quota, maxlen=quota)

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 import attrs
 
-from ci_live_audit.credentials import Credentials
+from ci_live_audit.credentials.values import Credentials
 
 __all__ = ["Refusal", "verify"]
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import xmltodict
 
-from ci_live_audit import decode, documents, requests
+from ci_live_audit import decode
 from ci_live_audit.errors import ConfigurationError, LiveAuditError, ServiceError
 from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob
+from ci_live_audit.wire import documents, requests
 
 __all__ = ["check", "split"]
 
@@ -93,12 +94,12 @@ def _check_rendering(body: bytes) -> None:
 @contextmanager
 def _in_pieces(size: int) -> Iterator[None]:
     """Every body counts as large and is read in pieces of so many bytes."""
-    kept = decode.LARGE_BODY, documents.SLICE
-    decode.LARGE_BODY, documents.SLICE = -1, size
+    kept = documents.LARGE_BODY, documents.SLICE
+    documents.LARGE_BODY, documents.SLICE = -1, size
     try:
         yield
     finally:
-        decode.LARGE_BODY, documents.SLICE = kept
+        documents.LARGE_BODY, documents.SLICE = kept
 
 
 def _comparable(answer: Answer | None) -> Any:

@@ -26,7 +26,8 @@ def main() -> None:
     atheris: Any = importlib.import_module("atheris")
     with atheris.instrument_imports(
         include=[
-            *(f"ci_live_audit.{name}" for name in ("decode", "documents", "nodes", "scalars")),
+            *(f"ci_live_audit.wire.{name}" for name in ("results", "refusals", "documents")),
+            *(f"ci_live_audit.wire.{name}" for name in ("nodes", "scalars")),
             "xmltodict",
         ]
     ):

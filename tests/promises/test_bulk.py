@@ -23,7 +23,7 @@ from ci_live_audit import (
     Outcome,
     RetryPolicy,
 )
-from ci_live_audit.sources import Source
+from ci_live_audit.following.ids import Source
 from ci_live_audit.testing import Emulator, Fault
 
 NUMBER = 200

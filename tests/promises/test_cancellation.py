@@ -33,10 +33,10 @@ from ci_live_audit import (
     RetryPolicy,
     ServiceError,
 )
-from ci_live_audit.decode import LARGE_BODY
 from ci_live_audit.models import AuditJob, Snapshot
 from ci_live_audit.testing import Emulator, Fault, VirtualTimeLoop
-from ci_live_audit.testing.wire import render
+from ci_live_audit.testing.render import render
+from ci_live_audit.wire.documents import LARGE_BODY
 
 JOB_ID = "av0123456789abcdef0123456789abcdef"
 PATIENCE = 30.0
@@ -53,7 +53,7 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def quick_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal by the rate limit holds everybody back for 2 ms in place of a second."""
-    monkeypatch.setattr("ci_live_audit.attempts.HOLD", 0.002)
+    monkeypatch.setattr("ci_live_audit.calls.HOLD", 0.002)
     monkeypatch.setattr("ci_live_audit.retry.HOLD", 0.002)
 
 

@@ -38,11 +38,10 @@ from ci_live_audit import (
     SubmittedJob,
     Throttled,
     TransportError,
-    requests,
-    signature,
 )
 from ci_live_audit.testing import ChaosProxy, Emulator, Fault, WireFault
-from ci_live_audit.testing.wire import render
+from ci_live_audit.testing.render import render
+from ci_live_audit.wire import requests, signature
 
 pytestmark = pytest.mark.waits  # for sockets
 
@@ -91,7 +90,7 @@ def service() -> Iterator[Service]:
         pytest.MonkeyPatch.context() as patch,
         asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner,
     ):
-        patch.setattr("ci_live_audit.attempts.HOLD", 0.001)
+        patch.setattr("ci_live_audit.calls.HOLD", 0.001)
         patch.setattr("ci_live_audit.retry.HOLD", 0.001)
         interval = sys.getswitchinterval()
         sys.setswitchinterval(1e-4)  # the threads of client and service take many turns

@@ -32,6 +32,7 @@ from ci_live_audit import (
     TransportError,
     decode,
 )
+from ci_live_audit.wire import documents
 
 pytestmark = pytest.mark.waits  # for sockets
 
@@ -300,7 +301,7 @@ def test_s07_types_and_depth_are_refused(name: str) -> None:
         decode.job(DOCUMENTS[name])
 
 
-@pytest.mark.parametrize("size", [decode.LARGE_BODY + offset for offset in (-1, 0, 1, 8192)])
+@pytest.mark.parametrize("size", [documents.LARGE_BODY + offset for offset in (-1, 0, 1, 8192)])
 @pytest.mark.parametrize(
     ("front", "unit", "back"),
     [
@@ -324,7 +325,7 @@ def test_s07_bombs_around_the_size_that_is_large(
     with pytest.MonkeyPatch.context() as patch:
         found = [outcome(body)]
         for threshold in (-1, 2**30):
-            patch.setattr(decode, "LARGE_BODY", threshold)
+            patch.setattr(documents, "LARGE_BODY", threshold)
             found.append(outcome(body))
     assert found[0] == found[1] == found[2]
 

@@ -32,7 +32,8 @@ from ci_live_audit import (
     TransportError,
     UserInfo,
 )
-from ci_live_audit import requests as ours
+from ci_live_audit.wire import endpoint
+from ci_live_audit.wire import requests as ours
 
 pytestmark = pytest.mark.waits  # for sockets
 
@@ -349,7 +350,7 @@ def test_s02_a_name_is_what_it_is_not_what_it_says(
     """Of a text that says it is another, as an enum of texts does, the text itself counts."""
     known = {"bucket": BUCKET, "region": REGION, **arguments}
     expected = f"https://{BUCKET}.ci.{REGION}.myqcloud.com"
-    assert ours.base_url(**known) == (url or expected)
+    assert endpoint.base_url(**known) == (url or expected)
 
 
 near_names = st.text("aZ09.@/\\%:#?[]_\u3002\uff41\n-", max_size=9).map("{}-1250000000".format)
@@ -364,7 +365,7 @@ near_regions = st.text("azZ0.@/%:\n\u3002-", max_size=9).map("ap-{}".format)
 def test_s02_whatever_is_accepted_the_host_is_tencents(bucket: str, region: str) -> None:
     """The host ends in ``.myqcloud.com``, and all readers of URLs agree on it."""
     try:
-        url = ours.base_url(bucket, region)
+        url = endpoint.base_url(bucket, region)
     except ConfigurationError:
         return
     host = f"{bucket}.ci.{region}.myqcloud.com"
@@ -389,7 +390,7 @@ near_ports = st.just("") | st.integers(-1, 70_000).map(":{}".format) | st.text("
 def test_s02_whatever_endpoint_is_accepted_is_read_alike(scheme: str, host: str, port: str) -> None:
     """It has a host and perhaps a port, on which all agree; without TLS it is this machine."""
     try:
-        url = ours.base_url(BUCKET, REGION, scheme + host + port)
+        url = endpoint.base_url(BUCKET, REGION, scheme + host + port)
     except ConfigurationError:
         return
     parts = urlsplit(url)

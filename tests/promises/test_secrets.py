@@ -46,9 +46,9 @@ from ci_live_audit import (
     LiveAuditClient,
     LiveAuditError,
     RetryPolicy,
-    signature,
 )
 from ci_live_audit.testing.chaos import reset
+from ci_live_audit.wire import signature
 
 KEY = "canary/key+0f1e2d3c4b5a69788796"
 TOKEN = "canary=token/9a8b7c6d5e4f30211203"
@@ -528,9 +528,10 @@ def test_s05_5_a_refused_value_is_in_no_frame_of_ours(name: str) -> None:
 CRASH = """
 import asyncio, hashlib, os, sys, traceback
 import rich.traceback
-from ci_live_audit import Credentials, LiveAuditClient, signature
+from ci_live_audit import Credentials, LiveAuditClient
 from ci_live_audit.cli import demo, main
 from ci_live_audit.testing import emulator
+from ci_live_audit.wire import signature
 
 rich.traceback.install(show_locals=True, locals_max_string=300, width=200)
 by_rich = sys.excepthook
@@ -560,8 +561,11 @@ WAYS: dict[str, str] = {
     "no crash": "",
     "hook": "demo.Demo._count = lambda self, attempt: 1 / 0",
     "body": "async def fail(*_): 1 / 0\ndemo.Demo._heed = fail",
-    "answer": "from ci_live_audit import decode\ndecode.submitted = lambda body: 1 / 0",
-    "send": "from ci_live_audit.transport import Transport\nTransport.send = lambda *a, **k: 1 / 0",
+    "answer": "from ci_live_audit.wire import results\nresults.submitted = lambda body: 1 / 0",
+    "send": textwrap.dedent("""
+        from ci_live_audit.transport import exchange
+        exchange.Transport.send = lambda *a, **k: 1 / 0
+    """),
     "canonical text": textwrap.dedent("""
         def sha1(data=b"", **options):
             if options:

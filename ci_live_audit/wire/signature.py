@@ -10,8 +10,8 @@ import hmac
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from ci_live_audit.credentials import Credentials, Secret
-from ci_live_audit.requests import Request
+from ci_live_audit.credentials.values import Credentials, Secret
+from ci_live_audit.wire.requests import Request
 
 __all__ = ["authorization", "sign"]
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 import attrs
 
 from ci_live_audit.models import ReadOnly, Scene, tags
-from ci_live_audit.scalars import (
+from ci_live_audit.wire.scalars import (
     QUICK,
     SCALARS,
     Reader,
@@ -30,7 +30,7 @@ from ci_live_audit.scalars import (
     is_empty,
 )
 
-__all__ = ["Document", "values"]
+__all__ = ["Context", "values"]
 
 # What the documents name ends at a depth of 7; the rest of an answer may not exhaust the stack.
 MAX_DEPTH = 64
@@ -51,7 +51,7 @@ SCENES = frozenset(
 
 
 @attrs.define
-class Document:
+class Context:
     """What holds for all the nodes of one document.
 
     Attributes:
@@ -102,7 +102,7 @@ def _reader(hint: Any) -> Reader:
     return partial(_member if issubclass(kind, Enum) else _object, kind)
 
 
-def values(cls: Any, node: dict[str, Any], document: Document) -> dict[str, Any]:
+def values(cls: Any, node: dict[str, Any], document: Context) -> dict[str, Any]:
     """The arguments for ``cls`` out of its node.
 
     An empty element is the service's null. A node that the class does not know is kept in
@@ -146,7 +146,7 @@ def values(cls: Any, node: dict[str, Any], document: Document) -> dict[str, Any]
     return known
 
 
-def _fill(known: dict[str, Any], field: _Field, sent: Value, document: Document) -> Value:
+def _fill(known: dict[str, Any], field: _Field, sent: Value, document: Context) -> Value:
     """Read a value into its attribute; what has no place there comes back."""
     if isinstance(sent, str) and (quick := field.quick(sent)) is not None:
         known[field.attribute] = quick
@@ -172,7 +172,7 @@ def _is_scene(tag: str, value: Value) -> bool:
     return tag in SCENES or (tag.endswith("Info") and tag != "Info" and isinstance(value, dict))
 
 
-def _scene(tag: str, value: Value, document: Document) -> Scene | None:
+def _scene(tag: str, value: Value, document: Context) -> Scene | None:
     shared, key = document.scenes, None
     if shared is not None and isinstance(value, dict):
         key = (*value, *value.values())
@@ -195,13 +195,13 @@ def _scene(tag: str, value: Value, document: Document) -> Scene | None:
 # Readers
 
 
-def _object(cls: type[Any], value: Value, document: Document) -> Any:
+def _object(cls: type[Any], value: Value, document: Context) -> Any:
     if isinstance(value, dict):
         return cls(**values(cls, value, document)) if value else None
     raise Unreadable(expected("an element with children", value), value)
 
 
-def _objects(cls: type[Any], value: Value, document: Document) -> tuple[Any, ...]:
+def _objects(cls: type[Any], value: Value, document: Context) -> tuple[Any, ...]:
     """Repeated elements: none, one or several; a tuple has been read before."""
     if isinstance(value, tuple):
         return value
@@ -216,7 +216,7 @@ def _objects(cls: type[Any], value: Value, document: Document) -> tuple[Any, ...
     return tuple(found)
 
 
-def _keywords(value: Value, _: Document | None = None) -> tuple[str, ...]:
+def _keywords(value: Value, _: Context | None = None) -> tuple[str, ...]:
     """Repeated elements, or one text that joins them with commas: no document says which."""
     if isinstance(value, str):
         return tuple(word.strip() for word in value.split(",") if word.strip())
@@ -224,11 +224,11 @@ def _keywords(value: Value, _: Document | None = None) -> tuple[str, ...]:
     return tuple(word for word in words if word and not is_blank(word))
 
 
-def _member(cls: type[Enum], value: Value, _: Document | None = None) -> Any:
+def _member(cls: type[Enum], value: Value, _: Context | None = None) -> Any:
     return cls(as_integer(value) if issubclass(cls, int) else str(as_text(value)).strip())
 
 
-def _mapping(value: Value, _: Document | None = None) -> Mapping[str, Any]:
+def _mapping(value: Value, _: Context | None = None) -> Mapping[str, Any]:
     if isinstance(value, dict):
         return _freeze(value)  # type: ignore[no-any-return]
     raise Unreadable(expected("an element with children", value), value)

@@ -22,7 +22,7 @@ import httpcore
 import httpx
 
 from ci_live_audit.errors import ConfigurationError
-from ci_live_audit.requests import is_this_machine
+from ci_live_audit.wire.endpoint import is_this_machine
 
 __all__ = ["Connections"]
 

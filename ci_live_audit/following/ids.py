@@ -16,9 +16,10 @@ from collections.abc import (
 from enum import Enum
 from typing import TypeAlias, cast
 
+from ci_live_audit._loop import cancel_and_wait
 from ci_live_audit.errors import ConfigurationError
 
-__all__ = ["Ids", "Nothing", "Source", "stop"]
+__all__ = ["Ids", "Nothing", "Source"]
 
 
 class Nothing(Enum):
@@ -83,7 +84,7 @@ class Ids:
         if self._reader is None:
             return
         try:
-            await stop({self._reader})
+            await cancel_and_wait({self._reader})
         finally:
             if inspect.isasyncgen(self._source):
                 # Left to the garbage collector it would be closed in a task that nobody awaits.
@@ -121,23 +122,3 @@ class Ids:
             self._reader.result()
         self.exhausted = True
         return Nothing.AT_HAND
-
-
-async def stop(tasks: set[asyncio.Task[None]]) -> None:
-    """Cancel tasks and wait until they have ended, even if the waiting is cancelled.
-
-    What they raised counts as seen.
-    """
-    for task in tasks:
-        task.cancel()
-    cancelled: asyncio.CancelledError | None = None
-    while not all(task.done() for task in tasks):
-        try:
-            await asyncio.wait(tasks)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()
-    if cancelled is not None:
-        raise cancelled

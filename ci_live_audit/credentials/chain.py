@@ -14,7 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from ci_live_audit.credentials import Credentials
+from ci_live_audit.credentials.values import Credentials
 from ci_live_audit.errors import CredentialsError
 
 __all__ = ["cvm_role", "default_chain", "search"]

@@ -5,20 +5,20 @@ Pure. What the service would refuse for sure is refused here, with the name of t
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 from collections.abc import Mapping
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
 import attrs
 
+from ci_live_audit._checks import text
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.models import ReadOnly, UserInfo, tags
+from ci_live_audit.wire.endpoint import url_fault
 
-__all__ = ["Request", "base_url", "cancel", "host", "is_this_machine", "query", "submit"]
+__all__ = ["Request", "cancel", "query", "submit"]
 
 
 @attrs.frozen(kw_only=True)
@@ -97,69 +97,12 @@ def submit(
     )
 
 
-def host(bucket: str, region: str) -> str:
-    """The host that serves a bucket's jobs; both names are checked first."""
-    bucket, region = _string("bucket", bucket), _string("region", region)
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?-[0-9]{5,12}", bucket):
-        raise ConfigurationError(
-            f"bucket: expected a name with its APPID, as examplebucket-1250000000; got {bucket!r}"
-        )
-    if not re.fullmatch(r"[a-z]{2}(-[a-z0-9]{1,20}){1,3}", region):
-        raise ConfigurationError(f"region: expected a name as ap-beijing; got {region!r}")
-    return f"{bucket}.ci.{region}.myqcloud.com"
-
-
-def base_url(
-    bucket: str, region: str, endpoint: str | None = None, *, allow_http: bool = False
-) -> str:
-    """Where requests are sent: to the bucket's host, or to the endpoint in its place.
-
-    Args:
-        bucket: Bucket with its APPID.
-        region: Region.
-        endpoint: http or https, a host, and perhaps a port.
-        allow_http: Whether it may be http on another machine.
-    """
-    url = f"https://{host(bucket, region)}"
-    if endpoint is None:
-        return url
-    shape = r"(https?)://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?"
-    endpoint = _string("endpoint", endpoint)
-    found = re.fullmatch(shape, endpoint)
-    fault = _url_fault(endpoint, {"http", "https"}) if found else "it is none, or more than that"
-    if not found or fault is not None:
-        # It is not quoted: it may hold a password.
-        raise ConfigurationError(
-            f"endpoint: expected http or https, a host and perhaps a port, but {fault}"
-        )
-    if found[1] == "http" and not allow_http and not is_this_machine(found[2].strip("[]")):
-        raise ConfigurationError(
-            f"endpoint: {found[2]} without TLS would show token and signature to everybody on the "
-            "way; use https, or say allow_http=True (--allow-http)"
-        )
-    return endpoint.rstrip("/")
-
-
-def is_this_machine(name: str) -> bool:
-    """Whether a host is this machine, by its address or its name."""
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:  # https://www.rfc-editor.org/rfc/rfc6761#section-6.3
-        return name == "localhost" or name.endswith(".localhost")
-
-
 # Checks of arguments
-
-
-def _string(name: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise ConfigurationError(f"{name}: expected a text, got {type(value).__name__}")
-    return str.__str__(value)  # of an enum of texts the text, not what it prints
 
 
 def _job_id(value: str) -> str:
     # It becomes part of the path, so it must not be able to leave its place in it.
-    value = _string("job_id", value)
+    value = text("job_id", value)
     if re.fullmatch(r"[A-Za-z0-9_-]{1,128}", value):
         return value
     raise ConfigurationError(f"job_id: expected 1 to 128 of A-Z a-z 0-9 _ -; got {value[:140]!r}")
@@ -172,7 +115,7 @@ NOT_XML = "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 def _text(name: str, value: str | None, *, limit: int | None = None) -> str | None:
     if value is None:
         return None
-    value = _string(name, value)
+    value = text(name, value)
     bad = re.search(NOT_XML, value)
     if bad:
         raise ConfigurationError(f"{name}: {bad.group()!r} at {bad.start()} cannot be sent in XML")
@@ -184,34 +127,19 @@ def _text(name: str, value: str | None, *, limit: int | None = None) -> str | No
 
 
 def _given(name: str, value: str | None, *, limit: int | None = None) -> str | None:
-    if value is not None and not _string(name, value):
+    if value is not None and not text(name, value):
         # A setting that was never set, more likely than not; it would be left out in silence.
         raise ConfigurationError(f"{name}: empty; leave the argument out to use the default")
     return _text(name, value, limit=limit)
 
 
 def _url(name: str, value: str, schemes: set[str]) -> str:
-    text = _text(name, _string(name, value)) or ""
-    fault = _url_fault(text, schemes)
+    url = _text(name, text(name, value)) or ""
+    fault = url_fault(url, schemes)
     if fault is None:
-        return text
+        return url
     # The URL itself is not quoted: a stream's address may hold its key.
     raise ConfigurationError(f"{name}: expected a URL of {', '.join(sorted(schemes))}, but {fault}")
-
-
-def _url_fault(text: str, schemes: set[str]) -> str | None:
-    if re.search(r"\s", text):
-        return "it has a blank in it"
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError as problem:
-        return str(problem)
-    if parts.scheme not in schemes:
-        return f"its scheme is {parts.scheme[:20]!r}"
-    if not parts.hostname:
-        return "it names no host"
-    return "its port is 0" if port == 0 else None
 
 
 def _callback_type(value: int | None) -> str | None:

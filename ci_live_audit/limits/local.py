@@ -12,27 +12,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from typing import Protocol, runtime_checkable
 
 from aiolimiter import AsyncLimiter
 
+from ci_live_audit._checks import above_zero
+from ci_live_audit._loop import running_loop
 from ci_live_audit.errors import ConfigurationError
-from ci_live_audit.loop import running_loop
 
-__all__ = ["BackgroundRateLimiter", "LocalRateLimiter", "RateLimiter"]
-
-
-@runtime_checkable
-class RateLimiter(Protocol):
-    """What the client asks before each attempt; share one between clients to share a quota."""
-
-    async def acquire(self) -> float:
-        """Wait for permission to send one request; the seconds that took."""
-        ...
-
-    def hold(self, seconds: float) -> None:
-        """Let nobody pass for so many seconds: the service has said that it is too much."""
-        ...
+__all__ = ["LocalRateLimiter"]
 
 
 class LocalRateLimiter:
@@ -54,8 +41,7 @@ class LocalRateLimiter:
     QUIET = 0.001
 
     def __init__(self, rate: float = 20.0) -> None:
-        if not isinstance(rate, int | float) or not rate > 0:
-            raise ConfigurationError(f"rate: expected requests a second, above 0; got {rate!r}")
+        above_zero("rate", rate, "requests a second")
         self.rate: float = rate
         # A whole number of requests, and the seconds in which they are allowed: (20, 1.0).
         quota = max(1, int(min(rate, 1e4))) if rate < math.inf else 1
@@ -149,46 +135,3 @@ class LocalRateLimiter:
                 "this limiter is in use on another event loop; make one for each loop"
             )
         return loop
-
-
-class BackgroundRateLimiter:
-    """A `RateLimiter` for work that can wait, in front of another.
-
-    Of all who come here, one at a time stands in the queue of the limiter behind, so that whoever
-    goes there directly has at most one of them before him.
-
-    Args:
-        limiter: The limiter behind.
-
-    Attributes:
-        requests: How many have been let pass.
-    """
-
-    def __init__(self, limiter: RateLimiter) -> None:
-        self._limiter = limiter
-        self._gate = asyncio.Lock()
-        self.requests: int = 0
-
-    def sibling(self) -> BackgroundRateLimiter:
-        """One that counts for itself and waits at the same gate."""
-        sibling = BackgroundRateLimiter(self._limiter)
-        sibling._gate = self._gate
-        return sibling
-
-    async def turn(self) -> None:
-        """Wait until somebody who came now would be the next to stand in the queue."""
-        async with self._gate:
-            pass
-
-    async def acquire(self) -> float:
-        """As the limiter behind; the seconds include those at the gate."""
-        time = asyncio.get_running_loop().time
-        came = time()
-        async with self._gate:
-            await self._limiter.acquire()
-        self.requests += 1
-        return time() - came
-
-    def hold(self, seconds: float) -> None:
-        """Hold back everybody on the limiter behind."""
-        self._limiter.hold(seconds)

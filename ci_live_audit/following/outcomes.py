@@ -8,8 +8,8 @@ from typing import Any
 import attrs
 
 from ci_live_audit.errors import AccessDenied, CredentialsError, JobFailed, LiveAuditError
+from ci_live_audit.following.run import Query, Run
 from ci_live_audit.models import AuditJob, JobState, plain
-from ci_live_audit.polling import Query, Run
 
 __all__ = ["Outcome", "Outcomes", "Progress", "wait"]
 

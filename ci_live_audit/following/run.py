@@ -19,7 +19,7 @@ from typing import Generic, Self, TypeAlias, TypeVar
 
 import anyio
 
-from ci_live_audit.checkpoint import Checkpoint
+from ci_live_audit._loop import cancel_and_wait, running_loop
 from ci_live_audit.errors import (
     ConfigurationError,
     CredentialsError,
@@ -28,11 +28,11 @@ from ci_live_audit.errors import (
     TransportError,
     WaitTimeout,
 )
-from ci_live_audit.limiter import BackgroundRateLimiter
-from ci_live_audit.loop import running_loop
+from ci_live_audit.following.checkpoint import Checkpoint
+from ci_live_audit.following.ids import Ids, Nothing, Source
+from ci_live_audit.following.schedule import Schedule
+from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.models import AuditJob
-from ci_live_audit.schedule import Schedule
-from ci_live_audit.sources import Ids, Nothing, Source, stop
 
 __all__ = ["Query", "Run"]
 
@@ -134,7 +134,7 @@ class Run(Generic[T]):
         # In a cancelled scope of anyio every await would end at once.
         with anyio.CancelScope(shield=True):
             try:
-                await stop({self._dispatcher, *self._asked.values()})
+                await cancel_and_wait({self._dispatcher, *self._asked.values()})
             finally:
                 await self._ids.aclose()
 
@@ -194,7 +194,7 @@ class Run(Generic[T]):
                 await _wait(self._room, until=until)
                 continue
             if self._limiter is not None:
-                await self._limiter.turn()
+                await self._limiter.wait_for_gate()
             number = self._pick()
             if number is not None:
                 self._asked[number] = task = asyncio.create_task(self._ask(number))

@@ -15,7 +15,15 @@ from xml.parsers import expat
 
 import xmltodict
 
-__all__ = ["REFUSED", "elements", "is_json", "tree"]
+from ci_live_audit.errors import DecodeError
+from ci_live_audit.wire.scalars import excerpt
+
+__all__ = ["LARGE_BODY", "MAX_PAGE", "REFUSED", "beginning", "elements", "is_json", "read", "tree"]
+
+# Above this, a body is read in a worker thread, its items made as their tags close.
+LARGE_BODY = 64 * 1024
+# Bytes in which a page shows what it is.
+MAX_PAGE = 4096
 
 # Half a millisecond or so of parsing.
 SLICE = 8192
@@ -42,6 +50,24 @@ JSON_OBJECT = re.compile(rb"[\xef\xbb\xbf \t\r\n]*\{")
 def is_json(body: bytes) -> bool:
     """Whether a body is JSON, by its first byte."""
     return JSON_OBJECT.match(body, 0, SLICE) is not None
+
+
+def read(body: bytes) -> dict[str, Any]:
+    """Parse a whole body.
+
+    Raises:
+        DecodeError: It is not a document, or out of bounds.
+    """
+    try:
+        return tree(body)
+    except REFUSED as problem:
+        what = f"not a document: {problem}" if body.strip() else "an empty body"
+        raise DecodeError(what, excerpt=beginning(body)) from problem
+
+
+def beginning(body: bytes) -> str:
+    """Return the first characters of a body, for a message."""
+    return excerpt(body[:500].decode("utf-8", "replace"))
 
 
 def tree(body: bytes) -> dict[str, Any]:

@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import math
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import anyio.to_thread
 import attrs
 
-from ci_live_audit import decode, signature
-from ci_live_audit.answers import Answer
+from ci_live_audit._checks import seconds
 from ci_live_audit.clock import Clock
-from ci_live_audit.credentials import Credentials
+from ci_live_audit.credentials.cache import CredentialCache
+from ci_live_audit.credentials.values import Credentials
 from ci_live_audit.errors import (
     AccessDenied,
     ConfigurationError,
@@ -29,12 +28,13 @@ from ci_live_audit.errors import (
     Throttled,
     TransportError,
 )
-from ci_live_audit.limiter import RateLimiter
+from ci_live_audit.limits.limiter import RateLimiter
 from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob
-from ci_live_audit.providers import CredentialCache
-from ci_live_audit.requests import Request
 from ci_live_audit.retry import HOLD, Attempt, RetryBudget, RetryPolicy
-from ci_live_audit.transport import Transport
+from ci_live_audit.transport.exchange import Transport
+from ci_live_audit.wire import documents, refusals, signature
+from ci_live_audit.wire.requests import Request
+from ci_live_audit.wire.responses import Response
 
 __all__ = ["Caller"]
 
@@ -48,10 +48,7 @@ SKEWED = {"RequestTimeTooSkewed", "SignatureExpired"}
 
 
 def _seconds(_: object, attribute: Any, value: float) -> None:
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigurationError(
-            f"{attribute.name}: expected seconds, above 0 and finite; got {value!r}"
-        )
+    seconds(attribute.name, value)
 
 
 def _plain_function(_: object, attribute: Any, value: Any) -> None:
@@ -110,7 +107,7 @@ class Caller:
             LiveAuditError: What came of the last attempt.
         """
         call = _Call(request)
-        async with self.transport.call():
+        async with self.transport.open_call():
             while True:
                 attempt, result, cure = await self._attempt(call, read)
                 error = attempt.error
@@ -170,7 +167,7 @@ class Caller:
             elif 200 <= answer.status < 300:
                 result = await self._read(request, answer, read)
             else:  # of a refusal to answer now the status is enough
-                error = refusal = decode.error(answer.status, answer.headers, answer.body)
+                error = refusal = refusals.refusal(answer)
                 error.__cause__ = answer.error
                 cure = await self._cure(refusal, answer, credentials, ahead)
         except LiveAuditError as problem:
@@ -187,7 +184,7 @@ class Caller:
             elapsed=ended - began,
             since_first=ended - (began if call.first is None else call.first),
             status=answer.status if answer is not None else None,
-            request_id=decode.request_id(answer.headers) if answer is not None else None,
+            request_id=answer.request_id if answer is not None else None,
             error=error,
         )
         try:
@@ -195,9 +192,9 @@ class Caller:
         finally:  # or the error and this frame would keep each other alive
             del error, attempt
 
-    async def _read(self, request: Request, answer: Answer, read: Callable[[bytes], T]) -> T:
+    async def _read(self, request: Request, answer: Response, read: Callable[[bytes], T]) -> T:
         # What takes more than some 3 ms would be felt by everything else on the loop.
-        if len(answer.body) <= decode.LARGE_BODY:
+        if len(answer.body) <= documents.LARGE_BODY:
             result = read(answer.body)
         else:
             result = await anyio.to_thread.run_sync(read, answer.body, abandon_on_cancel=True)
@@ -206,15 +203,15 @@ class Caller:
             await self.transport.drop_idle()
             raise DecodeError(f"the answer is about another job, {result.job_id}")
         if result.request_id is None:
-            result = attrs.evolve(result, request_id=decode.request_id(answer.headers))
+            result = attrs.evolve(result, request_id=answer.request_id)
         return result
 
     async def _cure(
-        self, error: ServiceError, answer: Answer, credentials: Credentials, ahead: float
+        self, error: ServiceError, answer: Response, credentials: Credentials, ahead: float
     ) -> str | None:
         """What was wrong with a refused attempt, if another one would be made without it."""
         if error.code in STALE:
-            return "credentials" if self.credentials.refused(credentials) else None
+            return "credentials" if self.credentials.invalidate(credentials) else None
         if error.code in SKEWED or "Request has expired" in error.message:
             learnt = self.clock.learn(answer.headers.get("date", ""), used=ahead)
             return "clock" if learnt else None

@@ -12,19 +12,15 @@ import heapq
 import math
 from array import array
 
-import attrs
+from ci_live_audit._checks import seconds
 
-from ci_live_audit.errors import ConfigurationError
-
-__all__ = ["Plan", "Schedule", "plan"]
+__all__ = ["Schedule"]
 
 WAITING, ASKED, ANSWERED = range(3)
 #: Ids stand in tuples of this length.
 CHUNK = 1024
 #: Many small tables in place of a big one: a million entries are not moved at once.
 TABLES = 64
-#: More is a mistake, of jobs as of seconds.
-MANY = 1e12
 #: Seconds; the wait after failures grows up to this, if the interval is not longer.
 LONGEST_BACKOFF = 60.0
 #: Seconds to which a service may put a job off.
@@ -50,8 +46,8 @@ class Schedule:
     def __init__(
         self, interval: float, timeout: float | None = None, rate: float = math.inf
     ) -> None:
-        self._interval = _seconds("interval", interval)
-        self._timeout = math.inf if timeout is None else _seconds("timeout", timeout)
+        self._interval = seconds("interval", interval)
+        self._timeout = math.inf if timeout is None else seconds("timeout", timeout)
         self._margin = min(LAST_LOOK, interval / 2, self._timeout / 10)
         self._slot = 1 / rate
         self._known: tuple[dict[str, None], ...] = tuple({} for _ in range(TABLES))
@@ -237,65 +233,3 @@ class Schedule:
 
     def _may_be_asked(self, number: int, now: float) -> bool:
         return self._states[number] == WAITING and self.deadline_of(number) > now
-
-
-@attrs.frozen(kw_only=True)
-class Plan:
-    """What a quota means for a run.
-
-    Attributes:
-        jobs: How many jobs.
-        rate: Requests a second.
-        interval: Seconds between two queries of a job, as wished.
-        period: Seconds between two queries of a job, as possible.
-        duration: Seconds that the run takes at least: one query for each job.
-    """
-
-    jobs: int
-    rate: float
-    interval: float
-    period: float
-    duration: float
-
-    @property
-    def detection_delay(self) -> float:
-        """Seconds from an event to the answer that tells of it, on the average."""
-        return self.period / 2
-
-    def __str__(self) -> str:
-        return (
-            f"{self.jobs:,} jobs at {self.rate:g} requests a second: each is asked every "
-            f"{_short(self.period)} s, and the run takes at least {_short(self.duration)} s"
-        )
-
-
-def plan(jobs: int, interval: float = 10.0, *, rate: float = 20.0) -> Plan:
-    """What a quota means for following so many jobs.
-
-    Args:
-        jobs: How many jobs.
-        interval: Seconds between two queries of a job.
-        rate: Requests a second.
-
-    Raises:
-        ConfigurationError: A number is not above 0, or ``jobs`` is below 0.
-    """
-    if not isinstance(jobs, int) or not 0 <= jobs < MANY:
-        raise ConfigurationError(f"jobs: expected how many, 0 or more; got {jobs!r}")
-    if not isinstance(rate, int | float) or not rate > 0:
-        raise ConfigurationError(f"rate: expected requests a second, above 0; got {rate!r}")
-    _seconds("interval", interval)
-    sweep = jobs / rate
-    return Plan(
-        jobs=jobs, rate=rate, interval=interval, period=max(interval, sweep), duration=sweep
-    )
-
-
-def _short(seconds: float) -> str:
-    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
-
-
-def _seconds(name: str, value: float) -> float:
-    if not isinstance(value, int | float) or not 0 < value < MANY:
-        raise ConfigurationError(f"{name}: expected seconds, above 0 and finite; got {value!r}")
-    return value

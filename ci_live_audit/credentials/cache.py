@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import anyio.to_thread
 
-from ci_live_audit.credentials import Credentials
+from ci_live_audit.credentials.values import Credentials
 from ci_live_audit.errors import CredentialsError
 
 __all__ = ["CredentialCache", "CredentialsLike", "CredentialsSource"]
@@ -115,7 +115,7 @@ class CredentialCache:
         """Whether credentials have not ended."""
         return credentials.expires_at is None or self._now() < credentials.expires_at
 
-    def refused(self, credentials: Credentials) -> bool:
+    def invalidate(self, credentials: Credentials) -> bool:
         """Forget credentials that the service does not accept; whether others can be had."""
         if self._kept is credentials:
             self._kept = None

@@ -18,18 +18,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 import attrs
 
-from ci_live_audit.answers import MAX_BODY, Answer
+from ci_live_audit._checks import above_zero
+from ci_live_audit._loop import running_loop
 from ci_live_audit.errors import (
     ConfigurationError,
     LiveAuditError,
     RequestTimeout,
     TransportError,
-    alone,
+    strip_context,
 )
-from ci_live_audit.loop import running_loop
+from ci_live_audit.transport.body import MAX_BODY, read_body
+from ci_live_audit.wire.responses import Response
 
 if TYPE_CHECKING:
-    from ci_live_audit.connections import Connections
+    from ci_live_audit.transport.connections import Connections
 
 __all__ = ["HttpClient", "Transport"]
 
@@ -43,7 +45,7 @@ class _Way:
 
     sent: bool | None = None
     reused: bool = False
-    answer: Answer | None = None
+    answer: Response | None = None
 
     def send(self) -> None:
         self.sent = True
@@ -79,13 +81,12 @@ class Transport:
     def __init__(
         self, base_url: str, http_client: HttpClient | None = None, max_body: int = MAX_BODY
     ) -> None:
-        if not isinstance(max_body, int) or isinstance(max_body, bool) or not max_body > 0:
-            raise ConfigurationError(f"max_body: expected bytes, above 0; got {max_body!r}")
+        above_zero("max_body", max_body, "bytes", whole=True)
         self.base_url: str = base_url.rstrip("/")
         self._client = _usable(http_client)
         self._connections = _connections(self.base_url) if http_client is None else None
         self._max_body = max_body
-        self._tasks: set[asyncio.Task[Answer | LiveAuditError]] = set()
+        self._tasks: set[asyncio.Task[Response | LiveAuditError]] = set()
         self._calls: set[asyncio.Timeout] = set()
         self._closed = False
 
@@ -95,7 +96,7 @@ class Transport:
             warn(text, ResourceWarning, source=self)
 
     @contextlib.asynccontextmanager
-    async def call(self) -> AsyncGenerator[None, None]:
+    async def open_call(self) -> AsyncGenerator[None, None]:
         """Around everything that a call waits for; closing ends it.
 
         Raises:
@@ -127,7 +128,7 @@ class Transport:
         *,
         timeout: float,
         reuse: bool = True,
-    ) -> Answer:
+    ) -> Response:
         """Exchange a request for an answer.
 
         Args:
@@ -158,7 +159,7 @@ class Transport:
                 task.cancel()
             raise
         answer = task.result()
-        if isinstance(answer, Answer):
+        if isinstance(answer, Response):
             return answer
         try:
             raise answer
@@ -213,7 +214,7 @@ class Transport:
         *,
         timeout: float,
         reuse: bool,
-    ) -> Answer | LiveAuditError:
+    ) -> Response | LiveAuditError:
         """The answer, or the error as a value: a task that nobody awaits may not raise."""
         headers = {**headers, "accept-encoding": "identity", "user-agent": _user_agent()}
         way = _Way()
@@ -234,8 +235,8 @@ class Transport:
                     connect_timeout=timeout / 2,
                     on_send=way.send,
                 ) as own:
-                    way.answer = Answer.begun(own.status, own.headers)
-                    return await way.answer.read(own.aiter_stream(), self._max_body)
+                    way.answer = Response.head(own.status, own.headers)
+                    return await read_body(way.answer, own.aiter_stream(), self._max_body)
         except LiveAuditError as problem:
             error = problem
         except Exception as problem:  # noqa: BLE001 - what a library may raise has no end
@@ -254,7 +255,7 @@ class Transport:
         *,
         timeout: float,
         way: _Way,
-    ) -> Answer:
+    ) -> Response:
         if getattr(self._client, "is_closed", False):
             raise ConfigurationError("http_client: this one has been closed")
         # Tuples and texts only: objects of one library of the family do not fit another.
@@ -263,16 +264,16 @@ class Transport:
         async with self._client.stream(  # type: ignore[union-attr]
             method, url, headers=headers, content=body, **options
         ) as response:
-            way.answer = Answer.begun(response.status_code, response.headers.raw)
+            way.answer = Response.head(response.status_code, response.headers.raw)
             if not response.is_stream_consumed:
-                return await way.answer.read(response.aiter_raw(), self._max_body)
+                return await read_body(way.answer, response.aiter_raw(), self._max_body)
             # A mock's answer is in memory already, and decoded.
             return attrs.evolve(way.answer, body=response.content)
 
 
 def _connections(base_url: str) -> Connections:
     # With it come httpx and httpcore: most of the time that importing this package would take.
-    from ci_live_audit.connections import Connections  # noqa: PLC0415
+    from ci_live_audit.transport.connections import Connections  # noqa: PLC0415
 
     return Connections(base_url)
 
@@ -320,5 +321,5 @@ def _explain(problem: Exception, timeout: float, way: _Way) -> TransportError:
     else:
         reason = f"{type(problem).__name__}: {problem}".rstrip(": ")
         error = TransportError(reason, sent=sent, reused=way.reused and way.answer is None)
-    error.__cause__ = alone(problem)
+    error.__cause__ = strip_context(problem)
     return error

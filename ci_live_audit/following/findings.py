@@ -15,9 +15,9 @@ from typing import Any
 import attrs
 
 from ci_live_audit.errors import LiveAuditError
+from ci_live_audit.following.ids import Source
+from ci_live_audit.following.run import Query, Run
 from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot, Verdict, plain
-from ci_live_audit.polling import Query, Run
-from ci_live_audit.sources import Source
 
 __all__ = ["Finding", "Findings", "Seen"]
 

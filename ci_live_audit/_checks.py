@@ -1,0 +1,65 @@
+"""Checks of what callers pass: a bad argument is refused by name, where it is passed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ci_live_audit.errors import ConfigurationError
+
+__all__ = ["MANY", "above_zero", "field_above_zero", "seconds", "text"]
+
+#: More than this is a mistake, whether it counts jobs or seconds.
+MANY = 1e12
+
+
+def text(name: str, value: object) -> str:
+    """Return a text argument as a plain ``str``.
+
+    Raises:
+        ConfigurationError: The argument is not a text.
+    """
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name}: expected a text, got {type(value).__name__}")
+    return str.__str__(value)  # the value of a str enum, not what it prints
+
+
+def above_zero(
+    name: str, value: float, unit: str, *, at_most: float = math.inf, whole: bool = False
+) -> float:
+    """Return a numeric argument that is above 0.
+
+    Args:
+        name: Name of the argument.
+        value: Its value.
+        unit: What it counts, for the message.
+        at_most: Upper bound; infinity passes by default.
+        whole: Whether it must be an integer.
+
+    Raises:
+        ConfigurationError: The argument is not such a number.
+    """
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value <= at_most:
+        finite = " and finite" if at_most < math.inf else ""
+        raise ConfigurationError(f"{name}: expected {unit}, above 0{finite}; got {value!r}")
+    return value
+
+
+def seconds(name: str, value: float) -> float:
+    """Return an argument in seconds, above 0 and finite.
+
+    Raises:
+        ConfigurationError: The argument is not such a number.
+    """
+    return above_zero(name, value, "seconds", at_most=MANY)
+
+
+def field_above_zero(unit: str) -> Callable[[object, Any, float], None]:
+    """Return an attrs validator for a number above 0; ``unit`` is what it counts."""
+
+    def validate(_: object, attribute: Any, value: float) -> None:
+        above_zero(attribute.name, value, unit)
+
+    return validate

@@ -1,0 +1,1 @@
+"""Following many jobs: polling within the quota, outcomes, findings, checkpoints."""

@@ -1,0 +1,65 @@
+"""What a quota means for following many jobs. Pure."""
+
+from __future__ import annotations
+
+import attrs
+
+from ci_live_audit._checks import MANY, above_zero, seconds
+from ci_live_audit.errors import ConfigurationError
+
+__all__ = ["Plan", "plan"]
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """What a quota means for a run.
+
+    Attributes:
+        jobs: How many jobs.
+        rate: Requests a second.
+        interval: Seconds between two queries of a job, as wished.
+        period: Seconds between two queries of a job, as possible.
+        duration: Seconds that the run takes at least: one query for each job.
+    """
+
+    jobs: int
+    rate: float
+    interval: float
+    period: float
+    duration: float
+
+    @property
+    def detection_delay(self) -> float:
+        """Seconds from an event to the answer that tells of it, on the average."""
+        return self.period / 2
+
+    def __str__(self) -> str:
+        return (
+            f"{self.jobs:,} jobs at {self.rate:g} requests a second: each is asked every "
+            f"{_short(self.period)} s, and the run takes at least {_short(self.duration)} s"
+        )
+
+
+def plan(jobs: int, interval: float = 10.0, *, rate: float = 20.0) -> Plan:
+    """What a quota means for following so many jobs.
+
+    Args:
+        jobs: How many jobs.
+        interval: Seconds between two queries of a job.
+        rate: Requests a second.
+
+    Raises:
+        ConfigurationError: A number is not above 0, or ``jobs`` is below 0.
+    """
+    if not isinstance(jobs, int) or not 0 <= jobs < MANY:
+        raise ConfigurationError(f"jobs: expected how many, 0 or more; got {jobs!r}")
+    above_zero("rate", rate, "requests a second")
+    seconds("interval", interval)
+    sweep = jobs / rate
+    return Plan(
+        jobs=jobs, rate=rate, interval=interval, period=max(interval, sweep), duration=sweep
+    )
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"

@@ -1,0 +1,1 @@
+"""When a request may leave: the limiter protocol and its implementations."""

@@ -1,0 +1,1 @@
+"""How a request gets there: one exchange, over our own connections or a client of yours."""

@@ -1,0 +1,147 @@
+"""Decide what a response means: a success to be read, or the error it stands for.
+
+Codes: https://www.tencentcloud.com/document/product/1045/43611 (CI) and
+https://www.tencentcloud.com/document/product/436/7730 (COS, whose gateway may respond first).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import Any
+
+from ci_live_audit.errors import (
+    AccessDenied,
+    DecodeError,
+    InvalidArgument,
+    JobNotFound,
+    LiveAuditError,
+    ServiceError,
+    ServiceUnavailable,
+    Throttled,
+    TransportError,
+)
+from ci_live_audit.wire import documents
+from ci_live_audit.wire.responses import Response
+from ci_live_audit.wire.scalars import as_text
+
+__all__ = ["Remedy", "error", "failure", "refusal", "remedy"]
+
+CODES: dict[str, type[ServiceError]] = {
+    "SlowDown": Throttled,
+    "RequestLimitExceeded": Throttled,
+    "AuditingJobNotFound": JobNotFound,
+    "InternalError": ServiceUnavailable,
+    "ServiceUnavailable": ServiceUnavailable,
+    "RequestTimeout": ServiceUnavailable,
+    "QueueSaturated": ServiceUnavailable,
+    "QueuePaused": ServiceError,
+    "UnavailableForLegalReasons": ServiceError,
+    "NotImplemented": ServiceError,
+    "ExpiredToken": AccessDenied,
+    "CIRoleNotExist": AccessDenied,
+}
+STALE_CREDENTIALS = {"ExpiredToken", "InvalidAccessKeyId", "SecretidNotExist", "InvalidToken"}
+CLOCK_SKEW = {"RequestTimeTooSkewed", "SignatureExpired"}
+
+
+class Remedy(Enum):
+    """What another attempt can change, so that it need not wait."""
+
+    #: Use a new connection: the server was just closing the idle one.
+    NEW_CONNECTION = auto()
+    #: Renew the credentials: the service no longer accepts these.
+    RENEW_CREDENTIALS = auto()
+    #: Use other credentials, if the provider has rotated them meanwhile.
+    ROTATED_CREDENTIALS = auto()
+    #: Sign by the service's clock.
+    CORRECT_CLOCK = auto()
+
+
+def failure(response: Response) -> LiveAuditError | None:
+    """Return the error that a response stands for; None if its body is to be read."""
+    # For a refusal to serve now, the status is enough.
+    if response.error is not None and response.status < 500 and response.status != 429:
+        return response.error
+    if 200 <= response.status < 300:
+        return None
+    refused = refusal(response)
+    refused.__cause__ = response.error
+    return refused
+
+
+def remedy(error: LiveAuditError) -> Remedy | None:
+    """Return what another attempt can change about an error; None if it can only wait."""
+    if isinstance(error, TransportError):
+        return Remedy.NEW_CONNECTION if error.reused else None
+    if not isinstance(error, ServiceError):
+        return None
+    if error.code in STALE_CREDENTIALS:
+        return Remedy.RENEW_CREDENTIALS
+    if error.code in CLOCK_SKEW or "Request has expired" in error.message:
+        return Remedy.CORRECT_CLOCK
+    return Remedy.ROTATED_CREDENTIALS if isinstance(error, AccessDenied) else None
+
+
+def error(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
+    """Return the error that a refusal means; any body will do: XML, JSON, HTML, none.
+
+    Args:
+        status: HTTP status.
+        headers: Response headers by lower-case name.
+        body: The decoded body.
+    """
+    return refusal(Response(status=status, headers=headers, body=body))
+
+
+def refusal(response: Response) -> ServiceError:
+    """Return the error that a response means that is not a success; see `error`."""
+    said = _error_document(response.body)
+    code, message = said.get("code", ""), said.get("message", "")
+    if 300 <= response.status < 400:
+        target = response.headers.get("location", "nowhere")
+        message = f"redirected to {target}; redirects are not followed"
+    return _class(response.status, code)(
+        message or "no reason given",
+        status=response.status,
+        code=code,
+        request_id=said.get("requestid") or response.request_id,
+        trace_id=said.get("traceid") or response.trace_id,
+        retry_after=response.retry_after,
+    )
+
+
+def _class(status: int, code: str) -> type[ServiceError]:
+    if status == 429:
+        return Throttled
+    if code in CODES:
+        return CODES[code]
+    if status in {401, 403}:
+        return AccessDenied
+    if status >= 500:
+        return ServiceUnavailable
+    return InvalidArgument if status >= 400 else ServiceError
+
+
+def _error_document(body: bytes) -> dict[str, str]:
+    """Return the texts of an error document by lower-case name (``Code`` and ``code`` are one)."""
+    try:
+        # An error document is never large, and this runs on the event loop.
+        document = documents.read(body) if len(body) <= documents.LARGE_BODY else {}
+        inside: Any = document.get("Response", document)
+        inside = inside.get("Error", inside)
+        texts = {tag: as_text(value) for tag, value in inside.items() if _is_scalar(value)}
+        found = {tag.lower().replace("_", ""): text.strip() for tag, text in texts.items() if text}
+    except (DecodeError, AttributeError):
+        found = {}
+    if "code" in found or "message" in found:
+        return found
+    page = body[: documents.MAX_PAGE]
+    title = re.search(rb"(?is)<title[^>]*>(.*?)</title>", page)
+    words = b" ".join((title.group(1) if title else page).split())
+    return {"message": documents.beginning(words)}
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, str | int | float)
