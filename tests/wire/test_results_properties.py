@@ -37,7 +37,7 @@ from ci_live_audit.models import (
 from ci_live_audit.testing import render
 from ci_live_audit.wire import documents
 
-SAMPLES = [path.read_bytes() for path in (Path(__file__).parent / "samples").iterdir()]
+SAMPLES = [path.read_bytes() for path in (Path(__file__).parents[1] / "samples").iterdir()]
 SCENES = ["Porn", "Ads", "Terrorism", "Terrorist", "Politics", "Illegal", "Meaningless", "New新"]
 # Filled from something else than the node of their name, or when the answer comes.
 DERIVED = {"keywords_raw", "url_expires_at", "received_at", "extra", "scenes"}

@@ -53,7 +53,9 @@ from ci_live_audit.models import (
 )
 from ci_live_audit.testing.render import error_document, render
 
-SAMPLES = {path.name: path.read_bytes() for path in (Path(__file__).parent / "samples").iterdir()}
+SAMPLES = {
+    path.name: path.read_bytes() for path in (Path(__file__).parents[1] / "samples").iterdir()
+}
 SHANGHAI = timezone(timedelta(hours=8))
 NOON = datetime(2022, 4, 8, 12, tzinfo=UTC)
 MISS = Scene(hit_flag=HitFlag.MISS, score=0)

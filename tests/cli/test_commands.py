@@ -23,7 +23,7 @@ from ci_live_audit.cli.commands import cli as commands
 from ci_live_audit.credentials import chain as default_chain
 from ci_live_audit.testing import Fault, frame
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 URL = "rtmp://live.example.com/app/room7"
 #: A way to call each of the commands that talk to the service.
 CALLS = {
