@@ -101,28 +101,33 @@ class JobState(StrEnum):
         return next(known, None) or _unlisted(cls, str.__new__(cls, value), value)
 
 
-class Verdict(IntEnum):
+class _Judgement(IntEnum):
+    """A judgement as a number of the service; 1 is worse than 2, and other numbers may come."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Any:
+        return _unlisted(cls, int.__new__(cls, value), value) if isinstance(value, int) else None
+
+    @property
+    def severity(self) -> int:
+        """How bad it is, for comparing: 0 normal or unknown, 1 suspected, 2 sensitive or hit."""
+        return {1: 2, 2: 1}.get(self.value, 0)
+
+
+class Verdict(_Judgement):
     """The service's judgement; an unknown number stays readable as ``.value``."""
 
     NORMAL = 0
     SENSITIVE = 1
     SUSPECTED = 2
 
-    @classmethod
-    def _missing_(cls, value: object) -> Verdict | None:
-        return _unlisted(cls, int.__new__(cls, value), value) if isinstance(value, int) else None
 
-
-class HitFlag(IntEnum):
+class HitFlag(_Judgement):
     """Whether a scene was hit; an unknown number stays readable as ``.value``."""
 
     MISS = 0
     HIT = 1
     SUSPECTED = 2
-
-    @classmethod
-    def _missing_(cls, value: object) -> HitFlag | None:
-        return _unlisted(cls, int.__new__(cls, value), value) if isinstance(value, int) else None
 
 
 E = TypeVar("E", bound=Enum)

@@ -290,3 +290,9 @@ def test_to_dict_is_ready_for_json() -> None:
 def test_wire_name(attribute: str, name: str) -> None:
     """An attribute's name on the wire follows a rule."""
     assert wire_name(attribute) == name
+
+
+@pytest.mark.parametrize("kind", [Verdict, HitFlag])
+def test_severity_orders_judgements(kind: type[Verdict | HitFlag]) -> None:
+    """1 is worse than 2, and both are worse than 0; a number nobody knows counts as 0."""
+    assert [kind(number).severity for number in (0, 2, 1, 9)] == [0, 1, 2, 0]
