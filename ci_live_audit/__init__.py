@@ -6,52 +6,55 @@ Start with `LiveAuditClient`; `ci_live_audit.testing` has the service to test ag
 import logging
 from typing import TYPE_CHECKING
 
-from ci_live_audit._lazy import attributes
+from ci_live_audit._lazy import exports
 
 if TYPE_CHECKING:
-    from ci_live_audit import decode
-    from ci_live_audit.client import LiveAuditClient
-    from ci_live_audit.credentials.values import Credentials
+    from ci_live_audit import decode as decode
+    from ci_live_audit.client import LiveAuditClient as LiveAuditClient
+    from ci_live_audit.credentials.values import Credentials as Credentials
     from ci_live_audit.errors import (
-        AccessDenied,
-        ConfigurationError,
-        CredentialsError,
-        DecodeError,
-        InvalidArgument,
-        JobFailed,
-        JobNotFound,
-        LiveAuditError,
-        RequestTimeout,
-        ServiceError,
-        ServiceUnavailable,
-        Throttled,
-        TransportError,
-        WaitTimeout,
+        AccessDenied as AccessDenied,
+        ConfigurationError as ConfigurationError,
+        CredentialsError as CredentialsError,
+        DecodeError as DecodeError,
+        InvalidArgument as InvalidArgument,
+        JobFailed as JobFailed,
+        JobNotFound as JobNotFound,
+        LiveAuditError as LiveAuditError,
+        RequestTimeout as RequestTimeout,
+        ServiceError as ServiceError,
+        ServiceUnavailable as ServiceUnavailable,
+        Throttled as Throttled,
+        TransportError as TransportError,
+        WaitTimeout as WaitTimeout,
     )
-    from ci_live_audit.following.checkpoint import Checkpoint
-    from ci_live_audit.following.findings import Finding, Findings
-    from ci_live_audit.following.outcomes import Outcome, Outcomes, Progress
-    from ci_live_audit.following.plan import Plan, plan
-    from ci_live_audit.limits.limiter import RateLimiter
-    from ci_live_audit.limits.local import LocalRateLimiter
+    from ci_live_audit.following.checkpoint import Checkpoint as Checkpoint
+    from ci_live_audit.following.findings import Finding as Finding, Findings as Findings
+    from ci_live_audit.following.outcomes import (
+        Outcome as Outcome,
+        Outcomes as Outcomes,
+        Progress as Progress,
+    )
+    from ci_live_audit.following.plan import Plan as Plan, plan as plan
+    from ci_live_audit.limits.limiter import RateLimiter as RateLimiter
+    from ci_live_audit.limits.local import LocalRateLimiter as LocalRateLimiter
     from ci_live_audit.models import (
-        AudioSection,
-        AuditJob,
-        CancelledJob,
-        HitFlag,
-        JobState,
-        Scene,
-        Snapshot,
-        SubmittedJob,
-        UserInfo,
-        Verdict,
+        AudioSection as AudioSection,
+        AuditJob as AuditJob,
+        CancelledJob as CancelledJob,
+        HitFlag as HitFlag,
+        JobState as JobState,
+        Scene as Scene,
+        Snapshot as Snapshot,
+        SubmittedJob as SubmittedJob,
+        UserInfo as UserInfo,
+        Verdict as Verdict,
     )
-    from ci_live_audit.retry import Attempt, RetryPolicy
+    from ci_live_audit.retry import Attempt as Attempt, RetryPolicy as RetryPolicy
 else:
-    __getattr__, __dir__ = attributes(
+    __getattr__, __dir__, __all__ = exports(
         __name__,
         {
-            "following.checkpoint": "Checkpoint",
             "client": "LiveAuditClient",
             "credentials.values": "Credentials",
             "decode": "",
@@ -60,59 +63,18 @@ else:
                 "JobFailed JobNotFound LiveAuditError RequestTimeout ServiceError "
                 "ServiceUnavailable Throttled TransportError WaitTimeout"
             ),
+            "following.checkpoint": "Checkpoint",
             "following.findings": "Finding Findings",
+            "following.outcomes": "Outcome Outcomes Progress",
+            "following.plan": "Plan plan",
             "limits.limiter": "RateLimiter",
             "limits.local": "LocalRateLimiter",
             "models": (
                 "AudioSection AuditJob CancelledJob HitFlag JobState Scene Snapshot SubmittedJob "
                 "UserInfo Verdict"
             ),
-            "following.outcomes": "Outcome Outcomes Progress",
             "retry": "Attempt RetryPolicy",
-            "following.plan": "Plan plan",
         },
     )
-
-__all__ = [
-    "AccessDenied",
-    "Attempt",
-    "AudioSection",
-    "AuditJob",
-    "CancelledJob",
-    "Checkpoint",
-    "ConfigurationError",
-    "Credentials",
-    "CredentialsError",
-    "DecodeError",
-    "Finding",
-    "Findings",
-    "HitFlag",
-    "InvalidArgument",
-    "JobFailed",
-    "JobNotFound",
-    "JobState",
-    "LiveAuditClient",
-    "LiveAuditError",
-    "LocalRateLimiter",
-    "Outcome",
-    "Outcomes",
-    "Plan",
-    "Progress",
-    "RateLimiter",
-    "RequestTimeout",
-    "RetryPolicy",
-    "Scene",
-    "ServiceError",
-    "ServiceUnavailable",
-    "Snapshot",
-    "SubmittedJob",
-    "Throttled",
-    "TransportError",
-    "UserInfo",
-    "Verdict",
-    "WaitTimeout",
-    "decode",
-    "plan",
-]
 
 logging.getLogger("ci_live_audit").addHandler(logging.NullHandler())

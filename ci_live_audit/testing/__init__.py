@@ -10,16 +10,16 @@
 
 from typing import TYPE_CHECKING
 
-from ci_live_audit._lazy import attributes
+from ci_live_audit._lazy import exports
 
 if TYPE_CHECKING:
-    from ci_live_audit.testing.chaos import ChaosProxy, WireFault
-    from ci_live_audit.testing.emulator import Arrival, Emulator
-    from ci_live_audit.testing.faults import Fault
-    from ci_live_audit.testing.streams import frame, sound
-    from ci_live_audit.testing.virtual_time import VirtualTimeLoop
+    from ci_live_audit.testing.chaos import ChaosProxy as ChaosProxy, WireFault as WireFault
+    from ci_live_audit.testing.emulator import Arrival as Arrival, Emulator as Emulator
+    from ci_live_audit.testing.faults import Fault as Fault
+    from ci_live_audit.testing.streams import frame as frame, sound as sound
+    from ci_live_audit.testing.virtual_time import VirtualTimeLoop as VirtualTimeLoop
 else:
-    __getattr__, __dir__ = attributes(
+    __getattr__, __dir__, __all__ = exports(
         __name__,
         {
             "chaos": "ChaosProxy WireFault",
@@ -29,14 +29,3 @@ else:
             "virtual_time": "VirtualTimeLoop",
         },
     )
-
-__all__ = [
-    "Arrival",
-    "ChaosProxy",
-    "Emulator",
-    "Fault",
-    "VirtualTimeLoop",
-    "WireFault",
-    "frame",
-    "sound",
-]
