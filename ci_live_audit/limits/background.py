@@ -12,14 +12,14 @@ __all__ = ["BackgroundRateLimiter"]
 class BackgroundRateLimiter:
     """A `RateLimiter` for work that can wait, in front of another.
 
-    Of all who come here, one at a time stands in the queue of the limiter behind, so that whoever
-    goes there directly has at most one of them before him.
+    Only one caller at a time enters the underlying queue, so a direct caller waits behind one at
+    most.
 
     Args:
-        limiter: The limiter behind.
+        limiter: The underlying limiter.
 
     Attributes:
-        requests: How many have been let pass.
+        requests: How many requests it has let pass.
     """
 
     def __init__(self, limiter: RateLimiter) -> None:
@@ -28,18 +28,18 @@ class BackgroundRateLimiter:
         self.requests: int = 0
 
     def sibling(self) -> BackgroundRateLimiter:
-        """One that counts for itself and waits at the same gate."""
+        """Return a limiter that waits at the same gate and counts its own requests."""
         sibling = BackgroundRateLimiter(self._limiter)
         sibling._gate = self._gate
         return sibling
 
     async def wait_for_gate(self) -> None:
-        """Wait until somebody who came now would be the next to stand in the queue."""
+        """Wait until a caller who came now would be next to enter the underlying queue."""
         async with self._gate:
             pass
 
     async def acquire(self) -> float:
-        """As the limiter behind; the seconds include those at the gate."""
+        """Wait as the underlying limiter does; the seconds include those at the gate."""
         time = asyncio.get_running_loop().time
         came = time()
         async with self._gate:
@@ -48,5 +48,5 @@ class BackgroundRateLimiter:
         return time() - came
 
     def hold(self, seconds: float) -> None:
-        """Hold back everybody on the limiter behind."""
+        """Pause all callers of the underlying limiter."""
         self._limiter.hold(seconds)

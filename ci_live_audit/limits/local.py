@@ -1,10 +1,10 @@
-"""At most so many requests in any one second, evenly spaced, in the order in which they came.
+"""Bounds the number of requests in any one-second window, evenly spaced and first come first served.
 
-The bucket is aiolimiter's. Two things are added, because the bucket alone loses the lateness of
-every wake-up of the loop (19 requests a second instead of 20 on a busy one) and lets newcomers
-overtake. One caller at a time stands at the bucket, the others behind it in order. And the bucket
-may hand out a little faster, to catch up, while a log of the last grants keeps the bound: a grant
-is given only when the one a whole quota before it is a full second old.
+The token bucket is aiolimiter's. On its own it loses the lateness of every wake-up of the loop
+(19 requests a second instead of 20 on a busy one) and lets newcomers overtake. So one caller at a
+time waits at the bucket and the others queue behind it. And the bucket may catch up by handing out
+a little faster, while a log of the last grants keeps the bound: a slot opens only when the grant a
+whole quota ago is a full second old.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from aiolimiter import AsyncLimiter
 from ci_live_audit._checks import above_zero
 from ci_live_audit._loop import running_loop
 from ci_live_audit.errors import ConfigurationError
+from ci_live_audit.limits.limiter import quota
 
 __all__ = ["LocalRateLimiter"]
 
@@ -32,34 +33,29 @@ class LocalRateLimiter:
         ConfigurationError: The rate is not above 0.
     """
 
-    #: After a stall, lateness up to this many seconds is caught up.
+    #: Seconds of lateness that are caught up after a stall.
     CATCH_UP = 0.05
-    #: A second is taken to be longer by as much as this loop wakes its callers late, for as late
-    #: may a request leave: by this share at the most, and less with every grant in time.
+    #: The window is stretched by how late this loop wakes its callers, for as late may a request
+    #: leave: by this share at most, and by less after every grant that is in time.
     MARGIN = 0.008
     FORGET = 0.98
+    #: Seconds of lateness below which the loop counts as idle.
     QUIET = 0.001
 
     def __init__(self, rate: float = 20.0) -> None:
-        above_zero("rate", rate, "requests a second")
-        self.rate: float = rate
-        # A whole number of requests, and the seconds in which they are allowed: (20, 1.0).
-        quota = max(1, int(min(rate, 1e4))) if rate < math.inf else 1
-        self._window = quota / rate
-        self._granted: deque[float] = deque([-math.inf] * quota, maxlen=quota)
+        self.rate: float = above_zero("rate", rate, "requests a second")
+        count, self._window = quota(rate)
+        self._granted: deque[float] = deque([-math.inf] * count, maxlen=count)
         self._burst = 1 + min(rate, 1e6) * self.CATCH_UP
-        self._bucket = AsyncLimiter(self._burst, self._burst / rate) if rate < math.inf else None
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._bucket = AsyncLimiter(self._burst, self._burst / min(rate, 1e18))
+        self._waiters: deque[asyncio.Future[None]] = deque()
         # The first requests open connections and are later than any other.
         self._late = self.MARGIN
         self._busy = False
         self._held_until = -math.inf
 
     async def acquire(self) -> float:
-        """Wait for the next slot, behind everybody who came before.
-
-        Returns:
-            The seconds waited.
+        """Wait for the next slot, behind everybody who came before, and return the seconds waited.
 
         Raises:
             ConfigurationError: The limiter is in use on another event loop.
@@ -67,62 +63,72 @@ class LocalRateLimiter:
         loop = self._own_loop()
         came = loop.time()
         if self._busy:
-            turn = loop.create_future()
-            self._queue.append(turn)
+            waiter = loop.create_future()
+            self._waiters.append(waiter)
             try:
-                await turn
+                await waiter
             except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._next()
+                if waiter.done() and not waiter.cancelled():
+                    self._wake_next()
                 raise
         self._busy = True
         try:
-            if self._bucket is not None and self._bucket.has_capacity(self._burst):
-                # What may be caught up is lateness, not the time in which nobody came.
-                await self._bucket.acquire(self._burst - 1)
-            await self._slot(loop)
+            # Lateness may be caught up, idle time may not.
+            await self._forfeit(self._burst - 1)
+            await self._wait_for_slot(loop)
             now = loop.time()
-            # The instant at which the caller really goes on, not the one it was due.
+            # The time at which the caller really goes on, not the one at which the slot opened.
             self._granted.append(now)
             return now - came
         finally:
-            self._next()
+            self._wake_next()
 
     def hold(self, seconds: float) -> None:
         """Let nobody pass for ``seconds`` from now."""
         self._held_until = max(self._held_until, self._own_loop().time() + seconds)
 
-    async def _slot(self, loop: asyncio.AbstractEventLoop) -> None:
-        while True:
-            margin = min(self._late, self.MARGIN * self._window)
-            due = max(self._granted[0] + self._window + margin, self._held_until)
-            slept = False
-            # What a quiet loop waits for the bound is no lateness to be caught up, or the gap would
-            # come again every second. Nor is a hold.
-            bound = 0.0
-            if self._held_until > loop.time():
-                bound = self._burst - 1
-            elif due > loop.time() and self._late < self.QUIET:
-                bound = (due - self._granted[-1]) * self.rate - 1
-            while (wait := due - loop.time()) > 0:
-                await asyncio.sleep(wait)
-                slept = True
-            if slept:
-                self._late = max(-wait, self._late * self.FORGET)
-            if self._bucket is not None:
-                if bound > 0 and self._bucket.has_capacity(1 + bound):
-                    await self._bucket.acquire(bound)
-                # Last, so that nothing can cancel the caller between its permit and its way on.
-                await self._bucket.acquire()
-            if self._held_until <= loop.time():
-                return
+    async def _wait_for_slot(self, loop: asyncio.AbstractEventLoop) -> None:
+        held = True
+        while held:
+            opens, credit = self._next_slot(loop.time())
+            await self._sleep_until(opens, loop)
+            await self._forfeit(credit)
+            # Last, so that nothing can cancel the caller between its slot and its way on.
+            await self._bucket.acquire()
+            held = loop.time() < self._held_until
 
-    def _next(self) -> None:
-        """Call up the first who still waits."""
-        while self._queue:
-            turn = self._queue.popleft()
-            if not turn.done():
-                turn.set_result(None)
+    def _next_slot(self, now: float) -> tuple[float, float]:
+        """Return when the quota allows a request and no hold is on, and the credit to forfeit.
+
+        The bucket fills up during a wait on purpose. That is no lateness to be caught up: after a
+        hold there would be a burst, and on an idle loop the gap would come again every second.
+        """
+        margin = min(self._late, self.MARGIN * self._window)
+        opens = max(self._granted[0] + self._window + margin, self._held_until)
+        if self._held_until > now:
+            return opens, self._burst - 1
+        if opens > now and self._late < self.QUIET:
+            return opens, (opens - self._granted[-1]) * self.rate - 1
+        return opens, 0.0
+
+    async def _sleep_until(self, when: float, loop: asyncio.AbstractEventLoop) -> None:
+        early = when - loop.time()
+        if early <= 0:
+            return
+        while early > 0:
+            await asyncio.sleep(early)
+            early = when - loop.time()
+        self._late = max(-early, self._late * self.FORGET)
+
+    async def _forfeit(self, credit: float) -> None:
+        if credit > 0 and self._bucket.has_capacity(1 + credit):
+            await self._bucket.acquire(credit)
+
+    def _wake_next(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
                 return
         self._busy = False
 
