@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import PurePath
 from typing import Any
 
+import attrs
 import httpx
 import service
 import xmltodict
@@ -81,6 +82,7 @@ def _parts(runner: asyncio.Runner, url: str, body: bytes, *, calls: int, rounds:
     host = url.removeprefix("http://")
     request = requests.query(service.JOB_ID)
     headers = signature.sign(request, host, service.CREDENTIALS, time.time())
+    signed = attrs.evolve(request, headers=headers)
     limiter = LocalRateLimiter(math.inf)
     client, given, bare = ours(url), ours(url), httpx.AsyncHTTPTransport()
     transport = Transport(url)
@@ -92,7 +94,7 @@ def _parts(runner: asyncio.Runner, url: str, body: bytes, *, calls: int, rounds:
     vars(given._caller.transport)["send"] = give
 
     async def exchange() -> None:
-        await transport.send("GET", request.path, headers, b"", timeout=30)
+        await transport.send(signed, timeout=30)
 
     async def one_transport() -> None:
         await (await bare.handle_async_request(httpx.Request("GET", url, headers=headers))).aread()

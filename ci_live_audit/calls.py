@@ -1,7 +1,7 @@
-"""The one loop in which every attempt of every call is made.
+"""One call: the loop of attempts.
 
-All that ages is inside the loop: a call may wait for its slot for minutes, and a retry may outlive
-the token and the signature of the attempt before.
+Everything that can go stale is created inside the loop: a call may wait minutes for its slot, and a
+retry may outlive the token and the signature of the attempt before.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import anyio.to_thread
 import attrs
@@ -19,20 +19,13 @@ from ci_live_audit._checks import seconds
 from ci_live_audit.clock import Clock
 from ci_live_audit.credentials.cache import CredentialCache
 from ci_live_audit.credentials.values import Credentials
-from ci_live_audit.errors import (
-    AccessDenied,
-    ConfigurationError,
-    DecodeError,
-    LiveAuditError,
-    ServiceError,
-    Throttled,
-    TransportError,
-)
+from ci_live_audit.errors import ConfigurationError, DecodeError, LiveAuditError, Throttled
 from ci_live_audit.limits.limiter import RateLimiter
 from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob
-from ci_live_audit.retry import HOLD, Attempt, RetryBudget, RetryPolicy
+from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
 from ci_live_audit.transport.exchange import Transport
 from ci_live_audit.wire import documents, refusals, signature
+from ci_live_audit.wire.refusals import Remedy
 from ci_live_audit.wire.requests import Request
 from ci_live_audit.wire.responses import Response
 
@@ -43,8 +36,6 @@ logger: logging.Logger = logging.getLogger("ci_live_audit")
 T = TypeVar("T", AuditJob, SubmittedJob, CancelledJob)
 
 MIN_TIMEOUT = 0.001
-STALE = {"ExpiredToken", "InvalidAccessKeyId", "SecretidNotExist", "InvalidToken"}
-SKEWED = {"RequestTimeTooSkewed", "SignatureExpired"}
 
 
 def _seconds(_: object, attribute: Any, value: float) -> None:
@@ -71,20 +62,54 @@ def _policy(_: object, attribute: Any, value: Any) -> None:
 
 @attrs.define
 class _Call:
-    """A call under way."""
+    """A call in progress, and its present attempt.
+
+    Attributes:
+        request: What is requested.
+        number: Attempts so far, the present one included.
+        first: Loop time at which the first attempt left the limiter; None before.
+        until: Loop time up to which attempts may go on.
+        may_have_happened: Whether an attempt so far may have been carried out.
+        remedies: What has been changed about failed attempts; each helps once.
+        queued: Seconds the present attempt waited for the limiter.
+        began: Loop time at which the present attempt left the limiter.
+        credentials: The credentials it was signed with.
+        ahead: The correction of the clock it was signed by, in seconds.
+        response: The response, once there is one.
+    """
 
     request: Request
     number: int = 0
-    #: The loop's time when the first attempt left the limiter, and to which attempts may go on.
     first: float | None = None
-    until: float | None = None
-    unsure: bool = False
-    mended: set[str | None] = attrs.field(factory=lambda: {None})
+    until: float = 0.0
+    may_have_happened: bool = False
+    remedies: set[Remedy] = attrs.field(factory=set[Remedy])
+    queued: float = 0.0
+    began: float = 0.0
+    credentials: Credentials | None = None
+    ahead: float = 0.0
+    response: Response | None = None
+
+    def attempt(self, ended: float, error: LiveAuditError | None = None) -> Attempt:
+        """Return the record of the present attempt."""
+        response, request = self.response, self.request
+        return Attempt(
+            operation=request.operation,
+            job_id=request.job_id,
+            number=self.number,
+            idempotent=request.idempotent,
+            queued=self.queued,
+            elapsed=ended - self.began,
+            since_first=ended - (self.began if self.first is None else self.first),
+            status=response.status or None if response is not None else None,
+            request_id=response.request_id if response is not None else None,
+            error=error,
+        )
 
 
 @attrs.frozen(kw_only=True)
 class Caller:
-    """Makes calls with what it is given; several may share most of it."""
+    """Makes calls with what it is given; several callers may share most of it."""
 
     host: str
     clock: Clock
@@ -97,137 +122,118 @@ class Caller:
     on_attempt: Callable[[Attempt], object] | None = attrs.field(validator=_plain_function)
 
     async def call(self, request: Request, read: Callable[[bytes], T]) -> T:
-        """Make attempts until one succeeds or there is no point in another.
+        """Make attempts until one succeeds or another one is pointless, and return the result.
 
         Args:
-            request: What is asked.
+            request: What to request.
             read: Makes the result of a body.
 
         Raises:
-            LiveAuditError: What came of the last attempt.
+            LiveAuditError: The error of the last attempt.
         """
+        time = asyncio.get_running_loop().time
         call = _Call(request)
         async with self.transport.open_call():
             while True:
-                attempt, result, cure = await self._attempt(call, read)
-                error = attempt.error
-                if error is None:
+                try:
+                    result = await self._attempt(call, read)
+                except LiveAuditError as error:
+                    delay = await self._judge(call, error)
+                    if delay is None:
+                        raise
+                else:
+                    attempt = call.attempt(time())
                     self.budget.give(attempt)
                     self._report(attempt)
-                    return cast("T", result)
-                call.unsure = call.unsure or error.may_have_happened
-                error.operation, error.job_id = request.operation, request.job_id
-                error.attempts, error.may_have_happened = attempt.number, call.unsure
-                error.request_id = error.request_id or attempt.request_id
-                delay = self._delay(attempt, at_once=cure not in call.mended)
-                call.mended.add(cure)
-                self._report(attrs.evolve(attempt, delay=delay))
-                if delay is None:
-                    try:
-                        raise error
-                    finally:  # or the error and this frame would keep each other alive
-                        del error, attempt
-                del error, attempt
+                    return result
                 await asyncio.sleep(delay)
 
-    async def _attempt(
-        self, call: _Call, read: Callable[[bytes], T]
-    ) -> tuple[Attempt, T | None, str | None]:
-        """What happened, what came of it, and which cause of an error is mended now."""
+    async def _attempt(self, call: _Call, read: Callable[[bytes], T]) -> T:
+        """Make one attempt, and return the result or raise the error."""
         request = call.request
-        time_ = asyncio.get_running_loop().time
-        queued, began = 0.0, time_()
-        answer = result = cure = None
-        error: LiveAuditError | None = None
-        try:
-            # Before the slot: behind a slow provider slots would pass unused, and then many
-            # requests leave together.
-            credentials = await self.credentials.get()
-            queued = await self.limiter.acquire()
-            began = time_()
-            if not self.credentials.is_valid(credentials):
-                credentials = await self.credentials.get()
-            if call.until is None:
-                call.first, call.until = began, began + self.retry.deadline
-            else:  # waiting for a slot is not the service's doing
-                call.until += queued
-            ahead = self.clock.ahead
-            headers = signature.sign(request, self.host, credentials, self.clock.now())
-            answer = await self.transport.send(
-                request.method,
-                request.path,
-                headers,
-                request.body,
-                timeout=min(self.timeout, max(call.until - began, MIN_TIMEOUT)),
-                # A connection that was idle may just be closing.
-                reuse=request.idempotent and "connection" not in call.mended,
-            )
-            if answer.error is not None and answer.status < 500 and answer.status != 429:
-                error = answer.error
-            elif 200 <= answer.status < 300:
-                result = await self._read(request, answer, read)
-            else:  # of a refusal to answer now the status is enough
-                error = refusal = refusals.refusal(answer)
-                error.__cause__ = answer.error
-                cure = await self._cure(refusal, answer, credentials, ahead)
-        except LiveAuditError as problem:
-            error = problem
-            cure = "connection" if isinstance(error, TransportError) and error.reused else None
-        ended = time_()
+        time = asyncio.get_running_loop().time
         call.number += 1
-        attempt = Attempt(
-            operation=request.operation,
-            job_id=request.job_id,
-            number=call.number,
-            idempotent=request.idempotent,
-            queued=queued,
-            elapsed=ended - began,
-            since_first=ended - (began if call.first is None else call.first),
-            status=answer.status if answer is not None else None,
-            request_id=answer.request_id if answer is not None else None,
-            error=error,
+        call.queued, call.began, call.response = 0.0, time(), None
+        # Before the slot: behind a slow provider slots would pass unused, and then many requests
+        # would leave together.
+        call.credentials = await self.credentials.get()
+        call.queued = await self.limiter.acquire()
+        call.began = time()
+        if not self.credentials.is_valid(call.credentials):
+            call.credentials = await self.credentials.get()
+        if call.first is None:
+            call.first, call.until = call.began, call.began + self.retry.deadline
+        else:  # waiting for a slot is not the service's doing
+            call.until += call.queued
+        call.ahead = self.clock.ahead
+        headers = signature.sign(request, self.host, call.credentials, self.clock.now())
+        call.response = await self.transport.send(
+            attrs.evolve(request, headers=headers),
+            timeout=min(self.timeout, max(call.until - call.began, MIN_TIMEOUT)),
+            # An idle connection may just be closing.
+            reuse=request.idempotent and Remedy.NEW_CONNECTION not in call.remedies,
         )
+        error = refusals.failure(call.response)
+        if error is None:
+            return await self._read(request, call.response, read)
         try:
-            return attempt, result, cure
+            raise error
         finally:  # or the error and this frame would keep each other alive
-            del error, attempt
+            del error
 
-    async def _read(self, request: Request, answer: Response, read: Callable[[bytes], T]) -> T:
-        # What takes more than some 3 ms would be felt by everything else on the loop.
-        if len(answer.body) <= documents.LARGE_BODY:
-            result = read(answer.body)
+    async def _read(self, request: Request, response: Response, read: Callable[[bytes], T]) -> T:
+        # More than some 3 ms would delay everything else on the loop.
+        if len(response.body) <= documents.LARGE_BODY:
+            result = read(response.body)
         else:
-            result = await anyio.to_thread.run_sync(read, answer.body, abandon_on_cancel=True)
+            result = await anyio.to_thread.run_sync(read, response.body, abandon_on_cancel=True)
         if request.job_id not in {None, result.job_id}:
-            # An answer to another request came on this connection; more of them may be waiting.
+            # The response to another request came on this connection; more of them may follow.
             await self.transport.drop_idle()
-            raise DecodeError(f"the answer is about another job, {result.job_id}")
+            raise DecodeError(f"the response is about another job, {result.job_id}")
         if result.request_id is None:
-            result = attrs.evolve(result, request_id=answer.request_id)
+            result = attrs.evolve(result, request_id=response.request_id)
         return result
 
-    async def _cure(
-        self, error: ServiceError, answer: Response, credentials: Credentials, ahead: float
-    ) -> str | None:
-        """What was wrong with a refused attempt, if another one would be made without it."""
-        if error.code in STALE:
-            return "credentials" if self.credentials.invalidate(credentials) else None
-        if error.code in SKEWED or "Request has expired" in error.message:
-            learnt = self.clock.learn(answer.headers.get("date", ""), used=ahead)
-            return "clock" if learnt else None
-        if isinstance(error, AccessDenied) and await self.credentials.have_changed(credentials):
-            return "credentials"
-        return None
+    async def _judge(self, call: _Call, error: LiveAuditError) -> float | None:
+        """Complete the error of an attempt, and return the seconds until the next, if any."""
+        attempt = call.attempt(asyncio.get_running_loop().time(), error)
+        call.may_have_happened = call.may_have_happened or error.may_have_happened
+        error.about(call.request.operation, call.request.job_id)
+        error.attempts, error.may_have_happened = call.number, call.may_have_happened
+        error.request_id = error.request_id or attempt.request_id
+        delay = self._delay(attempt, error, at_once=await self._remedy(call, error))
+        call.response = None  # it may hold the error, whose frames hold the call
+        self._report(attrs.evolve(attempt, delay=delay))
+        return delay
 
-    def _delay(self, attempt: Attempt, *, at_once: bool) -> float | None:
-        """Seconds to the next attempt, if there is one: none at all where a cause is mended."""
+    async def _remedy(self, call: _Call, error: LiveAuditError) -> bool:
+        """Remove the cause of an error if possible; each kind of cause counts once in a call."""
+        remedy = refusals.remedy(error)
+        match remedy:
+            case Remedy.NEW_CREDENTIALS if call.credentials is not None:
+                applied = (
+                    self.credentials.invalidate(call.credentials)
+                    if refusals.is_stale(error)
+                    else await self.credentials.have_changed(call.credentials)
+                )
+            case Remedy.NEW_TIME if call.response is not None:
+                applied = self.clock.learn(call.response.date, used=call.ahead)
+            case _:
+                applied = remedy is Remedy.NEW_CONNECTION
+        if remedy is None or not applied or remedy in call.remedies:
+            return False
+        call.remedies.add(remedy)
+        return True
+
+    def _delay(self, attempt: Attempt, error: LiveAuditError, *, at_once: bool) -> float | None:
+        """Return the seconds until the next attempt: none at all if the cause has been removed."""
         if at_once and attempt.number < self.retry.attempts and self.budget.take_at_once():
             return 0.0
         delay = self.retry.delay(attempt)
-        if isinstance(attempt.error, Throttled):
-            asked = min(attempt.error.retry_after or 0.0, self.retry.max_retry_after)
-            self.limiter.hold(max(HOLD, asked, delay or 0.0))
-        return delay if delay is not None and self.budget.take(attempt.error) else None
+        if isinstance(error, Throttled):
+            self.limiter.hold(max(self.retry.hold(error), delay or 0.0))
+        return delay if delay is not None and self.budget.take(error) else None
 
     def _report(self, attempt: Attempt) -> None:
         level = logging.WARNING if isinstance(attempt.error, Throttled) else logging.DEBUG

@@ -36,7 +36,8 @@ from ci_live_audit.limits.local import LocalRateLimiter
 from ci_live_audit.models import AuditJob, CancelledJob, JobState, SubmittedJob, UserInfo
 from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
 from ci_live_audit.transport.body import MAX_BODY
-from ci_live_audit.transport.exchange import HttpClient, Transport
+from ci_live_audit.transport.exchange import Transport
+from ci_live_audit.transport.foreign import HttpClient
 from ci_live_audit.wire import endpoint as endpoints
 from ci_live_audit.wire import requests, results
 

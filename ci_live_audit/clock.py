@@ -1,18 +1,17 @@
-"""The service's clock, as far as it has been learnt from its answers."""
+"""The service's clock, as learnt from its responses."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
-
-from ci_live_audit.wire.responses import http_date
+from datetime import datetime
 
 __all__ = ["Clock"]
 
 logger: logging.Logger = logging.getLogger("ci_live_audit")
 
-# A difference that matters to a signature, and one that is no longer a wrong clock but an attack.
+# Seconds of difference that matter to a signature, and beyond which it is an attack, not a clock.
 MIN_SKEW = 30.0
 MAX_SKEW = 86400.0
 
@@ -21,10 +20,10 @@ class Clock:
     """Unix seconds by the service's clock.
 
     Args:
-        now: Unix seconds by this machine's.
+        now: Unix seconds by this machine's clock.
 
     Attributes:
-        ahead: Seconds by which the service is ahead of this machine.
+        ahead: Seconds by which the service's clock is ahead of this machine's.
     """
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
@@ -32,24 +31,20 @@ class Clock:
         self._now = now
 
     def now(self) -> float:
-        """Unix seconds."""
+        """Return Unix seconds."""
         return self._now() + self.ahead
 
-    def learn(self, date: str, *, used: float) -> bool:
-        """Take over the clock of an answer.
+    def learn(self, date: datetime | None, *, used: float) -> bool:
+        """Adopt the time of a response, and return whether a new signature would do better.
 
         Args:
-            date: Its ``Date`` header.
-            used: What ``ahead`` was when the request was signed. With many calls under way, one
-                of them learns the clock, and the others only that theirs was wrong.
-
-        Returns:
-            Whether the request was signed at a wrong time and a new one would not be.
+            date: Its ``Date`` header, if it had one.
+            used: The value of ``ahead`` when the request was signed. With many calls in flight,
+                one of them learns the clock, and the others only that theirs was wrong.
         """
-        moment = http_date(date)
-        if moment is None:
+        if date is None:
             return False
-        ahead = moment.timestamp() - self._now()
+        ahead = date.timestamp() - self._now()
         if abs(ahead) > MAX_SKEW or abs(ahead - used) < MIN_SKEW:
             return False
         if abs(ahead - self.ahead) >= MIN_SKEW:

@@ -59,6 +59,7 @@ class LiveAuditError(Exception):
             attempt or an earlier one. After a failed ``submit``: whether a job, and its bill, may
             exist.
         transient: Whether the same call may succeed later.
+        retry_after: Seconds the service asks to wait, if it does.
     """
 
     operation: str | None = None
@@ -67,6 +68,7 @@ class LiveAuditError(Exception):
     request_id: str | None = None
     may_have_happened: bool = False
     transient: bool = False
+    retry_after: float | None = None
 
     def __str__(self) -> str:
         request = f" [request id {self.request_id}]" if self.request_id else ""
@@ -163,7 +165,6 @@ class ServiceError(LiveAuditError):
         code: The service's code, such as ``"AccessDenied"``; empty if it sent none.
         message: The service's explanation; empty if it sent none.
         trace_id: The id that Tencent's support asks for, along with ``request_id``.
-        retry_after: Seconds the service asks to wait, if it does.
     """
 
     def __init__(

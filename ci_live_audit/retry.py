@@ -1,6 +1,6 @@
-"""What happened in an attempt, and whether and when to try again.
+"""Decides whether and when to try again, from what happened in an attempt.
 
-Pure but for the budget's counter: no clock, no sleeping, no sending.
+Pure but for the counter of the budget: no clock, no sleeping, no sending.
 """
 
 from __future__ import annotations
@@ -11,33 +11,28 @@ from collections.abc import Callable
 import attrs
 
 from ci_live_audit._checks import field_above_zero
-from ci_live_audit.errors import (
-    LiveAuditError,
-    ServiceError,
-    Throttled,
-)
+from ci_live_audit.errors import LiveAuditError, Throttled
 
 __all__ = ["Attempt", "RetryBudget", "RetryPolicy"]
 
-
 ABOVE_ZERO = field_above_zero("a number")
-# The quota is counted by the second, so whoever is over it lets one pass.
+#: The quota is counted by the second, so after a throttled attempt at least one has to pass.
 HOLD = 1.0
 
 
 @attrs.frozen(kw_only=True)
 class Attempt:
-    """One request and what came of it: what the policy judges and what ``on_attempt`` is shown.
+    """One request and its result: what the policy judges and ``on_attempt`` receives.
 
     Attributes:
         operation: ``"query"``, ``"cancel"`` or ``"submit"``.
         job_id: The job, if the call has one.
         number: 1 for the first attempt of a call.
-        idempotent: Whether sending the request twice does no more than sending it once.
+        idempotent: Whether sending the request twice has the same effect as sending it once.
         queued: Seconds spent waiting for the rate limiter.
         elapsed: Seconds from leaving the limiter to the end of the attempt.
-        since_first: Seconds from the first attempt's leaving the limiter to the end of this one.
-        status: HTTP status; None if no answer came.
+        since_first: Seconds from when the first attempt left the limiter to the end of this one.
+        status: HTTP status; None if no response arrived.
         request_id: The service's id for the request, if it sent one.
         error: What went wrong; None after a success.
         delay: Seconds until the next attempt; None if this was the last.
@@ -58,26 +53,26 @@ class Attempt:
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """When to try again: full jitter below a doubling bound, Retry-After within limits.
+    """When to try again: exponential backoff with full jitter, and Retry-After within limits.
 
-    Repeated is what may succeed and does no harm: a refusal by the rate limit always; a lost or
-    broken exchange or a 5xx if the call is idempotent (``query``, ``cancel``) or, for a ``submit``,
-    if the request surely did not arrive.
+    A request is repeated if it may succeed and repeating it does no harm: always if it was
+    throttled; after a failed exchange or a 5xx if the call is idempotent (``query``, ``cancel``)
+    or, for a ``submit``, if the request certainly did not arrive.
 
     Args:
         attempts: Requests a call may send in all; 1 never retries.
-        base_delay: Seconds; the bound before the second attempt, doubled for each one after.
-        throttle_delay: The same after a refusal by the rate limit.
-        max_delay: Seconds; the bound stays here.
-        max_retry_after: Seconds; a service that asks for more gets no retry.
-        deadline: Seconds for all attempts and the pauses between them, from when the first one
-            left. Waits for slots of the limiter come on top.
+        base_delay: Seconds; upper bound of the delay before the second attempt, doubled for each
+            one after.
+        throttle_delay: The same after a throttled attempt.
+        max_delay: Seconds; the bound grows no further than this.
+        max_retry_after: Seconds; if the service asks for more, there is no retry.
+        deadline: Seconds for all attempts and the delays between them, from when the first one
+            left the limiter. Waits for slots come on top.
 
     Raises:
         ConfigurationError: A number is not above 0.
 
-    Source of full jitter:
-    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
 
     attempts: int = attrs.field(default=4, validator=ABOVE_ZERO)
@@ -88,26 +83,27 @@ class RetryPolicy:
     deadline: float = attrs.field(default=120.0, validator=ABOVE_ZERO)
 
     def delay(self, attempt: Attempt, *, rng: Callable[[], float] = random.random) -> float | None:
-        """Seconds to wait before the next attempt; None to give up.
+        """Return the seconds to wait before the next attempt; None to give up.
 
         Args:
             attempt: What happened.
-            rng: Gives numbers from 0 to 1; for tests.
+            rng: Returns random numbers from 0 to 1; for tests.
         """
         error = attempt.error
         if error is None or attempt.number >= self.attempts or not _may_repeat(attempt, error):
             return None
+        asked = error.retry_after or 0.0
+        if asked > self.max_retry_after:
+            return None
         throttled = isinstance(error, Throttled)
         base = self.throttle_delay if throttled else self.base_delay
         delay = rng() * min(self.max_delay, base * 2.0 ** min(attempt.number - 1, 60))
-        if throttled:
-            delay = max(delay, HOLD)
-        asked = error.retry_after if isinstance(error, ServiceError) else None
-        if asked is not None:
-            if asked > self.max_retry_after:
-                return None
-            delay = max(delay, asked)
+        delay = max(delay, asked, HOLD if throttled else 0.0)
         return delay if attempt.since_first + delay <= self.deadline else None
+
+    def hold(self, error: Throttled) -> float:
+        """Return the seconds for which all callers of the limiter pause after an error."""
+        return max(HOLD, min(error.retry_after or 0.0, self.max_retry_after))
 
 
 def _may_repeat(attempt: Attempt, error: LiveAuditError) -> bool:
@@ -117,10 +113,10 @@ def _may_repeat(attempt: Attempt, error: LiveAuditError) -> bool:
 
 
 class RetryBudget:
-    """Bounds what retries may add to the load of a service that is down.
+    """Bounds what retries add to the load of a service that is down.
 
-    Every retry takes tokens, every success gives some back; without tokens there is no retry.
-    1,000 calls into an outage cost 35 retries, not 3,000.
+    Every retry takes tokens and every success gives some back; without tokens there is no retry.
+    1,000 calls during an outage cost 35 retries, not 3,000.
     """
 
     CAPACITY = 500
@@ -136,7 +132,7 @@ class RetryBudget:
         return self._take(self.THROTTLE_COST if isinstance(error, Throttled) else self.COST)
 
     def take_at_once(self) -> bool:
-        """As `take`, for a retry that is made without the cause of the error."""
+        """Take the tokens for a retry whose cause of failure is gone; see `take`."""
         return self._take(self.AT_ONCE_COST)
 
     def _take(self, cost: int) -> bool:
@@ -146,5 +142,5 @@ class RetryBudget:
         return True
 
     def give(self, attempt: Attempt) -> None:
-        """Give back for a success: a token, or a whole retry if it took one."""
+        """Give back tokens for a success: one, or those of a retry if it needed one."""
         self.tokens = min(self.CAPACITY, self.tokens + (self.COST if attempt.number > 1 else 1))

@@ -1,4 +1,4 @@
-"""Bounds the number of requests in any one-second window, evenly spaced and first come first served.
+"""Bounds the number of requests in any one-second window, evenly spaced, in order of arrival.
 
 The token bucket is aiolimiter's. On its own it loses the lateness of every wake-up of the loop
 (19 requests a second instead of 20 on a busy one) and lets newcomers overtake. So one caller at a

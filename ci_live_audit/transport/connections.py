@@ -1,19 +1,17 @@
 """A pool of connections to one server, in which a call costs the same however many are in flight.
 
-The pool of httpx, httpcore's, looks at every connection on every call, and a request that is
-cancelled within it can leave a slot that nobody can use again
-(https://github.com/encode/httpcore/issues/1093). So httpcore's connections are used without its
-pool here: an exchange has one to itself, which is used again if all went well and closed after any
-other end. The only module that knows an HTTP library.
+httpx's pool, httpcore's, looks at every connection on every call, and a request that is cancelled
+within it can leave a slot that nobody can use again
+(https://github.com/encode/httpcore/issues/1093). So httpcore's connections are used here without
+its pool: an exchange has one to itself, which is kept if all went well and closed otherwise. The
+only module that knows an HTTP library.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import urllib.request
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,30 +20,34 @@ import httpcore
 import httpx
 
 from ci_live_audit.errors import ConfigurationError
+from ci_live_audit.transport.body import read_body
+from ci_live_audit.transport.state import ExchangeState
 from ci_live_audit.wire.endpoint import is_this_machine
+from ci_live_audit.wire.requests import Request
+from ci_live_audit.wire.responses import Response
 
 __all__ = ["Connections"]
 
 MAX_IDLE = 100
-# Below the shortest idle time after which servers in use close a connection (5 s).
+# Seconds; below the shortest time after which servers in use close an idle connection (5 s).
 KEEP_ALIVE = 4.0
 
 
 class _Stream(httpcore.AsyncNetworkStream):
-    """A stream that is read in small pieces, the smallest before the head of an answer is there.
+    """A stream that is read in small pieces, the smallest until the head of a response is there.
 
-    httpcore parses all it was given before anybody else has a turn, a deadline included; and a head
-    may never end, or be one of hundreds (1xx).
+    httpcore parses all it has been given before anything else can run, deadlines included; and a
+    head may never end, or be one of hundreds (1xx).
     """
 
-    #: Room for most answers as a whole.
+    #: Most responses fit as a whole.
     HEAD = 4 * 1024
     BODY = 16 * 1024
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self.piece: int = self.HEAD
         self._stream = stream
-        # As they are, to cost nothing.
+        # Bound methods, to cost nothing.
         self.aclose = stream.aclose  # type: ignore[method-assign]
         self.get_extra_info = stream.get_extra_info  # type: ignore[method-assign]
 
@@ -69,85 +71,76 @@ class _Backend(httpcore.AsyncNetworkBackend):
 
 
 class Connections:
-    """Connections that share one TLS context; the idle ones as a stack.
+    """Our own connections, which share one TLS context; the idle ones form a stack.
 
     Args:
-        base_url: Scheme, host and port.
+        base_url: Scheme, host and port of the server.
+        max_body: Maximum bytes of a decoded body.
 
     Raises:
         ConfigurationError: The environment names a proxy that cannot be used.
     """
 
-    def __init__(self, base_url: str) -> None:
+    #: A connection whose exchange is cancelled is closed and dropped.
+    cancellable = True
+
+    def __init__(self, base_url: str, max_body: int) -> None:
         url = httpcore.URL(base_url)
         self._server: dict[str, Any] = {"scheme": url.scheme, "host": url.host, "port": url.port}
         self._origin = url.origin
+        self._max_body = max_body
         self._factory = _factory(base_url)
         self._idle: deque[tuple[httpcore.AsyncConnectionInterface, float]] = deque()
 
-    async def take(self) -> httpcore.AsyncConnectionInterface | None:
-        """An idle connection, if there is one that the server has not closed."""
+    async def exchange(
+        self, request: Request, state: ExchangeState, *, timeout: float, reuse: bool
+    ) -> Response:
+        """Send a request and return the complete response; see `Backend`."""
+        connection = await self._take() if reuse else None
+        state.sent = state.reused = connection is not None
+        opened: list[httpcore.AsyncNetworkStream] = []
+        extensions: dict[str, Any] = {}
+        if connection is None:
+            connection = self._factory.create_connection(self._origin)
+            # Seconds for each step of opening a connection.
+            extensions["timeout"] = {"connect": timeout / 2}
+            extensions["trace"] = partial(_trace, opened, state)
+        message = httpcore.Request(
+            request.method,
+            httpcore.URL(**self._server, target=request.path),
+            headers=[(name.encode(), value.encode()) for name, value in request.headers.items()],
+            content=request.body,
+            extensions=extensions,
+        )
+        try:
+            response = await connection.handle_async_request(message)
+            known: dict[str, Any] = response.extensions  # type: ignore[assignment]
+            known["network_stream"].piece = _Stream.BODY
+            state.head = Response.head(response.status, response.headers)
+            complete = await read_body(state.head, response.aiter_stream(), self._max_body)
+            await response.aclose()
+        except BaseException:
+            await connection.aclose()
+            for stream in opened:
+                await stream.aclose()
+            raise
+        if connection.is_available():
+            await self._keep(connection)
+        return complete
+
+    async def aclose(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            await self._idle.popleft()[0].aclose()
+
+    async def _take(self) -> httpcore.AsyncConnectionInterface | None:
+        """Return an idle connection that the server has not closed, if there is one."""
         while self._idle:
             connection, _ = self._idle.pop()
             if not connection.has_expired():
                 return connection
             await connection.aclose()
         return None
-
-    @contextlib.asynccontextmanager
-    async def stream(
-        self,
-        connection: httpcore.AsyncConnectionInterface | None,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: bytes,
-        *,
-        connect_timeout: float,
-        on_send: Callable[[], None],
-    ) -> AsyncGenerator[httpcore.Response, None]:
-        """Send a request and give the answer, whose body is still to be read.
-
-        Args:
-            connection: One that was taken; None for a new one.
-            method: HTTP method.
-            path: Path, percent-encoded.
-            headers: Request headers.
-            body: Request body.
-            connect_timeout: Seconds for each step of opening a connection.
-            on_send: Called when the request begins to leave on a new connection.
-        """
-        streams: list[httpcore.AsyncNetworkStream] = []
-        extensions: dict[str, Any] = {}
-        if connection is None:
-            connection = self._factory.create_connection(self._origin)
-            extensions["timeout"] = {"connect": connect_timeout}
-            extensions["trace"] = partial(_note, streams, on_send)
-        request = httpcore.Request(
-            method,
-            httpcore.URL(**self._server, target=path),
-            headers=[(name.encode(), value.encode()) for name, value in headers.items()],
-            content=body,
-            extensions=extensions,
-        )
-        try:
-            response = await connection.handle_async_request(request)
-            known: dict[str, Any] = response.extensions  # type: ignore[assignment]
-            known["network_stream"].piece = _Stream.BODY
-            yield response
-            await response.aclose()
-        except BaseException:
-            await connection.aclose()
-            for stream in streams:
-                await stream.aclose()
-            raise
-        if connection.is_available():
-            await self._keep(connection)
-
-    async def aclose(self) -> None:
-        """Close the idle connections."""
-        while self._idle:
-            await self._idle.popleft()[0].aclose()
 
     async def _keep(self, connection: httpcore.AsyncConnectionInterface) -> None:
         now = asyncio.get_running_loop().time()
@@ -158,7 +151,7 @@ class Connections:
 
 
 def _factory(base_url: str) -> httpcore.AsyncConnectionPool:
-    """What makes the connections, through the environment's proxy if it names one.
+    """Return what makes the connections, through the environment's proxy if it names one.
 
     https://www.python-httpx.org/environment_variables/
     """
@@ -182,9 +175,9 @@ def _factory(base_url: str) -> httpcore.AsyncConnectionPool:
         raise ConfigurationError(f"the proxy of the environment: {problem}") from None
 
 
-async def _note(
-    streams: list[httpcore.AsyncNetworkStream],
-    on_send: Callable[[], None],
+async def _trace(
+    opened: list[httpcore.AsyncNetworkStream],
+    state: ExchangeState,
     event: str,
     info: dict[str, Any],
 ) -> None:
@@ -194,7 +187,7 @@ async def _note(
     https://www.encode.io/httpcore/extensions/#trace
     """
     if event.endswith("connect_tcp.complete"):
-        streams.append(info["return_value"])
+        opened.append(info["return_value"])
     # A proxy is asked for a tunnel by a request of its own.
     if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
-        on_send()
+        state.sent = True

@@ -26,7 +26,7 @@ from ci_live_audit.wire import documents
 from ci_live_audit.wire.responses import Response
 from ci_live_audit.wire.scalars import as_text
 
-__all__ = ["Remedy", "error", "failure", "refusal", "remedy"]
+__all__ = ["Remedy", "error", "failure", "is_stale", "refusal", "remedy"]
 
 CODES: dict[str, type[ServiceError]] = {
     "SlowDown": Throttled,
@@ -51,12 +51,10 @@ class Remedy(Enum):
 
     #: Use a new connection: the server was just closing the idle one.
     NEW_CONNECTION = auto()
-    #: Renew the credentials: the service no longer accepts these.
-    RENEW_CREDENTIALS = auto()
-    #: Use other credentials, if the provider has rotated them meanwhile.
-    ROTATED_CREDENTIALS = auto()
+    #: Use other credentials, if there are any: the service does not accept these.
+    NEW_CREDENTIALS = auto()
     #: Sign by the service's clock.
-    CORRECT_CLOCK = auto()
+    NEW_TIME = auto()
 
 
 def failure(response: Response) -> LiveAuditError | None:
@@ -77,11 +75,14 @@ def remedy(error: LiveAuditError) -> Remedy | None:
         return Remedy.NEW_CONNECTION if error.reused else None
     if not isinstance(error, ServiceError):
         return None
-    if error.code in STALE_CREDENTIALS:
-        return Remedy.RENEW_CREDENTIALS
     if error.code in CLOCK_SKEW or "Request has expired" in error.message:
-        return Remedy.CORRECT_CLOCK
-    return Remedy.ROTATED_CREDENTIALS if isinstance(error, AccessDenied) else None
+        return Remedy.NEW_TIME
+    return Remedy.NEW_CREDENTIALS if isinstance(error, AccessDenied) or is_stale(error) else None
+
+
+def is_stale(error: LiveAuditError) -> bool:
+    """Return whether the service no longer knows the credentials; they may merely lack a right."""
+    return isinstance(error, ServiceError) and error.code in STALE_CREDENTIALS
 
 
 def error(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
