@@ -44,32 +44,32 @@ from ci_live_audit.wire import requests, results
 __all__ = ["LiveAuditClient"]
 
 DEFAULT_RETRY = RetryPolicy()
-# Between the pieces of a large body, which is decoded in a thread, the loop goes on.
+# Lets other threads run between the pieces of a large body, which is decoded in a thread.
 HAND_OVER = partial(time.sleep, 0)
 
 
 class LiveAuditClient:
-    """Live stream moderation jobs of one bucket of Tencent Cloud CI.
+    """A client for the live stream moderation jobs of one bucket of Tencent Cloud CI.
 
     Use it as ``async with LiveAuditClient(...) as client``, or call `aclose` at the end. It belongs
-    to the event loop on which it is first used. Arguments are total: what is given is not looked
-    for anywhere else.
+    to the event loop on which it is first used. An explicit argument is never combined with the
+    environment.
 
     Args:
-        bucket: Bucket with its APPID, as ``examplebucket-1250000000``.
-        region: As ``ap-beijing``; None reads ``TENCENTCLOUD_REGION``.
+        bucket: Bucket with its APPID, such as ``examplebucket-1250000000``.
+        region: Region, such as ``ap-beijing``; None reads ``TENCENTCLOUD_REGION``.
         credentials: `Credentials`, a callable that returns them (sync or async), or a credential
-            object of Tencent's SDKs; None looks where Tencent's tools look.
+            object of Tencent's SDKs; None searches where Tencent's tools do.
         rate: Requests a second.
-        limiter: A limiter to share with other clients; plans go by its own ``rate``, if it has one.
+        limiter: A limiter to share with other clients; plans use its ``rate``, if it has one.
         retry: When to try again.
-        timeout: Seconds that one exchange may take in all.
+        timeout: Total seconds that one exchange may take.
         endpoint: URL in place of ``https://<bucket>.ci.<region>.myqcloud.com``.
-        http_client: A client of the httpx family in place of own connections; not closed here.
-        on_attempt: Called with every `Attempt`; an exception of it is logged and goes no further.
-        max_body: Bytes that the decoded body of an answer may have.
-        allow_http: Whether an ``endpoint`` without TLS may be on another machine than this.
-        now: Unix seconds; for tests.
+        http_client: A client of the httpx family in place of our own connections; not closed here.
+        on_attempt: Called with every `Attempt`; exceptions it raises are logged and swallowed.
+        max_body: Maximum bytes of a decoded response body.
+        allow_http: Whether an ``endpoint`` without TLS may be on another machine.
+        now: Returns Unix seconds; for tests.
 
     Raises:
         ConfigurationError: An argument cannot be used.
@@ -102,7 +102,7 @@ class LiveAuditClient:
                 f"limiter: expected a RateLimiter, got {type(limiter).__name__}"
             )
         if not callable(now):
-            raise ConfigurationError("now: expected a function that gives Unix seconds")
+            raise ConfigurationError("now: expected a function that returns Unix seconds")
         self._rate: float = getattr(limiter, "rate", rate)
         self._background = BackgroundRateLimiter(limiter)
         clock = Clock(now)
@@ -135,10 +135,10 @@ class LiveAuditClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End what is under way and close the connections; twice does no harm.
+        """End what is in progress and close the connections; closing twice does no harm.
 
-        Calls that wait for their slot, for an answer or for the next attempt end with a
-        `ConfigurationError`. On a sibling made by `with_options` it does nothing: the connections
+        Calls that wait for a slot, a response or their next attempt end with a
+        `ConfigurationError`. On a sibling made by `with_options` this does nothing: the connections
         are not its own.
         """
         if self._owner:
@@ -153,7 +153,7 @@ class LiveAuditClient:
         timeout: float | None = None,
         on_attempt: Callable[[Attempt], object] | None = None,
     ) -> LiveAuditClient:
-        """A sibling that differs in what is given and shares everything else.
+        """Return a sibling that differs in what is given and shares everything else.
 
         Connections, limiter, credentials, retry budget and clock are the same objects.
         """
@@ -169,12 +169,12 @@ class LiveAuditClient:
     # Verbs
 
     async def query(self, job_id: str) -> AuditJob:
-        """What a job has found so far.
+        """Return a job and what it has found so far.
 
         A job in state Failed is a result like any other.
 
         Raises:
-            LiveAuditError: As in the tree of `ci_live_audit.errors`.
+            LiveAuditError: See the tree in `ci_live_audit.errors`.
 
         Source: https://www.tencentcloud.com/document/product/1045/49342
         """
@@ -186,14 +186,14 @@ class LiveAuditClient:
         return await self._caller.call(requests.query(job_id), read)
 
     async def cancel(self, job_id: str) -> CancelledJob:
-        """Stop a job; one that is cancelled already stays so, and that is no error.
+        """Stop a job; cancelling one that is already cancelled is no error.
 
-        If the service refuses, a query tells what has become of the job: cancelled is as good as an
-        answer, and so is any end if an attempt was lost on its way.
+        If the service refuses, a query shows the state of the job: cancelled counts as success, and
+        so does any other end if the response to an earlier attempt was lost.
 
         Raises:
-            LiveAuditError: As in the tree of `ci_live_audit.errors`. What the service answers for
-                a job that has ended by itself is not documented; expect `InvalidArgument`.
+            LiveAuditError: See the tree in `ci_live_audit.errors`. What the service says about a
+                job that has ended by itself is not documented; expect `InvalidArgument`.
 
         Source: https://www.tencentcloud.com/document/product/1045/49341
         """
@@ -231,22 +231,22 @@ class LiveAuditClient:
     ) -> SubmittedJob:
         """Start a job for a live stream. It costs money until it ends or is cancelled.
 
-        A submission is repeated only when it surely did not arrive: there is no way to tell the
-        service that two are one. After an error, ``error.may_have_happened`` tells whether there
-        may be a job all the same.
+        A submission is repeated only if it certainly did not arrive: the service cannot be told
+        that two of them are one. After an error, ``error.may_have_happened`` says whether a job may
+        exist all the same.
 
         Args:
             url: Address of the stream: rtmp, hls, http or https.
-            biz_type: Id of the moderation policy; the bucket's default if left out.
-            data_id: Own id, returned with all results; at most 512 bytes.
-            user_info: Own business fields, returned with all results; at most 128 bytes each.
+            biz_type: Id of the moderation policy; by default the bucket's.
+            data_id: Your own id, returned with all results; at most 512 bytes.
+            user_info: Your own business fields, returned with all results; at most 128 bytes each.
             callback: http or https URL that the service calls.
-            callback_type: 1 to be called for everything, 2 for what violates only.
+            callback_type: 1 for a call about everything, 2 for calls about violations only.
             storage_path: Path in the bucket under which the stream is recorded.
-            extra: Further nodes by wire names: ``{"Conf": {"CallbackVersion": "Detail"}}``.
+            extra: Further nodes by wire name: ``{"Conf": {"CallbackVersion": "Detail"}}``.
 
         Raises:
-            LiveAuditError: As in the tree of `ci_live_audit.errors`.
+            LiveAuditError: See the tree in `ci_live_audit.errors`.
 
         Source: https://www.tencentcloud.com/document/product/1045/49340
         """
