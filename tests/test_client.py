@@ -1,4 +1,4 @@
-"""The client and its one loop of attempts, in process and on virtual time."""
+"""The client and its loop of attempts, in process and on virtual time."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ from ci_live_audit import (
     Verdict,
 )
 from ci_live_audit.testing import Emulator, Fault, frame
+from ci_live_audit.transport.exchange import Transport
 from ci_live_audit.wire.responses import Response
 
 URL = "rtmp://live.example.com/app/room7"
@@ -62,7 +63,7 @@ def http_client(app: Any) -> httpx.AsyncClient:
 def answering(
     status: int, body: bytes = b"", headers: Mapping[str, str] | None = None
 ) -> tuple[httpx.AsyncClient, list[dict[str, str]]]:
-    """An HTTP client that gets one answer to everything, and the headers of what it sent."""
+    """Return an HTTP client that gets the same response to everything, and the headers it sent."""
     sent: list[dict[str, str]] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -86,7 +87,7 @@ def for_tests(**options: Any) -> LiveAuditClient:
 async def test_a_job_from_submission_to_cancellation(
     emulator: Emulator, client: LiveAuditClient
 ) -> None:
-    """What is submitted can be queried while it runs, and be cancelled."""
+    """A submitted job can be queried while it runs, and cancelled."""
     emulator.add_stream(URL, duration=60, script=[frame(5, "Porn", score=98)])
     user = UserInfo(token_id="t", ip="10.0.0.1")
     submitted = await client.submit(
@@ -105,7 +106,7 @@ async def test_a_job_from_submission_to_cancellation(
 
 
 async def test_results_say_when_they_came(emulator: Emulator) -> None:
-    """received_at is the time of the answer, and URLs expire two hours later."""
+    """received_at is the time of the response, and URLs expire two hours later."""
     now = 1_700_000_000.0
     emulator = Emulator(now=lambda: now)
     async with emulator.client(now=lambda: now) as client:
@@ -129,7 +130,7 @@ async def test_a_failed_job_is_a_result(emulator: Emulator, client: LiveAuditCli
 
 
 async def test_the_request_id_is_taken_from_the_header_if_the_body_has_none() -> None:
-    """Support asks for a request id, so results have one wherever it came from."""
+    """Results have a request id, for Tencent's support, wherever the service sent it."""
     http, _ = answering(
         200,
         b"<Response><JobsDetail><JobId>a</JobId><State>Success</State></JobsDetail></Response>",
@@ -139,8 +140,8 @@ async def test_the_request_id_is_taken_from_the_header_if_the_body_has_none() ->
         assert (await client.query("a")).request_id == "from the header"
 
 
-async def test_an_empty_answer_to_a_cancel_is_enough() -> None:
-    """A status of 200 says it all, so the body may be empty."""
+async def test_a_cancel_needs_no_body() -> None:
+    """A status of 200 is enough: the body may be empty."""
     http, sent = answering(200)
     async with for_tests(http_client=http) as client:
         assert (await client.cancel("av1")).job_id == "av1"
@@ -162,7 +163,7 @@ async def test_refusals_are_raised_at_once(
     kind: type[ServiceError],
     code: str,
 ) -> None:
-    """What repeating would not help is sent once, and the error carries all the facts."""
+    """A refusal that a repeat would not change is sent once, and the error has all the facts."""
     with pytest.raises(kind) as caught:
         await call(client)
     error = caught.value
@@ -173,7 +174,7 @@ async def test_refusals_are_raised_at_once(
 
 
 async def test_bad_arguments_are_not_sent(client: LiveAuditClient, emulator: Emulator) -> None:
-    """What cannot be right is refused before it costs a slot."""
+    """An impossible argument is refused before it costs a slot."""
     for call in (client.query("../bucket"), client.cancel(""), client.submit("file:///etc")):
         with pytest.raises(ConfigurationError):
             await call
@@ -197,10 +198,10 @@ async def test_bad_arguments_are_not_sent(client: LiveAuditClient, emulator: Emu
     ],
     ids=lambda fault: f"{fault.kind} {fault.status or ''}",
 )
-async def test_a_query_survives_what_passes(
+async def test_transient_failures_are_retried(
     emulator: Emulator, client: LiveAuditClient, fault: Fault
 ) -> None:
-    """Two failures of any kind are retried, and nobody notices but the hook."""
+    """Two transient failures of any kind are retried, and only the hook sees them."""
     attempts: list[Attempt] = []
     job_id = emulator.add_job()
     emulator.inject(fault, times=2)
@@ -220,7 +221,7 @@ async def test_a_query_survives_what_passes(
         (Fault.garbage(), DecodeError),
     ],
 )
-async def test_what_does_not_pass_is_raised_after_the_last_attempt(
+async def test_a_lasting_failure_is_raised_after_the_last_attempt(
     emulator: Emulator, client: LiveAuditClient, fault: Fault, kind: type[LiveAuditError]
 ) -> None:
     """The error names the operation, the job and the number of attempts."""
@@ -233,7 +234,7 @@ async def test_what_does_not_pass_is_raised_after_the_last_attempt(
 
 
 async def test_every_attempt_passes_the_limiter_and_is_freshly_signed(emulator: Emulator) -> None:
-    """With a slot of a second, three attempts are sent a second apart, with three signatures."""
+    """With one slot a second, three attempts leave a second apart, with three signatures."""
     seen: list[str] = []
     loop = asyncio.get_running_loop()
 
@@ -258,7 +259,7 @@ async def test_every_attempt_passes_the_limiter_and_is_freshly_signed(emulator: 
 
 
 async def test_throttling_holds_back_everybody_on_the_limiter(emulator: Emulator) -> None:
-    """After one refusal nobody who shares the limiter sends for a second."""
+    """After a throttled attempt nobody who shares the limiter sends for a second."""
     limiter = LocalRateLimiter(20)
     job_id = emulator.add_job()
     async with emulator.client(limiter=limiter) as one, emulator.client(limiter=limiter) as other:
@@ -272,7 +273,7 @@ async def test_throttling_holds_back_everybody_on_the_limiter(emulator: Emulator
 
 
 async def test_retry_after_is_obeyed_by_everybody(emulator: Emulator) -> None:
-    """A service that asks for seven seconds gets them."""
+    """If the service asks for seven seconds, everybody waits seven seconds."""
     job_id = emulator.add_job()
     emulator.inject(Fault.throttle(retry_after=7), times=1)
     async with emulator.client() as client:
@@ -283,7 +284,7 @@ async def test_retry_after_is_obeyed_by_everybody(emulator: Emulator) -> None:
 
 
 async def test_a_retry_after_that_is_too_long_is_raised(emulator: Emulator) -> None:
-    """Asked to wait an hour, the call ends at once and says so."""
+    """If the service asks for an hour, the call ends at once and says so."""
     emulator.inject(Fault.throttle(retry_after=3600))
     async with emulator.client() as client:
         with pytest.raises(Throttled) as caught:
@@ -295,7 +296,7 @@ async def test_a_retry_after_that_is_too_long_is_raised(emulator: Emulator) -> N
     ("fault", "most"), [(Fault.error(500), 1035), (Fault.reset(), 1035), (Fault.throttle(), 1100)]
 )
 async def test_an_outage_costs_at_most_1200_attempts(fault: Fault, most: int) -> None:
-    """1,000 calls into a total outage cost little more than 1,000 attempts."""
+    """1,000 calls during a total outage cost little more than 1,000 attempts."""
     emulator = Emulator(rate=1e6)
     job_id = emulator.add_job(duration=1e9)
     emulator.inject(fault)
@@ -329,7 +330,7 @@ async def test_after_an_outage_retries_come_back() -> None:
 async def test_a_submission_that_may_have_arrived_is_not_repeated(
     emulator: Emulator, client: LiveAuditClient, fault: Fault
 ) -> None:
-    """There may be a job and a bill already, and the error says so."""
+    """A job and its bill may exist already, and the error says so."""
     emulator.inject(fault)
     with pytest.raises(LiveAuditError) as caught:
         await client.submit(URL)
@@ -341,16 +342,16 @@ async def test_a_submission_that_may_have_arrived_is_not_repeated(
 async def test_a_submission_that_did_not_arrive_is_repeated(
     emulator: Emulator, client: LiveAuditClient
 ) -> None:
-    """A refusal by the rate limit is no submission, so the next attempt starts the only job."""
+    """A throttled submission did not happen, so the next attempt starts the only job."""
     emulator.inject(Fault.throttle(), times=2)
     await client.submit(URL)
     assert (len(emulator.arrivals), len(emulator.jobs)) == (3, 1)
 
 
-async def test_a_cancel_whose_answer_was_lost_counts_as_done(
+async def test_a_cancel_whose_response_was_lost_counts_as_done(
     emulator: Emulator, client: LiveAuditClient
 ) -> None:
-    """Carried out, unanswered, repeated and refused: a query tells that the job has ended."""
+    """Carried out, lost, repeated and refused: a query shows that the job has ended."""
     job_id = emulator.add_job(data_id="mine")
     emulator.inject(Fault.reset(), times=1)
     cancelled = await client.cancel(job_id)
@@ -362,7 +363,7 @@ async def test_a_cancel_whose_answer_was_lost_counts_as_done(
 async def test_a_cancel_that_is_refused_is_raised(
     emulator: Emulator, client: LiveAuditClient
 ) -> None:
-    """Refused at the first attempt, nothing was lost on the way: the job ended by itself."""
+    """If the first attempt is refused, no response was lost: the job ended by itself."""
     job_id = emulator.add_job(duration=1)
     await asyncio.sleep(2)
     with pytest.raises(InvalidArgument) as caught:
@@ -374,7 +375,7 @@ async def test_a_cancel_that_is_refused_is_raised(
 async def test_cancelling_a_cancelled_job_is_no_error(
     emulator: Emulator, client: LiveAuditClient
 ) -> None:
-    """Who stops a stream twice has what he wants, whatever the service says to the second time."""
+    """Stopping a stream twice succeeds, whatever the service says to the second cancel."""
     job_id = emulator.add_job(data_id="mine")
     await client.cancel(job_id)
     again = await client.cancel(job_id)
@@ -383,7 +384,7 @@ async def test_cancelling_a_cancelled_job_is_no_error(
 
 
 async def test_a_cancel_whose_fate_stays_unknown_is_raised(emulator: Emulator) -> None:
-    """If the query that should settle it fails too, the cancel's own error is raised."""
+    """If the query that should settle it fails too, the error of the cancel is raised."""
     job_id = emulator.add_job()
     emulator.inject(Fault.reset(), times=1, operation="cancel")
     emulator.inject(Fault.error(), operation="query")
@@ -422,7 +423,7 @@ async def test_a_cancel_that_is_refused_while_the_job_runs_on_is_raised(emulator
 async def test_a_wrong_clock_is_corrected_once(
     emulator: Emulator, client: LiveAuditClient, seconds: float
 ) -> None:
-    """The service's clock is learnt from one refusal; from then on every signature is in time."""
+    """The service's clock is learnt from one refusal; then every signature is in time."""
     job_id = emulator.add_job()
     emulator.inject(Fault.skew(seconds))
     await client.query(job_id)
@@ -432,7 +433,7 @@ async def test_a_wrong_clock_is_corrected_once(
     assert [arrival.status for arrival in emulator.arrivals] == expected
 
 
-async def test_a_wrong_clock_is_corrected_for_all_calls_under_way() -> None:
+async def test_a_wrong_clock_is_corrected_for_all_calls_in_flight() -> None:
     """One call learns the clock; the others that were refused try again as well."""
     emulator = Emulator(rate=1e6)
     job_id = emulator.add_job()
@@ -443,7 +444,7 @@ async def test_a_wrong_clock_is_corrected_for_all_calls_under_way() -> None:
 
 
 async def test_a_slow_provider_does_not_bunch_requests(emulator: Emulator) -> None:
-    """While everybody waits for credentials no slot is spent, so the quota is kept afterwards."""
+    """While everybody waits for credentials no slot is used, so the quota is kept afterwards."""
 
     async def provider() -> Credentials:
         await asyncio.sleep(3)
@@ -456,7 +457,7 @@ async def test_a_slow_provider_does_not_bunch_requests(emulator: Emulator) -> No
 
 
 async def test_credentials_that_end_in_the_queue_are_replaced() -> None:
-    """A call that waits for its slot for long is signed with what is valid when it leaves."""
+    """A call that waits long for its slot is signed with credentials valid when it leaves."""
     loop = asyncio.get_running_loop()
     given: list[float] = []
 
@@ -488,7 +489,7 @@ async def test_credentials_that_end_in_the_queue_are_replaced() -> None:
 async def test_only_a_clock_that_is_really_off_is_corrected(
     code: str, message: str, date: float | None, attempts: int
 ) -> None:
-    """A Date that agrees, is missing or absurd corrects nothing; one that does not, once."""
+    """A Date that agrees, is missing or absurd corrects nothing; one that differs corrects once."""
     now = 1_700_000_000
     headers = {}
     if date is not None:
@@ -512,8 +513,8 @@ async def test_one_attempt_learns_the_clock_for_the_next_call(emulator: Emulator
         assert (await client.query(job_id)).job_id == job_id
 
 
-async def test_credentials_that_were_replaced_are_asked_for_again(emulator: Emulator) -> None:
-    """A key that the service no longer knows is dropped, and the provider asked once more."""
+async def test_replaced_credentials_are_renewed(emulator: Emulator) -> None:
+    """A key that the service no longer knows is dropped, and the provider is called once more."""
     rotated = [Credentials("AKIDOLD", "old", expires_at=2e9), emulator.credentials]
 
     async def provider() -> Credentials:
@@ -526,7 +527,7 @@ async def test_credentials_that_were_replaced_are_asked_for_again(emulator: Emul
 
 
 async def test_credentials_that_stay_wrong_are_refused(emulator: Emulator) -> None:
-    """Asking the provider again is tried once; fixed credentials are not tried again at all."""
+    """The provider is called once more; fixed credentials are not tried again at all."""
     wrong = Credentials("AKIDOTHER", "secretexample")
 
     async def provider() -> Credentials:
@@ -541,7 +542,7 @@ async def test_credentials_that_stay_wrong_are_refused(emulator: Emulator) -> No
 
 
 async def test_credentials_rotate_between_attempts(emulator: Emulator) -> None:
-    """Every attempt of a call is signed with what the provider gives at that moment."""
+    """Every attempt of a call is signed with what the provider returns at that moment."""
     keys = [Credentials("AKID", f"key{number}", f"token{number}") for number in range(4)]
     given = iter(keys)
 
@@ -573,7 +574,7 @@ async def test_no_credentials_is_an_error_of_the_call(emulator: Emulator) -> Non
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_not_followed(status: int) -> None:
-    """A signed request goes to no other place; the error says where it was sent."""
+    """A signed request goes nowhere else; the error names the target of the redirect."""
     http, sent = answering(status, headers={"location": "https://elsewhere.example/"})
     async with for_tests(http_client=http) as client:
         with pytest.raises(ServiceError, match=r"redirected to https://elsewhere\.example/"):
@@ -583,8 +584,8 @@ async def test_redirects_are_not_followed(status: int) -> None:
     ]
 
 
-async def test_httpx2_will_do(emulator: Emulator) -> None:
-    """The maintained fork of httpx is taken as it is."""
+async def test_httpx2_works(emulator: Emulator) -> None:
+    """The maintained fork of httpx works through http_client."""
     transport = httpx2.ASGITransport(emulator)
     async with (
         httpx2.AsyncClient(transport=transport) as http,
@@ -597,7 +598,7 @@ async def test_httpx2_will_do(emulator: Emulator) -> None:
 async def test_cancelled_calls_leave_nothing_behind(
     emulator: Emulator, client: LiveAuditClient
 ) -> None:
-    """Cancelled in the limiter, in the exchange or between attempts, a call is simply gone."""
+    """A call cancelled in the limiter, the exchange or between attempts leaves nothing behind."""
     job_id = emulator.add_job(duration=1e6)
     emulator.inject(Fault.slow(3), share=0.3)
     emulator.inject(Fault.error(), share=0.3)
@@ -615,7 +616,7 @@ async def test_cancelled_calls_leave_nothing_behind(
 
 
 async def test_a_stale_connection_costs_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A query whose connection was closed meanwhile is repeated at once, on a new one, once."""
+    """A query whose connection was just closed is repeated at once, on a new one, and only once."""
     seen: list[Attempt] = []
     stale = TransportError("closed", reused=True)
     client = for_tests(on_attempt=seen.append, retry=RetryPolicy(base_delay=1.0, attempts=3))
@@ -623,9 +624,9 @@ async def test_a_stale_connection_costs_no_wait(monkeypatch: pytest.MonkeyPatch)
 
     async def send(*_: Any, reuse: bool, **__: Any) -> Any:
         reuses.append(reuse)
-        raise stale
+        return Response(status=0, error=stale)
 
-    monkeypatch.setattr(client._caller.transport, "send", send)
+    monkeypatch.setattr(Transport, "send", send)
     async with client:
         with pytest.raises(TransportError):
             await client.query("a")
@@ -635,7 +636,7 @@ async def test_a_stale_connection_costs_no_wait(monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_every_error_has_its_request_id() -> None:
-    """What the service called the request is known though its answer cannot be read."""
+    """The service's request id is known even if its response cannot be read."""
     http, _ = answering(200, b"<html>", {"x-ci-request-id": "r1"})
     async with for_tests(http_client=http, retry=RetryPolicy(attempts=1)) as client:
         with pytest.raises(DecodeError, match=r"\[request id r1\]") as caught:
@@ -644,16 +645,16 @@ async def test_every_error_has_its_request_id() -> None:
 
 
 @pytest.mark.parametrize(("status", "kind"), [(503, ServiceUnavailable), (429, Throttled)])
-async def test_a_refusal_to_answer_now_needs_no_body(
+async def test_a_status_that_says_all_needs_no_body(
     status: int, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a broken answer the status counts if it is one that says all; else it is a lost one."""
+    """For a broken response, a status that says all is enough; otherwise the response is lost."""
 
     async def send(*_: Any, **__: Any) -> Response:
         return Response(status=status, headers={}, error=TransportError("cut"))
 
     client = for_tests(retry=RetryPolicy(attempts=1))
-    monkeypatch.setattr(client._caller.transport, "send", send)
+    monkeypatch.setattr(Transport, "send", send)
     async with client:
         with pytest.raises(kind) as caught:
             await client.query("a")
@@ -677,8 +678,8 @@ async def test_an_urgent_call_does_not_wait_for_retries(emulator: Emulator) -> N
         await slow
 
 
-async def test_an_answer_about_another_job_is_none() -> None:
-    """What came for another request is not taken, and the connection is given up."""
+async def test_a_response_about_another_job_is_refused() -> None:
+    """A response to another request is not accepted, and the connection is dropped."""
     http, sent = answering(
         200, b"<Response><JobsDetail><JobId>b</JobId><State>Success</State></JobsDetail></Response>"
     )
@@ -692,7 +693,7 @@ async def test_an_answer_about_another_job_is_none() -> None:
 
 
 async def test_the_region_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a region argument TENCENTCLOUD_REGION is used; without both there is an error."""
+    """Without a region TENCENTCLOUD_REGION is used; without either there is an error."""
     with pytest.raises(ConfigurationError, match="TENCENTCLOUD_REGION"):
         LiveAuditClient("examplebucket-1250000000")
     monkeypatch.setenv("TENCENTCLOUD_REGION", "eu-frankfurt")
@@ -728,15 +729,18 @@ async def test_the_region_may_come_from_the_environment(monkeypatch: pytest.Monk
     ids=str,
 )
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
-    """An argument that cannot work says so when the client is made."""
+    """An argument that cannot work is refused when the client is made."""
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         for_tests(**options)
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:8080", "http://[::1]:80/", "https://ci"])
-def test_good_endpoints_are_taken(endpoint: str) -> None:
-    """A scheme, a host and perhaps a port make an endpoint."""
-    for_tests(endpoint=endpoint)
+async def test_requests_go_to_the_endpoint(endpoint: str) -> None:
+    """A scheme, a host and perhaps a port make an endpoint, and requests go there."""
+    http, sent = answering(200, b"")
+    async with for_tests(endpoint=endpoint, http_client=http) as client:
+        await client.cancel("a")
+    assert sent[0]["host"] == endpoint.partition("://")[2].rstrip("/")
 
 
 async def test_siblings_share_and_differ(emulator: Emulator) -> None:
@@ -767,19 +771,20 @@ async def test_a_closed_client_says_so(emulator: Emulator) -> None:
         await client.query("a")
 
 
-@pytest.mark.parametrize("waits_for", ["slot", "answer", "next attempt", "credentials"])
+@pytest.mark.parametrize("waits_for", ["slot", "response", "next attempt", "credentials"])
 async def test_closing_ends_calls_wherever_they_wait(emulator: Emulator, waits_for: str) -> None:
-    """A call ends when its client is closed, whatever it waits for at that moment."""
+    """A call ends when its client is closed, wherever it waits at that moment."""
 
     async def slow() -> Credentials:
         await asyncio.sleep(20)
         return emulator.credentials
 
+    limiter = LocalRateLimiter(20)
     options: dict[str, Any] = {"credentials": slow} if waits_for == "credentials" else {}
-    client = emulator.client(timeout=1000, **options)
+    client = emulator.client(timeout=1000, limiter=limiter, **options)
     if waits_for == "slot":
-        client._caller.limiter.hold(1000)
-    elif waits_for == "answer":
+        limiter.hold(1000)
+    elif waits_for == "response":
         emulator.inject(Fault.slow(1000))
     elif waits_for == "next attempt":
         emulator.inject(Fault.throttle(retry_after=50))
@@ -795,8 +800,8 @@ async def test_closing_ends_calls_wherever_they_wait(emulator: Emulator, waits_f
     assert asyncio.get_running_loop().time() - began < 1.01
 
 
-def test_a_second_event_loop_is_told_so(emulator: Emulator) -> None:
-    """A client that is used from another loop says what to do."""
+def test_a_second_event_loop_is_refused(emulator: Emulator) -> None:
+    """A client that is used on another loop says what to do."""
     client = emulator.client()
     job_id = emulator.add_job()
     asyncio.run(client.query(job_id))
@@ -807,7 +812,7 @@ def test_a_second_event_loop_is_told_so(emulator: Emulator) -> None:
 # What is told
 
 
-async def test_attempts_are_told_with_their_times(emulator: Emulator) -> None:
+async def test_attempts_are_reported_with_their_times(emulator: Emulator) -> None:
     """The hook sees operation, job, number, waiting, duration, status, request id and delay."""
     seen: list[Attempt] = []
     job_id = emulator.add_job()
@@ -826,10 +831,10 @@ async def test_attempts_are_told_with_their_times(emulator: Emulator) -> None:
     assert second.since_first == pytest.approx(3, abs=0.01)
 
 
-async def test_a_hook_that_raises_is_logged_and_no_more(
+async def test_an_exception_in_a_hook_is_logged(
     emulator: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a hook does wrong does not reach the caller."""
+    """An exception in a hook does not reach the caller."""
 
     def hook(attempt: Attempt) -> None:
         raise ValueError(attempt.number)
@@ -839,10 +844,10 @@ async def test_a_hook_that_raises_is_logged_and_no_more(
     assert "on_attempt failed" in caplog.text
 
 
-async def test_logging_is_silent_unless_asked(
+async def test_logging_is_silent_by_default(
     emulator: Emulator, client: LiveAuditClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Attempts are logged at DEBUG, throttled ones at WARNING, nothing above that."""
+    """Attempts are logged at DEBUG, throttled ones at WARNING, and nothing above that."""
     job_id = emulator.add_job()
     emulator.inject(Fault.throttle(), times=1)
     with caplog.at_level(logging.DEBUG, logger="ci_live_audit"):
@@ -868,23 +873,23 @@ async def test_no_secret_in_errors_logs_or_tracebacks(caplog: pytest.LogCaptureF
     frames = [frame for frame in told.stack if frame.filename != __file__]
     assert len(frames) >= 2
     text = str([frame.locals for frame in frames]) + str(caught.value)
-    text += caplog.text + repr(seen) + repr(client._caller)
+    text += caplog.text + repr(seen) + repr(vars(client))
     assert "canary" not in text
     assert signature not in text
 
 
 class TestOnRealTime:
-    """What needs worker threads, for which virtual time does not wait."""
+    """Tests that need worker threads, for which virtual time does not wait."""
 
     @pytest.fixture
     def anyio_backend(self) -> str:
         return "asyncio"
 
-    async def test_without_an_argument_the_default_chain_is_asked(
+    async def test_without_credentials_the_default_chain_is_used(
         self,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Credentials of an existing environment are found without a word."""
+        """Without credentials=, those of an existing environment are found."""
         monkeypatch.setenv("TENCENTCLOUD_SECRET_ID", "AKIDFROMENV")
         monkeypatch.setenv("TENCENTCLOUD_SECRET_KEY", "key")
         http, sent = answering(200)
@@ -893,7 +898,7 @@ class TestOnRealTime:
         assert "q-ak=AKIDFROMENV&" in sent[0]["authorization"]
 
     async def test_failed_calls_leave_no_garbage(self) -> None:
-        """Errors that are dropped are gone at once, with their frames and what these hold."""
+        """Dropped errors are gone at once, with their frames and what these hold."""
         async with for_tests(
             endpoint="http://127.0.0.1:1", rate=math.inf, retry=RetryPolicy(attempts=1)
         ) as client:
@@ -916,8 +921,8 @@ class TestOnRealTime:
                 gc.garbage.clear()
                 gc.enable()
 
-    async def test_a_large_answer_is_decoded_off_the_loop(self, emulator: Emulator) -> None:
-        """While a long night's answer is decoded, the loop goes on turning."""
+    async def test_a_large_response_is_decoded_off_the_loop(self, emulator: Emulator) -> None:
+        """While a long night's response is decoded, the loop keeps running."""
         emulator.add_job("big", duration=1e6, script=[frame(0) for _ in range(2000)])
         emulator.jobs["big"].started = time.monotonic() - 1000
         beats = 0

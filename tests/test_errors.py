@@ -1,4 +1,4 @@
-"""The errors: one tree, texts that say what happened, nothing but plain values in them."""
+"""The errors: one tree, texts that say what happened, and nothing but plain values."""
 
 from __future__ import annotations
 
@@ -58,18 +58,18 @@ EVERY_ERROR: list[LiveAuditError] = [
 
 
 def called(error: LiveAuditError, operation: str, job_id: str | None, attempts: int) -> Any:
-    """An error as it leaves the client."""
+    """Return an error as it leaves the client."""
     error.operation, error.job_id, error.attempts = operation, job_id, attempts
     return error
 
 
 def subtree(cls: type[Exception]) -> dict[str, Any]:
-    """The classes below one, by name."""
+    """Return the classes below one, by name."""
     return {below.__name__: subtree(below) for below in cls.__subclasses__()}
 
 
 def drawn(text: str) -> dict[str, Any]:
-    """The tree that a docstring draws."""
+    """Return the tree that a docstring draws."""
     root: dict[str, Any] = {}
     path: list[dict[str, Any]] = [root]
     for indent, name in re.findall(r"^    ([ │├└─]*)([A-Z]\w+)\b", text, re.MULTILINE):
@@ -80,13 +80,13 @@ def drawn(text: str) -> dict[str, Any]:
 
 
 def test_the_tree_is_as_drawn() -> None:
-    """The picture in the docstring shows every class in its place, and no other."""
+    """The drawing in the docstring shows every class in its place, and no other."""
     tree = {"LiveAuditError": subtree(LiveAuditError)}
     assert drawn(str(errors.__doc__)) == tree
 
 
 def test_every_error_is_exported() -> None:
-    """Whoever imports the module's names has them all."""
+    """Every error of the module is exported by it."""
     assert set(errors.__all__) == {type(error).__name__ for error in EVERY_ERROR}
 
 
@@ -116,7 +116,7 @@ def test_every_error_is_exported() -> None:
     ],
 )
 def test_text(error: LiveAuditError, text: str) -> None:
-    """The text tells the call, the place, the reason and the attempts, as far as they are known."""
+    """The text says the call, the place, the reason and the attempts, as far as they are known."""
     assert str(error) == text
 
 
@@ -127,7 +127,7 @@ def test_text(error: LiveAuditError, text: str) -> None:
     ids=["pickled", "copied", "copied deeply"],
 )
 def test_error_survives(error: LiveAuditError, remade: Any) -> None:
-    """An error from a worker process says what it said there."""
+    """An error from a worker process reads the same as it did there."""
     error = called(copy.copy(error), "query", "j1", 2)
     error.may_have_happened = True
     again = remade(error)
@@ -154,13 +154,13 @@ def test_error_survives(error: LiveAuditError, remade: Any) -> None:
     ],
 )
 def test_may_have_happened(error: LiveAuditError, *, may_have_happened: bool) -> None:
-    """Only what surely did not reach the service, or was refused by it, did not happen."""
+    """Only a request that certainly did not arrive, or was refused, did not happen."""
     assert error.may_have_happened is may_have_happened
 
 
 @pytest.mark.parametrize("kind", SERVICE_ERRORS)
 def test_service_error_carries_what_the_service_said(kind: type[ServiceError]) -> None:
-    """Each of its classes has the same attributes."""
+    """Every class of service error has the same attributes."""
     error = kind("why", **SERVICE)  # type: ignore[arg-type]
     assert vars(error) == {
         **SERVICE,
@@ -170,6 +170,6 @@ def test_service_error_carries_what_the_service_said(kind: type[ServiceError]) -
 
 
 def test_waiting_errors_carry_the_job() -> None:
-    """What is known of the job comes with the error, or None."""
+    """The latest state of the job comes with the error, or None."""
     assert (JobFailed("why", job=JOB).job, JobFailed("why").job) == (JOB, None)
     assert (WaitTimeout("why", last=JOB).last, WaitTimeout("why").last) == (JOB, None)

@@ -24,7 +24,7 @@ MODULES = [
 
 @pytest.mark.parametrize("package", [ci_live_audit, ci_live_audit.testing])
 def test_a_package_exports_what_it_says(package: types.ModuleType) -> None:
-    """__all__ is sorted, every name exists, is what type checkers take it for, and is listed."""
+    """__all__ is sorted, and every name exists, is listed and is what type checkers see."""
     names = package.__all__
     assert list(names) == sorted(names)
     tree = ast.parse(inspect.getsource(package))
@@ -45,8 +45,8 @@ def test_a_package_exports_what_it_says(package: types.ModuleType) -> None:
         _ = package.nothing
 
 
-def test_names_are_imported_when_they_are_asked_for() -> None:
-    """Importing the package imports no module of it that does something, nor a library."""
+def test_names_are_imported_on_first_use() -> None:
+    """Importing the package imports none of its working modules, and no library."""
     loaded = modules_after("import ci_live_audit, ci_live_audit.testing")
     ours = {name for name in loaded if name.startswith("ci_live_audit")}
     assert ours == {"ci_live_audit", "ci_live_audit._lazy", "ci_live_audit.testing"}
@@ -63,7 +63,7 @@ def test_every_module_says_what_is_public(name: str) -> None:
 
 
 def test_the_import_needs_only_the_five_packages() -> None:
-    """Importing the package loads no extra and nothing of the testing kit; httpx comes later."""
+    """Importing the client loads no extra and nothing of the testing kit; httpx comes later."""
     loaded = modules_after("from ci_live_audit import LiveAuditClient")
     assert {"anyio", "aiolimiter", "xmltodict", "attrs"} <= loaded
     assert not {"httpx", "httpcore", "click", "rich", "uvicorn", "httpx2", "pytest"} & loaded
@@ -75,7 +75,7 @@ def test_the_import_needs_only_the_five_packages() -> None:
 
 
 def modules_after(statement: str) -> set[str]:
-    """What is loaded in a new interpreter after a statement."""
+    """Return what is loaded in a new interpreter after a statement."""
     code = f"import sys; {statement}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     return set(done.stdout.split())

@@ -1,4 +1,4 @@
-"""The README is the manual: its examples run, and what it refers to is there."""
+"""The README is the manual: its examples run, and everything it refers to exists."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ EXAMPLES = [block for block in BLOCKS if OF_THE_BOT not in str(block.parsed)]
 
 @pytest.fixture
 def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Emulator:
-    """The service behind the examples: their clients reach it, their minutes pass at once."""
+    """The service behind the examples, whose minutes pass at once."""
     monkeypatch.chdir(tmp_path)
     emulator = Emulator()
     emulator.add_stream(
@@ -80,13 +80,13 @@ def test_there_are_examples() -> None:
 
 
 def example(word: str) -> Any:
-    """The one example that has a word in it."""
+    """Return the one example that contains a word."""
     (found,) = [one for one in EXAMPLES if word in str(one.parsed)]
     return found
 
 
 def test_the_bot_stops_what_is_bad(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
-    """The supervisor's stream that shows something bad is cancelled, the other runs to its end."""
+    """The supervisor's bad stream is cancelled, and the other runs to its end."""
     example("async def supervise").evaluate()
     assert capsys.readouterr().out == "rtmp://live.example.com/app/room7: Porn\n"
     jobs = {job.url: job for job in emulator.jobs.values() if job.url is not None}
@@ -95,7 +95,7 @@ def test_the_bot_stops_what_is_bad(emulator: Emulator, capsys: pytest.CaptureFix
 
 
 async def test_the_service_answers(emulator: Emulator) -> None:
-    """The application asks with one client for all requests, and tells what is not there."""
+    """The application queries with one client for all requests, and says what does not exist."""
     block = example("Starlette(")
     block.evaluate()
     app = block.namespace["app"]
@@ -113,7 +113,7 @@ async def test_the_service_answers(emulator: Emulator) -> None:
 
 
 def _with_state(app: Any) -> Any:
-    """What a server does: hand the state of the lifespan to every request."""
+    """Hand the state of the lifespan to every request, as a server does."""
 
     async def called(scope: Any, receive: Any, send: Any) -> None:
         await app({**scope, "state": dict(app.state_of_lifespan)}, receive, send)
@@ -121,10 +121,8 @@ def _with_state(app: Any) -> Any:
     return called
 
 
-def test_every_night_goes_on_where_it_was(
-    emulator: Emulator, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A second run of the program asks for nothing that was answered."""
+def test_every_night_resumes(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second run of the program polls nothing that was closed."""
     block = example("night.checkpoint")
     block.evaluate()
     lines = Path("night.jsonl").read_text("utf-8").splitlines()
@@ -136,7 +134,7 @@ def test_every_night_goes_on_where_it_was(
 
 
 def test_the_tests_of_the_bot_pass(tmp_path: Path) -> None:
-    """In a project of their own, with nothing but what they import."""
+    """They pass in a project of their own, with nothing but what they import."""
     bot = str(example("async def supervise").parsed).replace("asyncio.run(main())", "")
     (block,) = [one for one in BLOCKS if OF_THE_BOT in str(one.parsed)]
     (tmp_path / "pytest.ini").touch()  # the project ends here, wherever that is
@@ -156,7 +154,7 @@ def test_the_tests_of_the_bot_pass(tmp_path: Path) -> None:
     "promise", sorted(set(re.findall(r"`((?:\w+/)?test_\w+\.py[^`]*)`", TEXT)))
 )
 def test_every_promise_has_its_test(promise: str) -> None:
-    """What the README promises names a test that exists."""
+    """The README names tests that exist for its promises."""
     file, _, name = promise.partition("::")
     tree = ast.parse((ROOT / "tests" / file).read_text("utf-8"))
     functions = ast.FunctionDef | ast.AsyncFunctionDef
@@ -190,7 +188,7 @@ ELSEWHERE = ("pip ", "export ", "ci-live-audit demo", "ci-live-audit emulate")
 
 
 def test_the_commands_of_the_manual_run(tmp_path: Path) -> None:
-    """Line by line in a shell, with the bucket served by an emulator and an id that it knows."""
+    """The commands run line by line in a shell, with the bucket served by an emulator."""
     block = TEXT[TEXT.index("$ ci-live-audit demo") :].partition("```")[0]
     lines = [line.removeprefix("$ ").partition("#")[0].strip() for line in block.splitlines()]
     commands = [line for line in lines if line and not line.startswith(ELSEWHERE)]
@@ -240,7 +238,7 @@ def test_every_error_is_in_its_tree() -> None:
 
 
 def test_every_module_is_in_its_table() -> None:
-    """The table of modules names each module and folder of the package."""
+    """The table of rooms names each module and folder of the package."""
     package = Path(ci_live_audit.__file__).parent
     of_core = [path for path in package.rglob("*.py") if path.parts[-2] not in {"testing", "cli"}]
     rooms = {path.name for path in package.iterdir() if path.is_dir()}
@@ -249,7 +247,7 @@ def test_every_module_is_in_its_table() -> None:
 
 
 def test_ci_runs_its_commands() -> None:
-    """CI calls the two commands of the first screen as they are written."""
+    """CI calls the commands of the first screen as they are written."""
     script = (ROOT / ".ci" / "run").read_text("utf-8")
     for command in re.findall(r"^\$ (nox .*)$", TEXT, re.MULTILINE):
         assert f"\n{command}\n" in script

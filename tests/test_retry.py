@@ -1,4 +1,4 @@
-"""The retry policy and its budget: a pure decision on what happened."""
+"""The retry policy and its budget: a pure decision from what happened."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def after(
         (None, False, False),
     ],
 )
-def test_what_is_repeated(error: LiveAuditError | None, idempotent: bool, submission: bool) -> None:
+def test_which_errors_are_retried(
+    error: LiveAuditError | None, idempotent: bool, submission: bool
+) -> None:
     """Queries and cancels are repeated if that may help, submissions only if none arrived."""
     policy = RetryPolicy()
     assert (policy.delay(after(error)) is not None) is idempotent
@@ -102,7 +104,7 @@ def test_full_jitter_below_a_doubling_bound(
     ("asked", "delay"), [(None, 1.0), (0.0, 1.0), (7.5, 7.5), (60.0, 60.0), (60.1, None)]
 )
 def test_retry_after_is_obeyed_or_refused(asked: float | None, delay: float | None) -> None:
-    """Retry-After is a floor for the delay; above the limit there is no retry."""
+    """Retry-After is a lower bound of the delay; above the limit there is no retry."""
     error = Throttled("slow down", status=429, retry_after=asked)
     assert RetryPolicy().delay(after(error), rng=lambda: 0.0) == delay
 

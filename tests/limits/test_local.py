@@ -1,4 +1,4 @@
-"""The limiter: never more than the rate in any one second, nearly all of it, in order."""
+"""The limiter: never more than the rate in any second, nearly all of it, in order of arrival."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ci_live_audit.testing import VirtualTimeLoop
 
 
 def most_in_a_second(times: list[float], second: float = 1.0) -> int:
-    """The most grants in any window [t, t + second)."""
+    """Return the most grants in any window [t, t + second)."""
     most = first = 0
     for last, time in enumerate(times):
         while time - times[first] >= second:
@@ -28,7 +28,7 @@ def most_in_a_second(times: list[float], second: float = 1.0) -> int:
 
 
 async def grants(limiter: LocalRateLimiter, number: int) -> list[float]:
-    """The times of so many acquisitions, all asked for at once."""
+    """Return the times of so many acquisitions that all begin at once."""
     time = asyncio.get_running_loop().time
     times: list[float] = []
 
@@ -49,13 +49,13 @@ async def test_the_rate_is_kept_and_used(rate: float) -> None:
 
 
 async def test_requests_are_spaced_evenly() -> None:
-    """Apart from one that may be caught up, nobody starts sooner than a slot after another."""
+    """But for one that may be caught up, nobody starts sooner than a slot after another."""
     times = await grants(LocalRateLimiter(20), 200)
     assert all(later - time >= 0.05 - 1e-6 for time, later in zip(times, times[2:], strict=False))
 
 
 async def test_an_uneven_second_is_not_repeated() -> None:
-    """After the caution of the beginning, a quiet loop has all slots of one length."""
+    """After the caution of the beginning, all slots of an idle loop have the same length."""
     limiter = LocalRateLimiter(20)
     await grants(limiter, 300)
     times = await grants(limiter, 200)
@@ -70,7 +70,7 @@ async def test_a_rate_below_one_waits_for_whole_requests() -> None:
 
 
 async def test_no_limit_lets_everybody_pass() -> None:
-    """An infinite rate takes no time, but still holds when told to."""
+    """An infinite rate takes no time, but still obeys a hold."""
     limiter = LocalRateLimiter(math.inf)
     assert (await grants(limiter, 100))[-1] < 0.001
     limiter.hold(3)
@@ -88,7 +88,7 @@ def test_a_rate_must_be_above_zero(rate: Any) -> None:
 
 
 async def test_grants_come_in_the_order_of_arrival() -> None:
-    """Strictly first come, first served, also for those who come while others wait."""
+    """Grants are strictly first come, first served, also for those who come while others wait."""
     limiter = LocalRateLimiter(20)
     order: list[int] = []
 
@@ -102,7 +102,7 @@ async def test_grants_come_in_the_order_of_arrival() -> None:
 
 
 async def test_a_newcomer_does_not_overtake_after_a_pause() -> None:
-    """Who comes at the very moment a slot gets free still stands behind those who waited."""
+    """A caller who comes at the very moment a slot opens still queues behind those who waited."""
     limiter = LocalRateLimiter(20)
     loop = asyncio.get_running_loop()
     order: list[str] = []
@@ -139,8 +139,8 @@ async def test_cancelled_waiters_cost_nothing() -> None:
     assert (len(times) - 1) / (times[-1] - times[0]) >= 0.999 * 20
 
 
-async def test_whoever_is_cancelled_at_the_bucket_leaves_it_to_the_next() -> None:
-    """Cancelled in the very step in which its turn came, a waiter passes the turn on."""
+async def test_a_waiter_cancelled_when_woken_wakes_the_next() -> None:
+    """A waiter cancelled in the very step in which it is woken wakes the next."""
     limiter = LocalRateLimiter(20)
     await grants(limiter, 20)
     first, second, third = (asyncio.create_task(limiter.acquire()) for _ in range(3))
@@ -171,7 +171,7 @@ async def test_a_stall_is_caught_up_within_the_bound() -> None:
     assert 999 / (times[-1] - times[0]) >= 0.98 * 20
 
 
-async def test_hold_keeps_everybody_back() -> None:
+async def test_a_hold_pauses_everybody() -> None:
     """Nobody passes during a hold, a shorter one does not shorten it, and then the pace is kept."""
     limiter = LocalRateLimiter(20)
     waiting = asyncio.create_task(grants(limiter, 100))
@@ -184,8 +184,8 @@ async def test_hold_keeps_everybody_back() -> None:
     assert times[-1] - 5.5 == pytest.approx(4.45, abs=0.1)
 
 
-async def test_a_hold_reaches_who_stands_at_the_bucket() -> None:
-    """A hold that begins while the first of the queue waits for the bucket holds it too."""
+async def test_a_hold_reaches_the_first_in_the_queue() -> None:
+    """A hold that begins while the first in the queue waits for the bucket holds it too."""
     limiter = LocalRateLimiter(20)
     await limiter.acquire()
     await limiter.acquire()
@@ -197,7 +197,7 @@ async def test_a_hold_reaches_who_stands_at_the_bucket() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 0.3), st.floats(0, 1)), min_size=1, max_size=60))
 def test_any_schedule_keeps_the_bound(arrivals: list[tuple[float, float]]) -> None:
-    """Whatever comes, waits and is cancelled when, no second sees more than the rate."""
+    """Whoever comes, waits and is cancelled when: no second sees more than the rate."""
 
     async def run() -> list[float]:
         limiter = LocalRateLimiter(5)
@@ -220,7 +220,7 @@ def test_any_schedule_keeps_the_bound(arrivals: list[tuple[float, float]]) -> No
         assert most_in_a_second(runner.run(run())) <= 5
 
 
-def test_a_second_event_loop_is_told_so() -> None:
+def test_a_second_event_loop_is_refused() -> None:
     """A limiter that is used on another loop says what to do, instead of hanging."""
     limiter = LocalRateLimiter(20)
     asyncio.run(limiter.acquire())
@@ -229,7 +229,7 @@ def test_a_second_event_loop_is_told_so() -> None:
 
 
 def test_the_protocol_is_what_the_local_limiter_has() -> None:
-    """Anything with acquire and hold can stand in for it."""
+    """Any object with acquire and hold can stand in for it."""
     assert isinstance(LocalRateLimiter(), RateLimiter)
 
 
@@ -237,7 +237,7 @@ def test_the_protocol_is_what_the_local_limiter_has() -> None:
 
 
 class Turnstile:
-    """A limiter of somebody else's, that knows who stands in it."""
+    """A foreign limiter that knows who waits in it."""
 
     def __init__(self) -> None:
         self.inside = 0
@@ -247,7 +247,7 @@ class Turnstile:
         self.error: Exception | None = None
 
     async def acquire(self) -> float:
-        """A slot is 50 ms."""
+        """Wait for a slot of 50 ms."""
         self.inside += 1
         self.most = max(self.most, self.inside)
         try:
@@ -260,12 +260,12 @@ class Turnstile:
         return 0.05
 
     def hold(self, seconds: float) -> None:
-        """Only noted."""
+        """Note the hold."""
         self.held.append(seconds)
 
 
-async def test_one_at_a_time_stands_in_the_limiter_behind() -> None:
-    """Of 1,000 who can wait, from three siblings; and each passes it once."""
+async def test_one_background_caller_at_a_time_enters_the_queue() -> None:
+    """Of 1,000 background callers, through three siblings, each enters the queue once."""
     turnstile = Turnstile()
     background = BackgroundRateLimiter(turnstile)
     siblings = [background, background.sibling(), background.sibling()]
@@ -276,8 +276,8 @@ async def test_one_at_a_time_stands_in_the_limiter_behind() -> None:
     assert waits == pytest.approx([0.05 * (n + 1) for n in range(1000)])
 
 
-async def test_siblings_count_for_themselves() -> None:
-    """Each counts who was let pass through itself, also where a sibling has a sibling."""
+async def test_siblings_count_their_own_requests() -> None:
+    """Each sibling counts the requests it let pass itself, also where a sibling has a sibling."""
     first = BackgroundRateLimiter(LocalRateLimiter(math.inf))
     second = first.sibling()
     third = second.sibling()
@@ -288,7 +288,7 @@ async def test_siblings_count_for_themselves() -> None:
 
 
 async def test_background_callers_pass_in_order() -> None:
-    """First come, first served, whichever sibling they come to."""
+    """Background callers are served in order of arrival, whichever sibling they use."""
     first = BackgroundRateLimiter(LocalRateLimiter(20))
     siblings = [first, first.sibling()]
     order: list[int] = []
@@ -304,7 +304,7 @@ async def test_background_callers_pass_in_order() -> None:
 
 @pytest.mark.parametrize("rate", [1.0, 20.0])
 async def test_a_direct_caller_waits_for_two_slots_at_the_most(rate: float) -> None:
-    """However many wait in the background and whenever he comes."""
+    """A direct caller waits for two slots at most, however many wait in the background."""
     limiter = LocalRateLimiter(rate)
     background = BackgroundRateLimiter(limiter)
     waiting = [asyncio.create_task(background.acquire()) for _ in range(2000)]
@@ -319,8 +319,8 @@ async def test_a_direct_caller_waits_for_two_slots_at_the_most(rate: float) -> N
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_a_crowd_of_direct_callers_lets_one_of_the_background_pass() -> None:
-    """Of a hundred who come at once, nobody stands behind more than one who could wait."""
+async def test_a_crowd_of_direct_callers_waits_behind_one_of_the_background() -> None:
+    """Of a hundred direct callers at once, nobody waits behind more than one background caller."""
     limiter = LocalRateLimiter(20)
     background = BackgroundRateLimiter(limiter)
     waiting = [asyncio.create_task(background.acquire()) for _ in range(500)]
@@ -355,7 +355,7 @@ async def test_background_and_direct_callers_share_the_rate() -> None:
 
 
 async def test_a_hold_passes_through() -> None:
-    """Whoever is told to hold in the background holds back everybody, in front of the gate too."""
+    """A hold in the background holds everybody, in front of the gate too."""
     limiter = LocalRateLimiter(20)
     background = BackgroundRateLimiter(limiter)
     background.sibling().hold(5)
@@ -393,7 +393,7 @@ async def test_cancelled_background_callers_cost_nothing() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 0.1), st.floats(0, 0.5)), min_size=1, max_size=30))
 def test_whenever_background_callers_are_cancelled(visits: list[tuple[float, float]]) -> None:
-    """The gate stays a gate for one, and is open when all have gone."""
+    """The gate lets one pass at a time, and is open when all have gone."""
 
     async def run() -> None:
         turnstile = Turnstile()
@@ -417,8 +417,8 @@ def test_whenever_background_callers_are_cancelled(visits: list[tuple[float, flo
         runner.run(run())
 
 
-async def test_a_turn_comes_when_nobody_of_ours_stands_in_the_queue() -> None:
-    """Among those who come and go and are cancelled, and also from a sibling's side."""
+async def test_the_gate_is_free_when_none_of_ours_is_in_the_queue() -> None:
+    """The gate is free when none of ours is in the queue, whoever comes, goes or is cancelled."""
     turnstile = Turnstile()
     background = BackgroundRateLimiter(turnstile)
     sibling = background.sibling()
@@ -444,8 +444,8 @@ async def test_a_turn_comes_when_nobody_of_ours_stands_in_the_queue() -> None:
     assert (background.requests, sibling.requests) == (turnstile.passed, 0)
 
 
-async def test_a_turn_takes_no_slot() -> None:
-    """It is had at once where nobody stands, and with the slot of whoever does."""
+async def test_waiting_for_the_gate_takes_no_slot() -> None:
+    """Waiting for the gate takes no slot: it ends at once, or with the slot of who is there."""
     background = BackgroundRateLimiter(LocalRateLimiter(20))
     time = asyncio.get_running_loop().time
     for _ in range(100):
@@ -460,8 +460,8 @@ async def test_a_turn_takes_no_slot() -> None:
     assert background.requests == 2
 
 
-async def test_an_error_of_the_limiter_behind_opens_the_gate() -> None:
-    """It arrives as it is, counts for nothing, and the next one gets his turn."""
+async def test_an_error_of_the_underlying_limiter_opens_the_gate() -> None:
+    """It arrives as it is and counts for nothing, and the next caller gets through."""
     turnstile = Turnstile()
     background = BackgroundRateLimiter(turnstile)
     turnstile.error = ConfigurationError("the quota's server is gone")
@@ -475,7 +475,7 @@ async def test_an_error_of_the_limiter_behind_opens_the_gate() -> None:
 
 
 def test_a_background_limiter_on_a_second_event_loop() -> None:
-    """The limiter behind says what is wrong, to all who come at once."""
+    """The underlying limiter says what is wrong, to all who come at once."""
     background = BackgroundRateLimiter(LocalRateLimiter(1000))
 
     async def crowd() -> list[float | BaseException]:
@@ -491,7 +491,7 @@ def test_a_background_limiter_on_a_second_event_loop() -> None:
 
 
 def test_background_limiters_have_the_protocol_too() -> None:
-    """One can stand in front of another, and whatever has acquire and hold can stand behind."""
+    """One can stand in front of another, and anything with acquire and hold can be underneath."""
     limiters: list[RateLimiter] = [Turnstile(), BackgroundRateLimiter(Turnstile())]
     limiters.append(BackgroundRateLimiter(limiters[1]))
     assert all(isinstance(limiter, RateLimiter) for limiter in limiters)
