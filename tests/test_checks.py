@@ -13,7 +13,7 @@ from ci_live_audit import ConfigurationError
 from ci_live_audit._checks import MANY, above_zero, field_above_zero, seconds, text
 
 
-class Named(str, Enum):
+class Named(str, Enum):  # noqa: UP042 - StrEnum would print its value
     """A text that prints as something else."""
 
     ONE = "one"
