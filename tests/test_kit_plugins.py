@@ -99,6 +99,12 @@ async def test_asyncio(live_audit_client):
     assert "2 passed" in project.run(tests, "-n1", apart=True)
 
 
+def test_the_marker_of_a_module_does_not_concern_plain_functions(project: Project) -> None:
+    """A test that is no coroutine function runs as ever."""
+    tests = MARK + "\ndef test_it(live_audit_emulator):\n    assert not live_audit_emulator.jobs\n"
+    assert "1 passed" in project.run(tests, "--asyncio-mode=auto")
+
+
 def test_ids_stay_as_they_are(project: Project) -> None:
     """The marker adds no parameter to the id of a test."""
     printed = project.run(ANYIO + TESTS, "--collect-only", "-q")

@@ -1,4 +1,4 @@
-"""The event loops of tests: `VirtualTimeLoop` where it is asked for, and never by mistake another."""
+"""Put coroutine tests on `VirtualTimeLoop`, and fail those that would miss it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 from unittest import TestCase
 
 import pytest
@@ -63,7 +63,7 @@ class LoopFactories:
 
 
 @contextmanager
-def guard(item: pytest.Function, *, marked: bool) -> Iterator[None]:
+def guard(item: pytest.Function, *, marked: bool) -> Generator[None]:
     """Let a coroutine test that is called inside fail if its event loop is the wrong one.
 
     Args:
@@ -93,11 +93,13 @@ def _place(item: pytest.Function) -> tuple[object, str]:
 
 
 def _names_virtual_time(item: pytest.Function) -> bool:
-    match item.funcargs.get("anyio_backend"):
-        case (_, {"loop_factory": type() as factory}):
-            return issubclass(factory, VirtualTimeLoop)
-        case _:
-            return False
+    """Return whether the fixture ``anyio_backend`` of a test names `VirtualTimeLoop`."""
+    backend: object = item.funcargs.get("anyio_backend")
+    if not isinstance(backend, tuple):
+        return False
+    _, options = cast("tuple[str, dict[str, object]]", backend)
+    factory = options.get("loop_factory")
+    return isinstance(factory, type) and issubclass(factory, VirtualTimeLoop)
 
 
 def _guarded(test: Callable[..., Any], advice: str | None) -> Callable[..., Any]:
@@ -112,8 +114,9 @@ def _guarded(test: Callable[..., Any], advice: str | None) -> Callable[..., Any]
             return await test(*args, **kwargs)
         if advice is not None:
             pytest.fail(advice.format(loop=name), pytrace=False)
+        limit = asyncio.timeout(MAX_REAL_SECONDS)
         try:
-            async with asyncio.timeout(MAX_REAL_SECONDS) as limit:
+            async with limit:
                 return await test(*args, **kwargs)
         except TimeoutError:
             if limit.expired():
