@@ -28,7 +28,7 @@ def anyio_backend():
 @pytest.mark.anyio
 async def test_a_bad_frame_is_found(live_audit_emulator, live_audit_client):
     job_id = live_audit_emulator.add_job(duration=7200, script=[frame(3600, "Porn", score=98)])
-    async with live_audit_client.watch(job_id, interval=10) as findings:
+    async with live_audit_client.watch(job_id, interval=60) as findings:
         bad = [finding async for finding in findings if finding.verdict == Verdict.SENSITIVE]
     assert {finding.label for finding in bad} == {"Porn"}
 

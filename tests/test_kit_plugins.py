@@ -79,7 +79,7 @@ def project(pytester: pytest.Pytester) -> Project:
 def test_the_marker_works_with_every_plugin_and_mode(
     project: Project, mark: str, options: str
 ) -> None:
-    """A marked test runs on virtual time, one that is marked with False on real time."""
+    """A marked test runs on virtual time; a test marked with False runs on real time."""
     assert "2 passed" in project.run(mark + TESTS, *options.split())
 
 
@@ -274,6 +274,36 @@ async def test_with_a_timeout(live_audit_client):
     assert "2 failed, 1 passed" in printed
     assert printed.count("s of real time") == 1
     assert "TimeoutError: mine" in printed
+
+
+def test_the_virtual_time_of_others_is_not_real_time(project: Project) -> None:
+    """An hour on another package's virtual clock does not exceed the limit."""
+    tests = """
+import selectors
+
+class Jump(selectors.DefaultSelector):
+    now = 0.0
+
+    def select(self, timeout=None):
+        Jump.now += timeout or 0
+        return super().select(0 if timeout else timeout)
+
+class Loop(asyncio.SelectorEventLoop):
+    def __init__(self):
+        super().__init__(Jump())
+
+    def time(self):
+        return Jump.now
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio", {"loop_factory": Loop}
+
+@pytest.mark.anyio
+async def test_it(live_audit_client):
+    await asyncio.sleep(3600)
+"""
+    assert "1 passed" in project.run(tests)
 
 
 def test_a_test_outside_asyncio_is_not_timed(project: Project) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import time
 import warnings
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 from unittest import TestCase
 
@@ -20,9 +21,10 @@ __all__ = ["ANYIO_BACKEND", "LoopFactories", "guard", "policy"]
 MAX_REAL_SECONDS = 60.0
 
 MARK = "@pytest.mark.live_audit_virtual_time"
+# What a failing test says; {loop} is the class of its event loop.
 NOT_OBEYED = """\
 This test is marked live_audit_virtual_time, but its event loop, {loop}, keeps real time. The mark
-works for tests that anyio's plugin or pytest-asyncio 0.24 or later runs; tests and async fixtures
+works for tests that anyio's plugin or pytest-asyncio 1.0 or later runs; tests and async fixtures
 that share an event loop must all be marked, or none of them. Any other plugin must be told to use
 ci_live_audit.testing.VirtualTimeLoop."""
 IGNORED = f"""\
@@ -34,14 +36,14 @@ This test has taken {MAX_REAL_SECONDS:g} s of real time; its event loop is {{loo
 {MARK} to let hours pass at once, or
 {MARK}(False) if it needs real time."""
 
-# pytest sets up fixtures anew for a parameter that is another object, even an equal one. So that
-# tests can share an event loop, they share these two.
+# All tests get the same object, here and from `policy`: with another one, even an equal one, pytest
+# would set up their shared fixtures again.
 ANYIO_BACKEND = ("asyncio", {"loop_factory": VirtualTimeLoop})
 
 
 @functools.cache
 def policy() -> asyncio.AbstractEventLoopPolicy:
-    """Return the policy for pytest-asyncio before 1.4, which has no other way to choose a loop."""
+    """Return the event loop policy for pytest-asyncio before 1.4, which has no hook for loops."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.14 on
 
@@ -58,18 +60,16 @@ class LoopFactories:
     @staticmethod
     @pytest.hookimpl(tryfirst=True)  # before the project's own
     def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-        """Return the factory of a test's event loop by a name for it."""
+        """Return the factories of event loops, by name; a test runs once with each."""
         return {"virtual": VirtualTimeLoop}
 
 
 @contextmanager
 def guard(item: pytest.Function, *, marked: bool) -> Generator[None]:
-    """Let a coroutine test that is called inside fail if its event loop is the wrong one.
+    """Make a coroutine test, run inside this context, fail rather than wait in real time.
 
-    Args:
-        item: The test. It needs virtual time if it is marked or if its ``anyio_backend`` says so;
-            otherwise, if it uses the emulator, it has ``MAX_REAL_SECONDS``.
-        marked: Whether it is marked ``live_audit_virtual_time``.
+    A test that is marked, or whose ``anyio_backend`` names `VirtualTimeLoop`, must run on it. Any
+    other test that uses the emulator may take ``MAX_REAL_SECONDS`` of real time.
     """
     advice = NOT_OBEYED if marked else IGNORED if _names_virtual_time(item) else None
     if advice is None and "live_audit_emulator" not in item.fixturenames:
@@ -84,7 +84,7 @@ def guard(item: pytest.Function, *, marked: bool) -> Generator[None]:
 
 
 def _place(item: pytest.Function) -> tuple[object, str]:
-    """Return the object and the attribute from which a test is called."""
+    """Return the object and the name of its attribute that holds the function of a test."""
     if isinstance(item.instance, TestCase):
         return item.instance, item.name
     if hasattr(item.obj, "hypothesis"):
@@ -114,13 +114,35 @@ def _guarded(test: Callable[..., Any], advice: str | None) -> Callable[..., Any]
             return await test(*args, **kwargs)
         if advice is not None:
             pytest.fail(advice.format(loop=name), pytrace=False)
-        limit = asyncio.timeout(MAX_REAL_SECONDS)
-        try:
-            async with limit:
-                return await test(*args, **kwargs)
-        except TimeoutError:
-            if limit.expired():
-                pytest.fail(TOO_LONG.format(loop=name), pytrace=False)
-            raise
+        async with _limit_of_real_time(TOO_LONG.format(loop=name)):
+            return await test(*args, **kwargs)
 
     return guarded
+
+
+@asynccontextmanager
+async def _limit_of_real_time(message: str) -> AsyncGenerator[None]:
+    """Fail with a message after ``MAX_REAL_SECONDS``, whatever the loop's own clock says."""
+    loop = asyncio.get_running_loop()
+    deadline = time.monotonic() + MAX_REAL_SECONDS
+    limit = asyncio.timeout(None)
+    timer: asyncio.Handle
+
+    def check() -> None:
+        nonlocal timer
+        left = deadline - time.monotonic()
+        if left > 0:
+            timer = loop.call_later(left, check)
+        else:
+            limit.reschedule(loop.time())
+
+    timer = loop.call_soon(check)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if limit.expired():
+            pytest.fail(message, pytrace=False)
+        raise
+    finally:
+        timer.cancel()
