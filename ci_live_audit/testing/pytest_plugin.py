@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-# Every test run where this package is installed loads this module: what costs time to import is
-# imported by those who use it.
+# Every test run in an environment with this package loads this module, so imports that cost time
+# are left to the tests that need them.
 # ruff: noqa: PLC0415
 
 if TYPE_CHECKING:
@@ -72,12 +72,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, object, 
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Tell pytest-asyncio that tests which share a scope may differ in their loops."""
+    """Tell pytest-asyncio that tests with a shared loop scope may need different loops."""
     if _has_loop_factories(session.config) and any(_marked(item) for item in session.items):
         from ci_live_audit.testing import pytest_loops
 
-        # It no longer calls the hook; it closes the fixtures of one loop before the next if there
-        # is an implementation.
+        # The hook is not called any more. If it has an implementation, pytest-asyncio closes one
+        # loop with its fixtures before it sets up another for the same scope.
         session.config.pluginmanager.register(pytest_loops.LoopFactories)
 
 
