@@ -59,6 +59,7 @@ ORDER = (
     "testing/verify",
     "testing/serving",
     "testing/emulator",
+    "testing/pytest_loops",
     "testing/pytest_plugin",
     "cli/output",
     "cli/session",

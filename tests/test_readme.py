@@ -27,9 +27,10 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 TEXT = README.read_text("utf-8")
 BLOCKS = list(Sybil(parsers=[PythonCodeBlockParser()]).parse(README))
-# One of them is a file of tests for the bot of another one.
+# Two of them are files of tests for the bot of another one: by anyio's plugin, by pytest-asyncio.
 OF_THE_BOT = "from bot import"
 EXAMPLES = [block for block in BLOCKS if OF_THE_BOT not in str(block.parsed)]
+BY_ANYIO, BY_PYTEST_ASYNCIO = (str(one.parsed) for one in BLOCKS if one not in EXAMPLES)
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_the_first_example_cancels_what_is_bad(
 def test_there_are_examples() -> None:
     """The parser finds the blocks at all."""
     assert len(BLOCKS) == TEXT.count("```python\n") >= 11
-    assert len(BLOCKS) == len(EXAMPLES) + 1
+    assert len(BLOCKS) == len(EXAMPLES) + 2
 
 
 def example(word: str) -> Any:
@@ -133,13 +134,15 @@ def test_every_night_resumes(emulator: Emulator, capsys: pytest.CaptureFixture[s
     assert Path("night.jsonl").read_text("utf-8").splitlines() == lines
 
 
-def test_the_tests_of_the_bot_pass(tmp_path: Path) -> None:
-    """They pass in a project of their own, with nothing but what they import."""
+@pytest.mark.parametrize("tests", [BY_ANYIO, BY_PYTEST_ASYNCIO], ids=["anyio", "pytest-asyncio"])
+def test_the_tests_of_the_bot_pass(tmp_path: Path, tests: str) -> None:
+    """Both files of tests pass in a project of their own, where warnings are errors."""
     bot = str(example("async def supervise").parsed).replace("asyncio.run(main())", "")
-    (block,) = [one for one in BLOCKS if OF_THE_BOT in str(one.parsed)]
-    (tmp_path / "pytest.ini").touch()  # the project ends here, wherever that is
+    # pytest-asyncio warns if the configuration is silent about the scope of fixtures' loops.
+    ini = "[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function\n"
+    (tmp_path / "pytest.ini").write_text(ini)
     (tmp_path / "bot.py").write_text(bot, "utf-8")
-    (tmp_path / "test_bot.py").write_text(str(block.parsed), "utf-8")
+    (tmp_path / "test_bot.py").write_text(tests, "utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path],
         cwd=tmp_path,
@@ -147,7 +150,7 @@ def test_the_tests_of_the_bot_pass(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert "3 passed" in done.stdout, done.stdout
+    assert f"{tests.count('async def test_')} passed" in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize(

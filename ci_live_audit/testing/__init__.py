@@ -1,4 +1,4 @@
-"""The service to test against: `Emulator`, its streams, its faults, and time that jumps.
+"""Testing kit: an emulator of the service, its streams and faults, and virtual time.
 
 ::
 

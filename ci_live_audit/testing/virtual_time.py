@@ -10,19 +10,21 @@ __all__ = ["VirtualTimeLoop"]
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop on which hours of moderation pass at once.
+    """An event loop on which hours of moderation pass in milliseconds.
 
-    Time stands still while there is anything to do, and jumps to the next timer when there is not.
-    The emulator and the client go by the loop's time, so a test of an evening's streams takes
-    milliseconds. It does not wait for worker threads and sockets: use it in process.
+    Time stands still while any task is ready to run, and jumps to the next timer when none is. The
+    client and the emulator use the loop's clock, so a test of a whole evening's streams takes no
+    time. Timers do not wait for worker threads or sockets: use the emulator in process.
 
     ::
 
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
             runner.run(main())
 
+    In pytest, mark a coroutine test ``@pytest.mark.live_audit_virtual_time``.
+
     Attributes:
-        now: Seconds, as the loop's clock shows them; may be set ahead to play a stall.
+        now: The loop's time in seconds. Set it ahead to simulate a stall.
     """
 
     def __init__(self) -> None:
@@ -30,11 +32,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         super().__init__(_Jump(self))
 
     def time(self) -> float:
-        """The loop's time in seconds."""
+        """Return the loop's time in seconds."""
         return self.now
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002
-        """Wait for worker threads as long as they take: no time passes that could be too long."""
+        """Wait for worker threads without a timeout, which virtual time would exceed at once."""
         await super().shutdown_default_executor()
 
 
@@ -45,7 +47,7 @@ class _Jump(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, Any]]:
         ready = super().select(0)
-        # Without this step a timer that is set for "now" could be set for ever.
+        # Without this step, code that sets a timer for "now" again and again would never end.
         self._loop.now += 1e-9
         if ready or timeout == 0:
             return ready
