@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, runtime_checkable
 
-__all__ = ["RateLimiter"]
+__all__ = ["RateLimiter", "quota"]
+
+
+def quota(rate: float) -> tuple[int, float]:
+    """Return a whole number of requests and the seconds in which that many are allowed."""
+    count = max(1, int(min(rate, 1e4))) if rate < math.inf else 1
+    return count, count / rate
 
 
 @runtime_checkable
