@@ -195,7 +195,7 @@ async def test_bad_arguments_are_not_sent(client: LiveAuditClient, emulator: Emu
         Fault.garbage(),
         Fault.slow(60),
     ],
-    ids=lambda fault: f"{fault.kind} {fault.status or ''}",
+    ids=str,
 )
 async def test_a_query_survives_what_passes(
     emulator: Emulator, client: LiveAuditClient, fault: Fault

@@ -236,7 +236,7 @@ class LiveJob:
 
 
 def _severity(item: Snapshot | AudioSection) -> int:
-    return item.result.severity if item.result is not None else 0
+    return (item.result or Verdict.NORMAL).severity
 
 
 def _summary(found: list[Snapshot | AudioSection]) -> ReadOnly[Scene]:
