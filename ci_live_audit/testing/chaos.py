@@ -177,7 +177,7 @@ class ChaosProxy:
         self._listener.close()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A plain function: nobody could cancel the stream server's own task before its first step.
+        # Not a coroutine, whose task could not be cancelled before its first step.
         self.accepted += 1
         task = asyncio.create_task(self._pass(reader, writer))
         self._tasks.add(task)

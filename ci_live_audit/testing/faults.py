@@ -1,4 +1,4 @@
-"""Faults that the emulator can be told to produce."""
+"""Faults to inject into the emulator."""
 
 from __future__ import annotations
 

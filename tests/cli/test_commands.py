@@ -436,16 +436,16 @@ def test_an_invalid_value_is_one_line(service: Service, options: list[str], subj
         (["wait", "clean"], 0),
         (["watch", "clean"], 0),
         (["poll", "clean"], 0),
-        (["query", "nobody"], 1),
-        (["wait", "nobody"], 1),
-        (["watch", "nobody"], 1),
-        (["poll", "nobody"], 1),
+        (["query", "missing"], 1),
+        (["wait", "missing"], 1),
+        (["watch", "missing"], 1),
+        (["poll", "missing"], 1),
         (["cancel", "clean"], 1),
         (["query"], 2),
-        (["query", "flagged", "nobody"], 3),
+        (["query", "flagged", "missing"], 3),
         (["wait", "flagged"], 3),
-        (["watch", "flagged", "nobody"], 3),
-        (["poll", "flagged", "nobody"], 3),
+        (["watch", "flagged", "missing"], 3),
+        (["poll", "flagged", "missing"], 3),
         (["wait", "running", "--timeout", "0.1"], 4),
         (["watch", "running", "--timeout", "0.1"], 4),
         (["poll", "running", "--timeout", "0.1"], 4),
@@ -460,18 +460,18 @@ def test_the_exit_code(service: Service, arguments: list[str], code: int) -> Non
 
 def test_the_exit_code_of_the_script(service: Service) -> None:
     """The script exits with the same codes."""
-    codes = [service.start("query", job_id).returncode for job_id in ("clean", "nobody", "flagged")]
+    codes = [service.start("query", id_).returncode for id_ in ("clean", "missing", "flagged")]
     assert codes == [0, 1, 3]
 
 
 def test_errors_go_to_standard_error(service: Service) -> None:
     """Errors go to standard error; with JSON they are results as well."""
-    result = service.run("query", "nobody", "clean", "-o", "table")
-    assert re.match(r"error: query of nobody: 404 AuditingJobNotFound .*\n$", result.stderr)
-    assert "nobody" not in result.stdout
+    result = service.run("query", "missing", "clean", "-o", "table")
+    assert re.match(r"error: query of missing: 404 AuditingJobNotFound .*\n$", result.stderr)
+    assert "missing" not in result.stdout
     assert "clean" in result.stdout
-    error, job = parsed(service.run("query", "nobody", "clean"))
-    assert (error["kind"], error["job_id"], job["kind"]) == ("error", "nobody", "job")
+    error, job = parsed(service.run("query", "missing", "clean"))
+    assert (error["kind"], error["job_id"], job["kind"]) == ("error", "missing", "job")
     assert error["error"]["error"] == "JobNotFound"
     assert error["error"]["status"] == 404
 

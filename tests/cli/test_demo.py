@@ -154,9 +154,9 @@ def test_a_lost_job(short: dict[str, demo.Script], monkeypatch: pytest.MonkeyPat
     """A job that the service loses is shown, and the demo goes on with the other streams."""
 
     class Forgetful(Emulator):
-        async def __call__(self, *connection: Any) -> None:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             first = not self.arrivals
-            await super().__call__(*connection)
+            await super().__call__(scope, receive, send)
             if first:
                 self.jobs.clear()
 

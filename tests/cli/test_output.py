@@ -191,16 +191,12 @@ def test_long_texts_are_folded_and_not_cut(monkeypatch: pytest.MonkeyPatch) -> N
     assert line.endswith(text)
 
 
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [(ServiceError("no", status=404), "404 no"), (WaitTimeout("not ended"), "not ended")],
-)
-def test_an_outcome_without_a_job(error: ServiceError | WaitTimeout, message: str) -> None:
+@pytest.mark.parametrize("error", [ServiceError("no", status=404), WaitTimeout("not ended")])
+def test_an_outcome_without_a_job(error: ServiceError | WaitTimeout) -> None:
     """An outcome without a job shows its error on one line."""
     outcome = Outcome(job_id="av1", error=error)
     shown = printed("table", lambda output: output.outcome(outcome)).stdout
-    assert shown.startswith("av1  error:  ")
-    assert message in shown or type(error) is ServiceError
+    assert shown == f"av1  error:  {error}\n"
 
 
 # JSON Lines

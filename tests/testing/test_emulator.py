@@ -1,4 +1,4 @@
-"""The emulator in process: jobs that run by the clock, refusals, the rate, and what goes wrong."""
+"""The emulator in process: jobs that run by the clock, refusals, the rate, and faults."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 import attrs
 import httpx
 import pytest
+from command_line import Clock
 
 from ci_live_audit import (
     AccessDenied,
@@ -48,16 +49,6 @@ SUBMIT = "/video/auditing"
 LIVE = "rtmp://live.example.com/app/room7"
 
 Script = list[Snapshot | AudioSection]
-
-
-class Clock:
-    """Seconds, moved by hand."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 @pytest.fixture
@@ -106,13 +97,13 @@ def authorized(authorization: bytes) -> httpx.Request:
     return httpx.Request("GET", f"https://{HOST}{QUERY}", headers={b"authorization": authorization})
 
 
-async def ask(emulator: Emulator, request: httpx.Request) -> httpx.Response:
+async def send(emulator: Emulator, request: httpx.Request) -> httpx.Response:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(emulator)) as client:
         return await client.send(request)
 
 
 async def statuses(emulator: Emulator, *requests: httpx.Request) -> list[int]:
-    return [(await ask(emulator, request)).status_code for request in requests]
+    return [(await send(emulator, request)).status_code for request in requests]
 
 
 def findings(job: AuditJob) -> Script:
@@ -224,7 +215,7 @@ async def test_an_ended_job_cannot_be_cancelled(
     with pytest.raises(InvalidArgument, match="already ended"):
         await client.cancel("av2")
     assert (await client.cancel("av1")).state == JobState.CANCELLED
-    # To the client, that a job is cancelled already is no error.
+    # The client does not raise if the job is already cancelled.
     refused = [arrival.path for arrival in emulator.arrivals if arrival.status == 400]
     assert refused == ["/video/cancel_auditing/av2", "/video/cancel_auditing/av1"]
 
@@ -380,7 +371,7 @@ def test_a_job_can_be_added_without_an_event_loop() -> None:
     assert asyncio.run(state()) == JobState.SUBMITTED
 
 
-# How it is reached
+# Clients
 
 
 async def test_the_client_uses_the_clock_of_the_emulator() -> None:
@@ -413,7 +404,7 @@ def test_an_invalid_bucket_is_refused() -> None:
         Emulator(bucket="nodigits")
 
 
-# The wire
+# Requests and responses
 
 
 def submission(body: str) -> httpx.Request:
@@ -479,7 +470,7 @@ async def test_a_refusal_is_that_of_the_service(
     emulator: Emulator, request_: httpx.Request, status: int, word: str
 ) -> None:
     """Refusals have the service's status, code and headers, and change nothing."""
-    response = await ask(emulator, request_)
+    response = await send(emulator, request_)
     assert (response.status_code, code(response)) == (status, word)
     assert response.headers["content-type"] == "application/xml"
     assert response.headers["server"] == "tencent-ci"
@@ -495,7 +486,7 @@ async def test_a_refusal_is_that_of_the_service(
 
 async def test_an_error_document_has_its_trace_id(emulator: Emulator) -> None:
     """A document of CI has the same ids as the headers."""
-    response = await ask(emulator, signed(path=f"{QUERY}0"))
+    response = await send(emulator, signed(path=f"{QUERY}0"))
     error = ET.fromstring(response.content)
     assert {node.tag for node in error} == {"Code", "Message", "RequestId", "TraceId"}
     assert error.findtext("TraceId") == response.headers["x-ci-trace-id"]
@@ -503,7 +494,7 @@ async def test_an_error_document_has_its_trace_id(emulator: Emulator) -> None:
 
 async def test_a_response_has_a_request_id_and_no_trace_id(emulator: Emulator) -> None:
     """The request id is in header and document; only errors have a trace id."""
-    response = await ask(emulator, signed())
+    response = await send(emulator, signed())
     document = ET.fromstring(response.content)
     assert document.findtext("RequestId") == response.headers["x-ci-request-id"]
     assert response.headers["server"] == "tencent-ci"
@@ -514,14 +505,14 @@ async def test_an_illegal_id_has_the_message_of_the_service(
     emulator: Emulator,
 ) -> None:
     """The vendor's SDKs look for this message."""
-    response = await ask(emulator, signed(path="/video/auditing/a.b"))
+    response = await send(emulator, signed(path="/video/auditing/a.b"))
     assert ET.fromstring(response.content).findtext("Message") == ("auditing jobId is illegal.")
 
 
 async def test_another_bucket_is_refused_by_the_gateway(emulator: Emulator) -> None:
     """Only an error document of the COS gateway has a Resource."""
     host = HOST.replace("example", "other")
-    response = await ask(emulator, signed(host=host))
+    response = await send(emulator, signed(host=host))
     error = ET.fromstring(response.content)
     assert (response.status_code, error.findtext("Code")) == (404, "NoSuchBucket")
     assert error.findtext("Resource") == host
@@ -570,7 +561,7 @@ async def test_a_malformed_authorization_is_refused(
 ) -> None:
     """A missing, repeated or disordered field of the signature is refused."""
     header = "&".join(f"{name}={value}" for name, value in fields.items())
-    response = await ask(emulator, authorized(header.encode()))
+    response = await send(emulator, authorized(header.encode()))
     assert (response.status_code, code(response)) == (401, "InvalidAuthorization")
 
 
@@ -578,7 +569,7 @@ async def test_a_malformed_authorization_is_refused(
 async def test_bytes_outside_ascii_are_refused(emulator: Emulator, byte: bytes) -> None:
     """A signature with bytes outside ASCII is refused without a crash."""
     header = "&".join(f"{name}={value}" for name, value in FIELDS.items()).encode()
-    response = await ask(emulator, authorized(header + byte))
+    response = await send(emulator, authorized(header + byte))
     assert response.status_code in {401, 403}
 
 
@@ -622,7 +613,7 @@ async def test_a_request_changed_after_signing_is_refused(
     emulator: Emulator, tamper: Callable[[httpx.Request], httpx.Request]
 ) -> None:
     """A change of key, method, path, or a signed header or parameter is refused."""
-    response = await ask(emulator, tamper(signed(params=PARAMS, headers=HEADERS)))
+    response = await send(emulator, tamper(signed(params=PARAMS, headers=HEADERS)))
     assert (response.status_code, code(response)) == (403, "SignatureDoesNotMatch")
 
 
@@ -634,14 +625,14 @@ async def test_every_character_of_the_signature_counts(emulator: Emulator, posit
     digit = string.hexdigits[(string.hexdigits.index(header[at]) + 1) % 16]
     request = signed()
     request.headers["authorization"] = header[:at] + digit + header[at + 1 :]
-    assert code(await ask(emulator, request)) == "SignatureDoesNotMatch"
+    assert code(await send(emulator, request)) == "SignatureDoesNotMatch"
 
 
 @pytest.mark.parametrize("host", [HOST, "127.0.0.1:8080"])
 async def test_a_mismatch_shows_the_signed_strings(emulator: Emulator, host: str) -> None:
     """As with the service, the document has the strings to compare one's own with."""
     request = signed(host=host, credentials=Credentials("AKIDEXAMPLE", "wrong"))
-    error = ET.fromstring((await ask(emulator, request)).content)
+    error = ET.fromstring((await send(emulator, request)).content)
     key_time = f"{NOW - 60};{NOW + 60}"
     expected = signature.string_to_sign("GET", QUERY, {}, {"host": host}, key_time)
     assert error.findtext("FormatString") == (f"get\n{QUERY}\n\nhost={host.replace(':', '%3A')}\n")
@@ -676,7 +667,7 @@ async def test_a_wrong_token_is_refused(emulator: Emulator, token: str | None) -
     """Temporary credentials with a missing or wrong token are refused."""
     emulator.credentials = attrs.evolve(CREDENTIALS, token="tok/en+1==")
     request = signed(credentials=attrs.evolve(CREDENTIALS, token=token))
-    response = await ask(emulator, request)
+    response = await send(emulator, request)
     assert (response.status_code, code(response)) == (403, "AccessDenied")
 
 
@@ -696,7 +687,7 @@ async def test_requests_above_the_rate_are_refused(
     request = signed()
     assert await statuses(limited, *[request] * quota) == [200] * quota
     clock.seconds = window / 2
-    response = await ask(limited, request)
+    response = await send(limited, request)
     assert (response.status_code, code(response)) == (429, "SlowDown")
     clock.seconds = window
     assert await statuses(limited, *[request] * quota) == [200] * quota
@@ -731,9 +722,9 @@ async def test_the_client_keeps_to_the_rate() -> None:
 async def test_arrivals_are_recorded(emulator: Emulator, clock: Clock) -> None:
     """Each request is recorded in order, with its time and the status of its response."""
     clock.seconds = 1.5
-    await ask(emulator, signed())
+    await send(emulator, signed())
     clock.seconds = 2.5
-    await ask(emulator, signed("POST", f"{CANCEL}0"))
+    await send(emulator, signed("POST", f"{CANCEL}0"))
     assert emulator.arrivals == [
         Arrival(1.5, "GET", QUERY, 200),
         Arrival(2.5, "POST", f"{CANCEL}0", 404),
@@ -758,7 +749,7 @@ async def test_a_refusing_fault_replaces_the_response(
 ) -> None:
     """Throttling and errors have their status, code and header; nothing is carried out."""
     emulator.inject(fault)
-    response = await ask(emulator, signed("POST", CANCEL))
+    response = await send(emulator, signed("POST", CANCEL))
     emulator.faults.clear()
     assert (response.status_code, code(response)) == (status, word)
     assert response.headers.get("retry-after") == retry_after
@@ -795,7 +786,7 @@ async def test_a_lost_response_does_not_undo_the_request(
 async def test_a_truncated_response_announces_its_whole_length(emulator: Emulator) -> None:
     """Half of the body is sent under the length of the whole."""
     emulator.inject(Fault.truncated(), times=1)
-    cut, whole = await ask(emulator, signed()), await ask(emulator, signed())
+    cut, whole = await send(emulator, signed()), await send(emulator, signed())
     assert cut.headers["content-length"] == whole.headers["content-length"]
     assert len(cut.content) == len(whole.content) // 2
 
@@ -803,7 +794,7 @@ async def test_a_truncated_response_announces_its_whole_length(emulator: Emulato
 async def test_garbage_is_an_html_page(emulator: Emulator) -> None:
     """Garbage is an HTML page with status 200."""
     emulator.inject(Fault.garbage())
-    response = await ask(emulator, signed())
+    response = await send(emulator, signed())
     assert response.status_code == 200
     assert response.content.startswith(b"<html>")
     assert response.headers["content-type"].startswith("text/html")
@@ -835,14 +826,14 @@ async def test_a_skewed_clock_refuses_signatures(
 ) -> None:
     """A skewed clock refuses valid signatures until the client learns it from the Date."""
     emulator.inject(Fault.skew(ahead))
-    response = await ask(emulator, signed())
+    response = await send(emulator, signed())
     assert response.status_code == status
-    assert response.headers["date"] == httpx_date(NOW + ahead)
+    assert response.headers["date"] == http_date(NOW + ahead)
     await client.with_options(retry=RetryPolicy(attempts=2)).query("av1")
     assert [arrival.status for arrival in emulator.arrivals] == [status, status, 200]
 
 
-def httpx_date(seconds: float) -> str:
+def http_date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
 
 
@@ -864,8 +855,8 @@ async def test_a_fault_can_be_limited_to_one_operation(emulator: Emulator, opera
         "cancel": signed("POST", CANCEL),
         "submit": submission(stream()),
     }
-    answered = dict(zip(requests, await statuses(emulator, *requests.values()), strict=True))
-    assert answered == dict.fromkeys(requests, 200) | {operation: 500}
+    found = dict(zip(requests, await statuses(emulator, *requests.values()), strict=True))
+    assert found == dict.fromkeys(requests, 200) | {operation: 500}
 
 
 async def test_a_share_is_repeatable() -> None:

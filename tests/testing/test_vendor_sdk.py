@@ -1,4 +1,4 @@
-"""The vendor's own SDK against the emulator: a client that nobody here wrote."""
+"""The vendor's own SDK against the emulator: an independent client."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Vendor:
             Token=credentials.token,
             Scheme="http",
             Domain=url.removeprefix("http://"),
-            KeepAlive=False,  # its pool is never closed, so its sockets would be left open
+            KeepAlive=False,  # its pool is never closed and would leave sockets open
             Timeout=10,
         )
         self.client = CosS3Client(config)
@@ -82,14 +82,14 @@ async def test_a_submission_of_the_sdk_is_understood(
     vendor: Vendor, client: LiveAuditClient
 ) -> None:
     """The client finds URL, DataId and UserInfo of a job that the SDK submitted."""
-    answer = await vendor.submit(
+    response = await vendor.submit(
         BizType="b81d45f9",
         Url=LIVE,
         DataId="room 7 <&>",
         UserInfo=USER,
         Callback="https://example.com/hook?a=1&b=2",
     )
-    details = answer["JobsDetail"]
+    details = response["JobsDetail"]
     job = await client.query(details["JobId"])
     assert (details["State"], details["DataId"]) == ("Submitted", "room 7 <&>")
     assert (job.url, job.data_id, job.type) == (LIVE, "room 7 <&>", "live_video")
@@ -104,16 +104,16 @@ async def test_the_sdk_reads_the_same_job_as_our_client(
     """State, verdict, snapshots and sections have the same values in both."""
     script = (frame(0, "Porn", score=98, text="a < b"), frame(0), sound(0, "Abuse", duration=0))
     job_id = emulator.add_job(duration=0, script=script, data_id="7")
-    answer, job = (await vendor.query(job_id))["JobsDetail"], await client.query(job_id)
-    assert (answer["JobId"], answer["DataId"], answer["State"]) == (job_id, "7", "Success")
-    assert (answer["Label"], answer["Result"], answer["SnapshotCount"]) == ("Porn", "1", "2")
+    details, job = (await vendor.query(job_id))["JobsDetail"], await client.query(job_id)
+    assert (details["JobId"], details["DataId"], details["State"]) == (job_id, "7", "Success")
+    assert (details["Label"], details["Result"], details["SnapshotCount"]) == ("Porn", "1", "2")
     assert (job.label, job.result, job.snapshot_count) == ("Porn", 1, 2)
-    assert answer["PornInfo"] == {"HitFlag": "1", "Count": "1"}
-    assert [(s["SnapshotTime"], s["Label"], s.get("Text")) for s in answer["Snapshot"]] == [
+    assert details["PornInfo"] == {"HitFlag": "1", "Count": "1"}
+    assert [(s["SnapshotTime"], s["Label"], s.get("Text")) for s in details["Snapshot"]] == [
         (str(s.snapshot_time), s.label, s.text) for s in job.snapshots
     ]
-    assert answer["Snapshot"][0]["PornInfo"] == {"HitFlag": "1", "Score": "98"}
-    assert [(s["OffsetTime"], s["Duration"]) for s in answer["AudioSection"]] == [
+    assert details["Snapshot"][0]["PornInfo"] == {"HitFlag": "1", "Score": "98"}
+    assert [(s["OffsetTime"], s["Duration"]) for s in details["AudioSection"]] == [
         (str(s.offset_time), str(s.duration)) for s in job.audio_sections
     ]
 
@@ -123,8 +123,8 @@ async def test_a_cancel_of_the_sdk_is_seen_by_our_client(
 ) -> None:
     """A job that the SDK cancels is cancelled for both."""
     job_id = emulator.add_job()
-    answer = await vendor.cancel(job_id)
-    assert answer["JobsDetail"]["JobId"] == job_id
+    response = await vendor.cancel(job_id)
+    assert response["JobsDetail"]["JobId"] == job_id
     assert (await client.query(job_id)).state == JobState.CANCELLED
     assert (await vendor.query(job_id))["JobsDetail"]["State"] == "Cancelled"
 

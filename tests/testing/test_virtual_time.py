@@ -1,4 +1,4 @@
-"""Virtual time: hours that pass at once, in the right order."""
+"""Virtual time: hours pass at once, in the right order."""
 
 from __future__ import annotations
 
