@@ -88,7 +88,7 @@ async def poll(
     tally = _Tally()
     with nullcontext() if checkpoint is None else Checkpoint(checkpoint) as record:
         if record is not None and (record.answered or record.open):
-            output.say(f"resuming from {checkpoint}: {record.answered:,} jobs already done")
+            output.say(f"resuming from {checkpoint}: {record.answered:,} already done")
         async with settings.client() as client:
             source = ids.read_input(known) if from_input else known
             run = client.as_completed(source, interval=interval, timeout=timeout, checkpoint=record)

@@ -58,7 +58,7 @@ async def query(settings: Settings, job_ids: Sequence[str]) -> int:
 
 
 async def cancel(settings: Settings, job_ids: Sequence[str]) -> int:
-    """Stop jobs."""
+    """Cancel jobs."""
 
     async def one(client: LiveAuditClient, job_id: str) -> None:
         _print(settings.output, "cancelled", await client.cancel(job_id))

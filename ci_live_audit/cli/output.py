@@ -58,25 +58,22 @@ class Output:
             # Characters that the terminal cannot show are no reason to fail.
             reconfigure(errors="backslashreplace")
 
-    def say(self, text: str, style: str | None = None, *, prose: bool = False) -> None:
+    def say(self, text: str, *, prose: bool = False) -> None:
         """Print a message to standard error.
 
         Args:
             text: The message.
-            style: Its style for rich.
             prose: Whether a terminal may wrap it between words, as nobody will copy it.
         """
-        soft_wrap = not (prose and self.console.is_terminal)
-        self.console.print(_clean(text), style=style or "", soft_wrap=soft_wrap)
+        self.console.print(_clean(text), soft_wrap=not (prose and self.console.is_terminal))
 
     def result(self, kind: str, value: Mapping[str, Any]) -> None:
         """Print one line of JSON."""
         line = {"schema": SCHEMA, "kind": kind, **value}
         text = json.dumps(line, ensure_ascii=False, allow_nan=False, default=str)
+        encoding = sys.stdout.encoding or "utf-8"  # a progress bar's stand-in has none
         try:
-            text.encode(
-                sys.stdout.encoding or "utf-8"
-            )  # the stand-in of a progress bar has no encoding
+            text.encode(encoding)
         except UnicodeEncodeError:
             text = json.dumps(line, allow_nan=False, default=str)
         sys.stdout.write(text + "\n")

@@ -128,7 +128,7 @@ def test_a_killed_run_is_resumed(emulated: Served, tmp_path: Path) -> None:
     assert len(second) == len(set(second)) == 5000 - len(recorded)
     assert not set(recorded) & set(second)
     assert len(set(first) & set(second)) <= 1
-    assert f"resuming from {path}: {len(recorded):,} jobs already done" in err.decode()
+    assert f"resuming from {path}: {len(recorded):,} already done" in err.decode()
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
@@ -379,7 +379,7 @@ def test_an_interrupt_with_a_checkpoint(
     again = poll_here(clean, late, "--checkpoint", str(path), "--timeout", "0.3")
     assert again.exit_code == 4
     assert printed(again) == [late]
-    assert f"resuming from {path}: 1 jobs already done\n" in again.stderr
+    assert f"resuming from {path}: 1 already done\n" in again.stderr
 
 
 def test_an_interrupt_without_a_checkpoint(
