@@ -296,9 +296,7 @@ def test_output_can_be_polled_again(emulator: Emulator) -> None:
     """The output of one run can be the input of another."""
     ids = [add(emulator, "clean") for _ in range(3)]
     first = poll_here(*ids).stdout
-    assert sorted(ids_of(poll_here(input=first).stdout_bytes.splitlines(keepends=True))) == (
-        sorted(ids)
-    )
+    assert sorted(printed(poll_here(input=first))) == sorted(ids)
 
 
 def test_the_plan_is_printed_first(emulator: Emulator) -> None:

@@ -703,6 +703,17 @@ async def test_paced_requests_pass(clock: Clock, rate: float) -> None:
         assert await statuses(limited, signed()) == [200]
 
 
+@pytest.mark.parametrize(("fault", "status"), [(Fault.throttle(), 200), (Fault.error(), 429)])
+async def test_an_injected_throttling_does_not_count(
+    clock: Clock, fault: Fault, status: int
+) -> None:
+    """An injected error counts against the rate, an injected throttling does not."""
+    limited = Emulator(clock=clock, now=lambda: NOW, rate=1.0)
+    limited.add_job("av1")
+    limited.inject(fault, times=1)
+    assert (await statuses(limited, signed(), signed()))[1] == status
+
+
 async def test_an_infinite_rate_refuses_nothing(emulator: Emulator) -> None:
     """With ``rate=math.inf`` nothing is throttled."""
     assert set(await statuses(emulator, *[signed()] * 200)) == {200}
