@@ -1,8 +1,7 @@
-"""The console script as people run it: in a terminal of its own, or with pipes."""
+"""The console script as people run it: in a terminal, or with pipes."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import pty
@@ -12,19 +11,14 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-import pytest
-
-from ci_live_audit.testing import Emulator
-
-SCRIPT = str(Path(sys.executable).parent / "ci-live-audit")
+#: Seconds after which a process counts as hanging.
 PATIENCE = 60.0
-# Whoever runs the tests in the background has interrupts ignored, and so would every child. A
-# terminal that is given as standard input becomes the one that controls it.
+# If the tests run in the background, interrupts are ignored, and children would inherit that. A
+# terminal that is given as standard input becomes the controlling terminal.
 _START = """
 import contextlib, fcntl, os, signal, sys, termios
 signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -37,35 +31,9 @@ _CODES = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 
 
 def start(*arguments: str, **options: object) -> subprocess.Popen[bytes]:
-    """A process in a session of its own that can be interrupted."""
+    """Start a process in its own session, where it can be interrupted."""
     command = [sys.executable, "-c", _START, *arguments]
     return subprocess.Popen(command, start_new_session=True, **options)  # type: ignore[call-overload, no-any-return]
-
-
-@contextlib.contextmanager
-def served(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Serve an emulator, and let the environment tell all commands of it."""
-    with asyncio.Runner() as runner:
-        serving = emulator.serve()
-        url = runner.run(_enter(serving))
-        monkeypatch.setenv("CI_LIVE_AUDIT_ENDPOINT", url)
-        monkeypatch.setenv("CI_LIVE_AUDIT_BUCKET", emulator.bucket)
-        monkeypatch.setenv("CI_LIVE_AUDIT_RATE", f"{emulator.rate:g}")
-        monkeypatch.setenv("TENCENTCLOUD_REGION", emulator.region)
-        monkeypatch.setenv("TENCENTCLOUD_SECRET_ID", emulator.credentials.secret_id)
-        monkeypatch.setenv("TENCENTCLOUD_SECRET_KEY", emulator.credentials.secret_key)
-        try:
-            yield url
-        finally:
-            runner.run(_leave(serving))
-
-
-async def _enter(serving: contextlib.AbstractAsyncContextManager[str]) -> str:
-    return await serving.__aenter__()
-
-
-async def _leave(serving: contextlib.AbstractAsyncContextManager[str]) -> None:
-    await serving.__aexit__(None, None, None)
 
 
 class Terminal:
@@ -73,9 +41,8 @@ class Terminal:
 
     Args:
         command: The program and its arguments.
-        columns: How wide the terminal is.
-        stdout: Where standard output goes; to the terminal by default. What goes into a pipe is
-            read, too.
+        columns: Width of the terminal.
+        stdout: Destination of standard output, by default the terminal; a pipe is read as well.
         environment: Variables to set.
     """
 
@@ -123,7 +90,7 @@ class Terminal:
         self.hang_up()
 
     def resize(self, columns: int, rows: int = 24) -> None:
-        """Give the terminal another size; the program gets SIGWINCH."""
+        """Resize the terminal; the program gets SIGWINCH."""
         termios.tcsetwinsize(self._main, (rows, columns))
 
     def press(self, keys: str) -> None:
@@ -137,7 +104,7 @@ class Terminal:
                 os.close(end)
 
     def read_until(self, text: str) -> None:
-        """Read until a text has been shown that was not there before this call."""
+        """Read until a text has been shown since this call."""
         begin, until = len(self.shown), time.monotonic() + PATIENCE
         while text.encode() not in self.shown[begin:]:
             assert time.monotonic() < until, f"no {text!r} in {self.screen[-30:]}"
@@ -146,10 +113,10 @@ class Terminal:
                 raise AssertionError(f"it ended without {text!r}: {self.screen[-30:]}")
 
     def finish(self) -> int:
-        """Read until the program has ended; its exit code."""
+        """Read until the program has ended; return its exit code."""
         until = time.monotonic() + PATIENCE
         while self.process.poll() is None:
-            assert time.monotonic() < until, f"it does not end: {self.screen[-30:]}"
+            assert time.monotonic() < until, f"it is still running: {self.screen[-30:]}"
             self._read()
         while self._read():
             pass
@@ -167,17 +134,17 @@ class Terminal:
 
     @property
     def cursor_visible(self) -> bool:
-        """Whether the cursor is shown."""
+        """Whether the cursor is visible."""
         return self.shown.rfind(b"\x1b[?25l") <= self.shown.rfind(b"\x1b[?25h")
 
     @property
     def unchanged(self) -> bool:
-        """Whether the terminal has the settings that it had before."""
+        """Whether the settings of the terminal are as they were at the start."""
         return termios.tcgetattr(self._other) == self.settings
 
     @property
     def screen(self) -> list[str]:
-        """The lines that can be seen, those that were scrolled away included."""
+        """The lines on the screen, including those that were scrolled away."""
         lines, row, column = [""], 0, 0
         for numbers, command, move, text in _CODES.findall(self.shown.decode(errors="replace")):
             if move == "\r":

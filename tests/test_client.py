@@ -196,7 +196,7 @@ async def test_bad_arguments_are_not_sent(client: LiveAuditClient, emulator: Emu
         Fault.garbage(),
         Fault.slow(60),
     ],
-    ids=lambda fault: f"{fault.kind} {fault.status or ''}",
+    ids=str,
 )
 async def test_transient_failures_are_retried(
     emulator: Emulator, client: LiveAuditClient, fault: Fault

@@ -1,6 +1,6 @@
-"""What ``ci-live-audit`` can do.
+"""The commands of ``ci-live-audit``.
 
-Only click is imported here; what a command needs comes when it runs, so help is there at once.
+Only click is imported here; a command imports what it needs when it runs, so that help is fast.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from ci_live_audit.cli.session import Settings
 
 EXIT_CODES = """\b
-Exit codes: 0 all went well; 1 something failed; 2 wrong usage; 3 something was
+Exit codes: 0 success; 1 something failed; 2 wrong usage; 3 something was
 flagged (sensitive or suspected); 4 a job did not end in time; 130 interrupted;
 141 the reader of the results has gone."""
 
 
 class StandardError:
-    """Standard error as it is when something is written: a progress bar may stand before it."""
+    """Writes to the current `sys.stderr`, which a progress bar may have replaced."""
 
     def write(self, text: str) -> None:
-        """Write it."""
+        """Write a text."""
         sys.stderr.write(text)
 
 
 class Commands(click.Group):
-    """Commands that an interrupt ends with its code even while they are imported."""
+    """A group that exits with the code of an interrupt even while a command is being imported."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the one that is wanted."""
+        """Run a command."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -51,13 +51,14 @@ class Commands(click.Group):
     "--verbose",
     count=True,
     show_default=False,
-    help="Log attempts to standard error; -vv: all.",
+    help="Log attempts to standard error; -vv logs everything.",
 )
 def cli(verbose: int) -> None:
-    """Live stream moderation jobs of Tencent Cloud CI.
+    """Manage live stream moderation jobs of Tencent Cloud CI.
 
-    Credentials come from where Tencent Cloud's tools keep them: the environment
-    (TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY), their profiles, the role of a CVM.
+    Credentials are found as by Tencent Cloud's own tools: in the environment
+    (TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY), in their profiles, or from the role
+    of a CVM.
     """
     if verbose:
         import logging
@@ -66,55 +67,70 @@ def cli(verbose: int) -> None:
         logging.getLogger("ci_live_audit" if verbose == 1 else None).setLevel(logging.DEBUG)
 
 
-class Running(click.Command):
-    """A command whose function gives a coroutine, which is run; its result is the exit code."""
+class AsyncCommand(click.Command):
+    """A command whose function returns an awaitable of its exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run it and exit."""
+        """Run the command and exit."""
         from ci_live_audit.cli.session import run
 
-        run(lambda: super(Running, self).invoke(ctx))
+        run(lambda: super(AsyncCommand, self).invoke(ctx))
 
 
 def _shared(*names: str, **options: Any) -> click.Option:
-    """An option of every command that talks to the service; it may come from the environment."""
+    """Return an option of every command that calls the service; a variable can set it as well."""
     return click.Option(names, show_envvar=True, **options)
 
 
 SERVICE = [
-    _shared("--bucket", envvar="CI_LIVE_AUDIT_BUCKET", help="As examplebucket-1250000000."),
-    _shared("--region", envvar="TENCENTCLOUD_REGION", help="As ap-beijing."),
-    _shared("--endpoint", envvar="CI_LIVE_AUDIT_ENDPOINT", help="URL of an emulator or a proxy."),
-    _shared("--allow-http", is_flag=True, help="Even on another machine it may be without TLS."),
-    _shared("--rate", default=20.0, envvar="CI_LIVE_AUDIT_RATE", help="Requests a second at most."),
+    _shared(
+        "--bucket",
+        envvar="CI_LIVE_AUDIT_BUCKET",
+        help="Bucket name with APPID, such as examplebucket-1250000000.",
+    ),
+    _shared(
+        "--region", envvar="TENCENTCLOUD_REGION", help="Region of the bucket, such as ap-beijing."
+    ),
+    _shared(
+        "--endpoint",
+        envvar="CI_LIVE_AUDIT_ENDPOINT",
+        help="URL of an emulator or a proxy to use instead of the service.",
+    ),
+    _shared("--allow-http", is_flag=True, help="Allow an endpoint on another machine without TLS."),
+    _shared(
+        "--rate", default=20.0, envvar="CI_LIVE_AUDIT_RATE", help="Maximum requests per second."
+    ),
     _shared(
         "--exchange-timeout",
         default=30.0,
         envvar="CI_LIVE_AUDIT_EXCHANGE_TIMEOUT",
-        help="Seconds that one exchange may take.",
+        help="Seconds that one request and its response may take.",
     ),
     _shared(
-        "--attempts", default=4, envvar="CI_LIVE_AUDIT_ATTEMPTS", help="Requests for one call."
+        "--attempts",
+        default=4,
+        envvar="CI_LIVE_AUDIT_ATTEMPTS",
+        help="Maximum requests for one call.",
     ),
     _shared(
         *("-o", "--output"),
         type=click.Choice(["auto", "table", "json"]),
         default="auto",
         envvar="CI_LIVE_AUDIT_OUTPUT",
-        help="auto: a table on a terminal, JSON Lines elsewhere.",
+        help="auto prints a table on a terminal and JSON Lines elsewhere.",
     ),
 ]
 
 
-class Asking(Running):
-    """A command that talks to the service: its function gets ``settings``."""
+class ServiceCommand(AsyncCommand):
+    """A command that calls the service; its function receives ``settings``."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.params.extend(SERVICE)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Make the settings of the options that all share."""
+        """Run the command with the settings made from the shared options."""
         from ci_live_audit.cli.output import Output
         from ci_live_audit.cli.session import Settings
 
@@ -125,24 +141,24 @@ class Asking(Running):
         return super().invoke(ctx)
 
 
-INTERVAL = click.option(
-    "--interval", default=10.0, help="Seconds from one query of a job to the next."
-)
-TIMEOUT = click.option("--timeout", type=float, help="Seconds for which a job is followed.")
-DRY_RUN = click.option("--dry-run", is_flag=True, help="Show what would be sent; send nothing.")
+INTERVAL = click.option("--interval", default=10.0, help="Seconds between two queries of a job.")
+TIMEOUT = click.option("--timeout", type=float, help="Seconds after which to give up on a job.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the requests, but send nothing.")
 JOB_IDS = click.argument("job_ids", nargs=-1, required=True, metavar="JOB_ID...")
 
 
-@cli.command(cls=Asking)
+@cli.command(cls=ServiceCommand)
 @click.argument("url")
-@click.option("--biz-type", help="Id of the moderation policy.")
-@click.option("--data-id", help="Own id, returned with all results.")
-@click.option("--callback", help="URL that the service calls.")
-@click.option("--callback-type", type=int, help="1: for everything; 2: for what violates.")
-@click.option("--storage-path", help="Path in the bucket under which the stream is recorded.")
+@click.option("--biz-type", help="Id of the moderation policy to apply.")
+@click.option("--data-id", help="Your own id, returned with all results.")
+@click.option("--callback", help="URL that the service calls with results.")
+@click.option(
+    "--callback-type", type=int, help="1 to be called with all results, 2 with violations only."
+)
+@click.option("--storage-path", help="Path in the bucket where the stream is recorded.")
 @DRY_RUN
 def submit(settings: Settings, url: str, dry_run: bool, **arguments: Any) -> Awaitable[int]:
-    """Start a job for the live stream at URL. It costs money until it ends or is cancelled."""
+    """Start a job for the live stream at URL. It is billed until it ends or is cancelled."""
     from ci_live_audit.cli import jobs
     from ci_live_audit.wire import requests
 
@@ -152,7 +168,7 @@ def submit(settings: Settings, url: str, dry_run: bool, **arguments: Any) -> Awa
     return jobs.submit(settings, url, **given)
 
 
-@cli.command(cls=Asking)
+@cli.command(cls=ServiceCommand)
 @JOB_IDS
 @DRY_RUN
 def query(settings: Settings, job_ids: tuple[str, ...], dry_run: bool) -> Awaitable[int]:
@@ -165,11 +181,11 @@ def query(settings: Settings, job_ids: tuple[str, ...], dry_run: bool) -> Awaita
     return jobs.query(settings, job_ids)
 
 
-@cli.command(cls=Asking)
+@cli.command(cls=ServiceCommand)
 @JOB_IDS
 @DRY_RUN
 def cancel(settings: Settings, job_ids: tuple[str, ...], dry_run: bool) -> Awaitable[int]:
-    """Stop jobs."""
+    """Cancel jobs."""
     from ci_live_audit.cli import jobs
     from ci_live_audit.wire import requests
 
@@ -178,31 +194,36 @@ def cancel(settings: Settings, job_ids: tuple[str, ...], dry_run: bool) -> Await
     return jobs.cancel(settings, job_ids)
 
 
-@cli.command(cls=Asking)
+@cli.command(cls=ServiceCommand)
 @click.argument("job_id")
 @INTERVAL
 @TIMEOUT
 def wait(settings: Settings, job_id: str, interval: float, timeout: float | None) -> Awaitable[int]:
-    """Wait until a job has ended, and show it."""
+    """Wait until a job has ended, then show it."""
     from ci_live_audit.cli import jobs
 
     return jobs.wait(settings, job_id, interval, timeout)
 
 
-@cli.command(cls=Asking)
+@cli.command(cls=ServiceCommand)
 @JOB_IDS
 @INTERVAL
 @TIMEOUT
-@click.option("--all", "show_all", is_flag=True, help="Show what is normal, too.")
-@click.option("--cancel", "cancel_flagged", is_flag=True, help="Stop a stream found sensitive.")
+@click.option("--all", "show_all", is_flag=True, help="Show normal findings as well.")
+@click.option(
+    "--cancel",
+    "cancel_flagged",
+    is_flag=True,
+    help="Cancel the job of a stream that is found sensitive.",
+)
 def watch(settings: Settings, job_ids: tuple[str, ...], **options: Any) -> Awaitable[int]:
-    """Show what is found in jobs as it turns up, until they have ended."""
+    """Show the findings of jobs as they appear, until the jobs end."""
     from ci_live_audit.cli import jobs
 
     return jobs.watch(settings, job_ids, **options)
 
 
-@cli.command(cls=Asking)
+@cli.command(cls=ServiceCommand)
 @click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
 @click.option(
     "-f",
@@ -210,22 +231,22 @@ def watch(settings: Settings, job_ids: tuple[str, ...], **options: Any) -> Await
     "files",
     multiple=True,
     type=click.Path(path_type=Path, allow_dash=True, dir_okay=False, exists=True),
-    help="Ids, one a line, or JSON Lines with a job_id; - for standard input.",
+    help="File of ids, one a line, or of JSON Lines with a job_id; - is standard input.",
 )
 @INTERVAL
 @TIMEOUT
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Note there what was answered, and go on from there next time.",
+    help="File that records finished jobs, so that the same command can resume.",
 )
-@click.option("--dry-run", is_flag=True, help="Show the plan; send nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the plan, but send nothing.")
 def poll(
     settings: Settings, job_ids: tuple[str, ...], files: tuple[Path, ...], **options: Any
 ) -> Awaitable[int]:
-    """Follow many jobs to their ends.
+    """Follow many jobs until they have ended.
 
-    There is an outcome for each, in the order in which they end. Ids come from arguments,
+    Prints one outcome per job, in the order in which they end. Ids are read from arguments,
     files and standard input.
     """
     from ci_live_audit.cli import bulk
@@ -233,22 +254,27 @@ def poll(
     return bulk.poll(settings, job_ids, files, **options)
 
 
-@cli.command(cls=Running)
-@click.option("--host", default="127.0.0.1", help="Address to listen at.")
+@cli.command(cls=AsyncCommand)
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8080,
-    help="Port to listen at; 0 takes a free one.",
+    help="Port to listen on; 0 takes a free one.",
 )
-@click.option("--rate", default=20.0, help="Requests a second above which it refuses.")
-@click.option("--jobs", type=click.IntRange(min=0), default=12, help="How many jobs it has.")
-@click.option("--duration", default=60.0, help="Seconds that their streams run, on the average.")
-@click.option("--seed", default=0, help="Makes the jobs the same every time.")
+@click.option("--rate", default=20.0, help="Requests per second above which it throttles.")
+@click.option(
+    "--jobs", type=click.IntRange(min=0), default=12, help="Number of jobs to start with."
+)
+@click.option("--duration", default=60.0, help="Average duration of their streams in seconds.")
+@click.option(
+    "--seed", default=0, help="Seed of the random jobs; the same seed makes the same jobs."
+)
 def emulate(**options: Any) -> Awaitable[int]:
-    """Serve an emulator of the service, with jobs.
+    """Serve an emulator of the service on this machine.
 
-    Their ids go to standard output, what to set for it to standard error.
+    Prints the ids of its jobs to standard output, and the variables to set to standard
+    error.
     """
     from ci_live_audit.cli.emulate import emulate as serve
     from ci_live_audit.cli.output import Output
@@ -256,23 +282,23 @@ def emulate(**options: Any) -> Awaitable[int]:
     return serve(Output(), **options)
 
 
-@cli.command(cls=Asking)
+@cli.command(cls=ServiceCommand)
 def doctor(settings: Settings) -> Awaitable[int]:
-    """Check credentials, network, clock and versions.
+    """Check settings, credentials, network, clock and versions.
 
-    No secret is shown. The service is asked for a job that does not exist.
+    Shows no secrets. Queries a job that does not exist.
     """
     from ci_live_audit.cli.doctor import doctor as check
 
     return check(settings)
 
 
-@cli.command(cls=Running)
+@cli.command(cls=AsyncCommand)
 def demo() -> Awaitable[int]:
-    """See streams moderated on an embedded emulator; no account needed.
+    """Moderate streams on a built-in emulator; no account needed.
 
-    They are submitted, watched until they end, and cancelled as soon as something
-    bad is found, by the real client over a real socket.
+    The real client, over a real socket, submits the streams, watches them until they end,
+    and cancels those in which it finds something sensitive.
     """
     from ci_live_audit.cli.demo import Demo
 

@@ -1,4 +1,4 @@
-"""``ci-live-audit demo``: three dozen live streams, from submission to the last finding."""
+"""``demo``: moderate three dozen live streams on an emulator, from submission to the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ci_live_audit.cli.output import STYLES, Terminal, severity
+from ci_live_audit.cli.output import STYLES, Terminal, is_flagged
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import LiveAuditError
 from ci_live_audit.following.findings import Finding
@@ -23,7 +23,7 @@ from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot, Ver
 from ci_live_audit.retry import Attempt
 from ci_live_audit.testing import Emulator, frame, sound
 
-# What is on a stream, and for how many seconds it runs.
+# For how many seconds a stream runs, and its findings.
 Script = tuple[float, list[Snapshot | AudioSection]]
 CLEAN = (
     *("news", "chess", "cooking", "football", "lecture", "gardening", "weather", "opera", "yoga"),
@@ -47,7 +47,7 @@ STREAMS: dict[str, Script] = {
 }
 FAILURES = {"broken": ("ResourceDownloadFailed", "unreadable")}
 INTERVAL = 2.0
-#: How many of the latest findings are shown.
+#: Number of recent findings to show.
 LATEST = 10
 
 
@@ -61,10 +61,10 @@ class _Row:
 
 
 class Demo:
-    """Follows the streams and shows what turns up: live on a terminal, as lines elsewhere.
+    """Follows the streams and shows their findings: live on a terminal, as lines elsewhere.
 
     Args:
-        console: Where it is shown; standard output by default.
+        console: Where to print; standard output by default.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -75,7 +75,7 @@ class Demo:
         self._throttled = 0
 
     async def run(self) -> int:
-        """Run until every job has ended; the exit code."""
+        """Run until every job has ended; return the exit code."""
         emulator = Emulator()
         for room, (duration, script) in STREAMS.items():
             failure = FAILURES.get(room)
@@ -91,39 +91,39 @@ class Demo:
                 on_attempt=self._count,
             ) as client,
         ):
-            self._console.print(f"An emulator of the service listens at {endpoint}.")
-            self._say_whole(f"{client.plan(len(STREAMS), INTERVAL)}.")
+            self._console.print(f"An emulator of the service is listening at {endpoint}.")
+            self._print_prose(f"{client.plan(len(STREAMS), INTERVAL)}.")
             with self._live():
                 async with client.watch(self._submitted(client), interval=INTERVAL) as findings:
                     async for finding in findings:
-                        await self._heed(client, finding)
+                        await self._react(client, finding)
         self._console.print(self._table())
         seconds = asyncio.get_running_loop().time() - began
         cancelled = sum(row.cancelled for row in self._rows.values())
-        self._say_whole(
+        self._print_prose(
             f"{len(self._rows)} streams, {cancelled} cancelled, {self._requests} requests in "
             f"{seconds:.1f} s ({self._requests / seconds:.1f} a second; the quota is 20), "
-            f"{self._throttled} refused by the quota."
+            f"{self._throttled} throttled."
         )
         return 0
 
     async def _submitted(self, client: LiveAuditClient) -> AsyncGenerator[str, None]:
-        """Submit the streams; their ids as they become known."""
+        """Submit the streams and yield their job ids."""
         for row in self._rows.values():
             try:
                 row.job_id = (await client.submit(_url(row.room), data_id=row.room)).job_id
-            except LiveAuditError as error:  # the other streams go on
+            except LiveAuditError as error:  # the demo goes on with the other streams
                 self._remark(row, error)
             else:
                 yield row.job_id
 
-    async def _heed(self, client: LiveAuditClient, finding: Finding) -> None:
+    async def _react(self, client: LiveAuditClient, finding: Finding) -> None:
         row = next(row for row in self._rows.values() if row.job_id == finding.job_id)
         if finding.error is not None or finding.job is None:
             self._remark(row, finding.error)
             return
         row.job = finding.job
-        self._tell(row, finding)
+        self._report(row, finding)
         if finding.verdict == Verdict.SENSITIVE and not (row.job.ended or row.cancelled):
             try:
                 await client.cancel(row.job_id)
@@ -131,9 +131,9 @@ class Demo:
                 self._remark(row, error)
             else:
                 row.cancelled = True
-                row.remark = "cancelled by us"
+                row.remark = "cancelled by the demo"
         elif finding.verdict == Verdict.SUSPECTED:
-            row.remark = "to be reviewed"
+            row.remark = "needs review"
         elif finding.state == JobState.FAILED:
             row.remark = row.job.message or ""
 
@@ -141,14 +141,14 @@ class Demo:
         row.remark = str(error)
         self._say(Text(f"{row.room}: {error}", style="red"))
 
-    def _tell(self, row: _Row, finding: Finding) -> None:
-        """A line for what is worth one: a state, or something that is not normal."""
+    def _report(self, row: _Row, finding: Finding) -> None:
+        """Print a line for a state or a flagged finding."""
         if finding.state is not None:
             self._say(Text(f"{row.room}: {finding.state}"))
-        elif severity(finding.verdict):
-            what = "a Snapshot" if finding.snapshot is not None else "an AudioSection"
-            style = STYLES.get(finding.verdict or Verdict.NORMAL, "")
-            self._say(Text(f"{row.room}: {finding.label} in {what}", style=style))
+        elif is_flagged(finding.verdict):
+            place = "a Snapshot" if finding.snapshot is not None else "an AudioSection"
+            text = f"{row.room}: {finding.label} in {place}"
+            self._say(Text(text, style=STYLES.get(finding.verdict, "")))
 
     def _say(self, line: Text) -> None:
         if self._console.is_terminal:
@@ -156,8 +156,8 @@ class Demo:
         else:
             self._console.print(line)
 
-    def _say_whole(self, sentence: str) -> None:
-        """Broken between words on a terminal, and nowhere else."""
+    def _print_prose(self, sentence: str) -> None:
+        """Print a sentence, wrapped between words on a terminal only."""
         self._console.print(sentence, soft_wrap=not self._console.is_terminal)
 
     def _live(self) -> Live | nullcontext[None]:
@@ -180,11 +180,11 @@ class Demo:
         return Group(bar, *self._latest)
 
     def _table(self) -> Table:
-        # Without lines it fits into the 80 columns of a pipe.
+        # Without borders the table fits into the 80 columns of a pipe.
         table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-        for name in ("stream", "job", "state", "found", "frames", "sounds", ""):
+        for name in ("stream", "job", "state", "found", "frames", "audio", ""):
             table.add_column(name, no_wrap=True)
-        # What is worth a look comes last: that is where one looks when it is over.
+        # Rows with a remark come last, next to the prompt.
         for row in sorted(self._rows.values(), key=lambda row: bool(row.remark)):
             job = row.job
             if job is None:
@@ -198,7 +198,7 @@ class Demo:
                 str(len(job.snapshots)),
                 str(len(job.audio_sections)),
                 row.remark,
-                style=STYLES.get(job.result or Verdict.NORMAL),
+                style=STYLES.get(job.result),
             )
         return table
 

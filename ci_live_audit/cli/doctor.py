@@ -1,4 +1,4 @@
-"""``doctor``: whether everything that a call needs is there, one thing after the other."""
+"""``doctor``: check everything that a call needs, one thing after the other."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ __all__ = ["doctor"]
 
 PACKAGES = ("ci-live-audit", "httpx", "httpcore", "anyio", "aiolimiter", "xmltodict", "attrs")
 #: A well-formed id that no job has.
-NOBODY = "av00000000000000000000000000000000"
-PATIENCE = 10.0
-#: Seconds by which a clock may be off without a signature being refused.
+NO_JOB = "av00000000000000000000000000000000"
+#: Seconds that the network check may take.
+TIMEOUT = 10.0
+#: Seconds by which a clock may be off without signatures being refused.
 TOLERANCE = 30.0
 
 
@@ -38,7 +39,7 @@ class _Check:
 
 
 async def doctor(settings: Settings) -> int:
-    """Check everything and tell what was found; nothing secret."""
+    """Run all checks and print their results, which contain no secret; return the exit code."""
     bad = False
     async for check in _checks(settings):
         bad = bad or not check.good
@@ -58,19 +59,18 @@ async def _checks(settings: Settings) -> AsyncGenerator[_Check, None]:
         return
     yield _Check("settings", True, base_url)
     try:
-        place, found = await asyncio.to_thread(search)
+        source, credentials = await asyncio.to_thread(search)
     except LiveAuditError as error:
         yield _Check("credentials", False, str(error))
         return
-    token = "with" if found.token else "without"
-    yield _Check("credentials", True, f"from {place}; {token} a token")
-    server = urlsplit(base_url)
+    token = "with" if credentials.token else "without"
+    yield _Check("credentials", True, f"from {source}; {token} a token")
     reached = True
-    async for check in _reach(server):
+    async for check in _reach(urlsplit(base_url)):
         reached = reached and (check.good or check.name == "clock")
         yield check
     if reached:
-        yield await _ask(settings)
+        yield await _query(settings)
 
 
 def _versions() -> str:
@@ -84,30 +84,31 @@ def _versions() -> str:
 
 
 async def _reach(server: SplitResult) -> AsyncGenerator[_Check, None]:
-    """Whether the host answers, with a certificate if it should have one, and what time it has."""
+    """Check whether the host responds, over TLS if it should, and compare the clocks."""
     try:
-        where, head = await _ask_for_head(server)
+        address, head = await _head(server)
     except asyncio.IncompleteReadError:
-        yield _Check("network", False, f"{server.hostname}: it hangs up without an answer")
+        yield _Check("network", False, f"{server.hostname}: it hung up without a response")
         return
     except (OSError, UnicodeError, asyncio.LimitOverrunError) as problem:
-        reason = str(problem) or f"no answer within {PATIENCE:g} s"
+        reason = str(problem) or f"no response within {TIMEOUT:g} s"
         yield _Check("network", False, f"{server.hostname}: {reason}")
         return
-    yield _Check("network", True, where)
+    yield _Check("network", True, address)
     date = re.search(r"(?im)^date: *(.*?)\r?$", head.decode("latin-1"))
-    moment = http_date(date[1]) if date else None
-    if moment is not None:
-        off = (datetime.now(UTC) - moment).total_seconds()
-        yield _Check("clock", abs(off) < TOLERANCE, f"{off:+.0f} s against the service's")
+    time = http_date(date[1]) if date else None
+    if time is not None:
+        ahead = (datetime.now(UTC) - time).total_seconds()
+        text = f"{ahead:+.0f} s relative to the service"
+        yield _Check("clock", abs(ahead) < TOLERANCE, text)
 
 
-async def _ask_for_head(server: SplitResult) -> tuple[str, bytes]:
-    """The address that answers, with the version of TLS, and the head of its answer."""
+async def _head(server: SplitResult) -> tuple[str, bytes]:
+    """Return the server's address with the version of TLS, and the head of a response."""
     secure = server.scheme == "https"
     port = server.port or (443 if secure else 80)
     context = ssl.create_default_context() if secure else None
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         reader, writer = await asyncio.open_connection(server.hostname, port, ssl=context)
         with closing(writer):
             address = writer.get_extra_info("peername")[0]
@@ -117,16 +118,16 @@ async def _ask_for_head(server: SplitResult) -> tuple[str, bytes]:
     return " ".join(filter(None, [address, session and session.version()])), head
 
 
-async def _ask(settings: Settings) -> _Check:
-    """Ask for a job that does not exist: the answer says whether signatures are accepted."""
+async def _query(settings: Settings) -> _Check:
+    """Query a job that does not exist; the error shows whether signatures are accepted."""
     async with settings.client() as client:
         try:
-            await client.query(NOBODY)
+            await client.query(NO_JOB)
         except JobNotFound:
             pass
         except LiveAuditError as error:
-            # The others of its kind are about the key, the signature or the clock.
-            allowed = isinstance(error, AccessDenied) and error.code == "AccessDenied"
-            hint = "; may this account do ci:DescribeAuditingJob?" if allowed else ""
+            # With any other code it is about the key, the signature or the clock.
+            denied = isinstance(error, AccessDenied) and error.code == "AccessDenied"
+            hint = "; is this account allowed to do ci:DescribeAuditingJob?" if denied else ""
             return _Check("service", False, f"{error}{hint}")
-    return _Check("service", True, "it accepts these credentials")
+    return _Check("service", True, "it accepts the credentials")

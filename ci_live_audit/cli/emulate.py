@@ -1,4 +1,4 @@
-"""``emulate``: the service on this machine, with jobs to try things on."""
+"""``emulate``: serve the emulator on this machine, with jobs to try things out on."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LABELS = ("Porn", "Ads", "Terrorism", "Politics")
 async def emulate(
     output: Output, *, host: str, port: int, rate: float, jobs: int, duration: float, seed: int
 ) -> int:
-    """Serve until interrupted; the ids of the jobs go to standard output."""
+    """Serve until interrupted; print the ids of the jobs to standard output."""
     seconds("duration", duration)
     emulator = Emulator(rate=rate, seed=seed)
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
     ids = [_job(emulator, chance, duration) for _ in range(jobs)]
     async with emulator.serve(port, host) as url:
-        output.say(f"An emulator of the service listens at {url}. In another terminal:")
+        output.say(f"The emulator is listening at {url}. In another terminal:")
         for name, value in (
             ("CI_LIVE_AUDIT_ENDPOINT", url),
             ("CI_LIVE_AUDIT_BUCKET", emulator.bucket),
@@ -40,13 +40,13 @@ async def emulate(
         sys.stdout.flush()
         with suppress(asyncio.CancelledError):
             await asyncio.get_running_loop().create_future()
-    refused = sum(arrival.status == 429 for arrival in emulator.arrivals)
-    output.say(f"{len(emulator.arrivals):,} requests, {refused:,} refused by the quota")
+    throttled = sum(arrival.status == 429 for arrival in emulator.arrivals)
+    output.say(f"{len(emulator.arrivals):,} requests, {throttled:,} throttled")
     return Exit.OK
 
 
 def _job(emulator: Emulator, chance: random.Random, duration: float) -> str:
-    """A job of about the duration, most of them clean."""
+    """Add a job of about the duration; most jobs have no bad findings."""
     seconds = duration * chance.uniform(0.5, 1.5)
     script: list[Snapshot | AudioSection] = [frame(chance.uniform(0, seconds)) for _ in range(3)]
     fate = chance.random()

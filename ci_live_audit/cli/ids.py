@@ -17,7 +17,7 @@ __all__ = ["read", "read_input"]
 
 
 def read(ids: Iterable[str], files: Iterable[Path]) -> list[str]:
-    """The ids of arguments and files.
+    """Return the ids given as arguments and in files.
 
     Raises:
         ConfigurationError: A line of JSON has no ``job_id``.
@@ -31,24 +31,24 @@ def read(ids: Iterable[str], files: Iterable[Path]) -> list[str]:
 
 
 async def read_input(ids: Iterable[str]) -> AsyncGenerator[str, None]:
-    """Some ids, then those of standard input as they come, from a thread that may wait for them."""
+    """Yield some ids, then those of standard input as they arrive; a thread waits for them."""
     for job_id in ids:
         yield job_id
     batches: asyncio.Queue[list[str] | Exception | None] = asyncio.Queue()
-    room = threading.Semaphore(2)
+    slots = threading.Semaphore(2)
     loop = asyncio.get_running_loop()
 
     def put(batch: list[str] | Exception | None) -> None:
-        room.acquire()
-        with suppress(RuntimeError):  # the loop is closed: nobody wants it any more
+        slots.acquire()
+        with suppress(RuntimeError):  # the loop is closed: nobody wants the batch any more
             loop.call_soon_threadsafe(batches.put_nowait, batch)
 
-    # A daemon: a read that nobody ends must not keep the process. And an unbuffered stream: a
-    # process that ends while a thread is in a buffered one is aborted.
+    # A daemon, as a read that never returns must not keep the process alive. Unbuffered, as Python
+    # aborts when it exits while a thread is reading from a buffered stream.
     stream = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
     threading.Thread(target=_read_all, args=(stream, put), daemon=True).start()
     while (batch := await batches.get()) is not None:
-        room.release()
+        slots.release()
         if isinstance(batch, Exception):
             raise batch
         for job_id in batch:
@@ -56,7 +56,7 @@ async def read_input(ids: Iterable[str]) -> AsyncGenerator[str, None]:
 
 
 def _read_all(stream: Any, put: Any) -> None:
-    """Read lines and hand over those that lie ready, however many that are."""
+    """Read lines, and hand over at once those that are available."""
     rest, number = b"", 0
     try:
         while chunk := stream.read(65536):
@@ -65,12 +65,12 @@ def _read_all(stream: Any, put: Any) -> None:
             number += len(lines)
         put(list(_ids([rest], "standard input", number)))
         put(None)
-    except Exception as error:  # noqa: BLE001 - it is raised where the ids are read
+    except Exception as error:  # noqa: BLE001 - raised where the ids are consumed
         put(error)
 
 
 def _ids(lines: Iterable[bytes], place: str, number: int = 0) -> Iterator[str]:
-    """One id a line, or JSON Lines with a ``job_id``; blank lines and ``#`` comments are none."""
+    """Yield one id a line, plain or JSON with a ``job_id``; skip blanks and ``#`` comments."""
     for line in lines:
         number += 1
         text = line.decode("utf-8-sig", "replace").strip()
@@ -82,10 +82,10 @@ def _ids(lines: Iterable[bytes], place: str, number: int = 0) -> Iterator[str]:
 
 def _from_json(text: str, place: str) -> str:
     try:
-        found: Any = json.loads(text)
+        record: Any = json.loads(text)
     except (ValueError, RecursionError):
-        found = {}
-    job_id = cast("dict[str, Any]", found).get("job_id")
+        record = {}
+    job_id = cast("dict[str, Any]", record).get("job_id")
     if not isinstance(job_id, str):
         raise ConfigurationError(f"{place}: JSON without a job_id")
     return job_id

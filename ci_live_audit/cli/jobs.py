@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.text import Text
 
-from ci_live_audit.cli.output import Exit, Output, severity
+from ci_live_audit.cli.output import Exit, Output, is_flagged
 from ci_live_audit.cli.session import Settings
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import CredentialsError, JobFailed, LiveAuditError, WaitTimeout
@@ -18,14 +18,14 @@ from ci_live_audit.wire import requests
 __all__ = ["cancel", "dry_run", "query", "submit", "wait", "watch"]
 
 
-async def dry_run(settings: Settings, *wanted: requests.Request) -> int:
-    """Show what would be sent; send nothing."""
+async def dry_run(settings: Settings, *would_send: requests.Request) -> int:
+    """Print the requests that would be sent; send nothing."""
     base_url = settings.base_url()
-    for request in wanted:
+    for request in would_send:
         settings.output.say(f"{request.method} {base_url}{request.path}")
         for name, value in request.headers.items():
             settings.output.say(f"{name}: {value}")
-        settings.output.say("authorization: (signed when it is sent)")
+        settings.output.say("authorization: (signed when sent)")
         if request.body:
             for line in ["", *request.body.decode().split("\n")]:
                 settings.output.say(line)
@@ -33,41 +33,41 @@ async def dry_run(settings: Settings, *wanted: requests.Request) -> int:
 
 
 async def submit(settings: Settings, url: str, **arguments: Any) -> int:
-    """Start a job and tell its id."""
+    """Start a job and print its id."""
     async with settings.client() as client:
         submitted = await client.submit(url, **arguments)
-    _tell(settings.output, "submitted", submitted)
+    _print(settings.output, "submitted", submitted)
     return Exit.OK
 
 
 async def query(settings: Settings, job_ids: Sequence[str]) -> int:
-    """What jobs have found so far."""
-    worst, failed = 0, False
+    """Print what jobs have found so far."""
+    flagged, failed = False, False
 
     async def one(client: LiveAuditClient, job_id: str) -> None:
-        nonlocal worst, failed
+        nonlocal flagged, failed
         job = await client.query(job_id)
         settings.output.job(job)
-        worst = max(worst, severity(job.result))
+        flagged = flagged or is_flagged(job.result)
         failed = failed or job.state == JobState.FAILED
 
     code = await _each(settings, job_ids, one)
-    if worst:
+    if flagged:
         return Exit.FLAGGED
     return Exit.ERROR if failed else code
 
 
 async def cancel(settings: Settings, job_ids: Sequence[str]) -> int:
-    """Stop jobs."""
+    """Cancel jobs."""
 
     async def one(client: LiveAuditClient, job_id: str) -> None:
-        _tell(settings.output, "cancelled", await client.cancel(job_id))
+        _print(settings.output, "cancelled", await client.cancel(job_id))
 
     return await _each(settings, job_ids, one)
 
 
 async def wait(settings: Settings, job_id: str, interval: float, timeout: float | None) -> int:
-    """Wait until a job has ended, and show it."""
+    """Wait until a job has ended, and print it."""
     output = settings.output
     error: LiveAuditError | None = None
     try:
@@ -75,13 +75,13 @@ async def wait(settings: Settings, job_id: str, interval: float, timeout: float 
             job: AuditJob | None = await client.wait(job_id, interval=interval, timeout=timeout)
     except JobFailed as failed:
         job, error = failed.job, failed
-    except WaitTimeout as late:
-        job, error = late.last, late
+    except WaitTimeout as timed_out:
+        job, error = timed_out.last, timed_out
     if job is not None:
         output.job(job)
     if error is not None:
         output.say(f"error: {error}")
-    if job is not None and severity(job.result):
+    if job is not None and is_flagged(job.result):
         return Exit.FLAGGED
     if error is None:
         return Exit.OK
@@ -97,34 +97,34 @@ async def watch(
     show_all: bool,
     cancel_flagged: bool,
 ) -> int:
-    """Show findings as they turn up."""
-    await settings.look_for_credentials()
+    """Print findings as they appear."""
+    await settings.require_credentials()
     output = settings.output
-    worst, code = 0, Exit.OK
-    stopped: set[str] = set()
+    flagged, code = False, Exit.OK
+    cancelled: set[str] = set()
     async with (
         settings.client() as client,
         client.watch(list(job_ids), interval=interval, timeout=timeout) as findings,
     ):
         async for finding in findings:
-            worst = max(worst, severity(finding.verdict))
+            flagged = flagged or is_flagged(finding.verdict)
             if finding.error is not None:
-                late = isinstance(finding.error, WaitTimeout)
-                code = Exit.TIMEOUT if late and code != Exit.ERROR else Exit.ERROR
+                timed_out = isinstance(finding.error, WaitTimeout)
+                code = Exit.TIMEOUT if timed_out and code != Exit.ERROR else Exit.ERROR
             if finding.state == JobState.FAILED:
                 code = Exit.ERROR
             if show_all or finding.verdict != Verdict.NORMAL:
                 output.finding(finding)
-            bad = finding.verdict == Verdict.SENSITIVE and finding.job_id not in stopped
+            bad = finding.verdict == Verdict.SENSITIVE and finding.job_id not in cancelled
             if bad and cancel_flagged and finding.job and not finding.job.ended:
                 try:
                     await client.cancel(finding.job_id)
-                except LiveAuditError as error:  # the next finding is another chance
+                except LiveAuditError as error:  # tried again at the next finding
                     output.say(f"error: {error}")
                     code = Exit.ERROR
                 else:
-                    stopped.add(finding.job_id)
-    return Exit.FLAGGED if worst else code
+                    cancelled.add(finding.job_id)
+    return Exit.FLAGGED if flagged else code
 
 
 async def _each(
@@ -132,13 +132,13 @@ async def _each(
     job_ids: Sequence[str],
     one: Callable[[LiveAuditClient, str], Awaitable[None]],
 ) -> Exit:
-    """Do something with every job; an error of one does not end the others."""
+    """Call a function for every job, even if it fails for some."""
     code = Exit.OK
     async with settings.client() as client:
         for job_id in job_ids:
             try:
                 await one(client, job_id)
-            except CredentialsError:  # the same for all
+            except CredentialsError:  # it would be the same for all
                 raise
             except LiveAuditError as error:
                 settings.output.say(f"error: {error}")
@@ -149,7 +149,7 @@ async def _each(
     return code
 
 
-def _tell(output: Output, kind: str, result: Any) -> None:
+def _print(output: Output, kind: str, result: Any) -> None:
     if output.json:
         output.result(kind, result.to_dict())
     else:

@@ -1,4 +1,4 @@
-"""What is printed: results to standard output, everything else to standard error."""
+"""Printing: results go to standard output, everything else to standard error."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ci_live_audit.following.findings import Finding
 from ci_live_audit.following.outcomes import Outcome
 from ci_live_audit.models import AudioSection, AuditJob, Snapshot, Verdict
 
-__all__ = ["STYLES", "Exit", "Output", "Terminal", "severity"]
+__all__ = ["STYLES", "Exit", "Output", "Terminal", "is_flagged"]
 
-STYLES = {Verdict.SENSITIVE: "bold red", Verdict.SUSPECTED: "yellow"}
+STYLES: dict[Verdict | None, str] = {Verdict.SENSITIVE: "bold red", Verdict.SUSPECTED: "yellow"}
 SCHEMA = 1
 
 
@@ -35,10 +35,10 @@ class Exit(IntEnum):
 
 
 class Terminal(Console):
-    """A console that leaves it to the command what happens when its reader has gone."""
+    """A console that lets the command handle a closed pipe."""
 
     def on_broken_pipe(self) -> None:
-        """Called where the error is handled."""
+        """Raise the error that is being handled."""
         raise  # noqa: PLE0704
 
 
@@ -55,33 +55,32 @@ class Output:
         self.json: bool = style == "json" or (style == "auto" and not sys.stdout.isatty())
         reconfigure: Any = getattr(sys.stdout, "reconfigure", None)
         if not self.json and reconfigure is not None:
-            # What the terminal has no letters for is no reason to fail.
+            # Characters that the terminal cannot show are no reason to fail.
             reconfigure(errors="backslashreplace")
 
-    def say(self, text: str, style: str | None = None, *, prose: bool = False) -> None:
-        """Tell the person at the terminal something that is no result.
+    def say(self, text: str, *, prose: bool = False) -> None:
+        """Print a message to standard error.
 
         Args:
-            text: What.
-            style: How.
-            prose: Whether a terminal may break it between words: nobody will copy it.
+            text: The message.
+            prose: Whether a terminal may wrap it between words, as nobody will copy it.
         """
-        soft_wrap = not (prose and self.console.is_terminal)
-        self.console.print(_clean(text), style=style or "", soft_wrap=soft_wrap)
+        self.console.print(_clean(text), soft_wrap=not (prose and self.console.is_terminal))
 
     def result(self, kind: str, value: Mapping[str, Any]) -> None:
-        """One line of JSON."""
+        """Print one line of JSON."""
         line = {"schema": SCHEMA, "kind": kind, **value}
         text = json.dumps(line, ensure_ascii=False, allow_nan=False, default=str)
+        encoding = sys.stdout.encoding or "utf-8"  # a progress bar's stand-in has none
         try:
-            text.encode(sys.stdout.encoding or "utf-8")  # a bar's stand-in has none
+            text.encode(encoding)
         except UnicodeEncodeError:
             text = json.dumps(line, allow_nan=False, default=str)
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
     def facts(self, facts: Mapping[str, object]) -> None:
-        """Names and values, one to a line."""
+        """Print names and values, one pair a line."""
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(style="dim")
         table.add_column(overflow="fold")
@@ -91,12 +90,12 @@ class Output:
         self.results.print(table)
 
     def checked(self, name: str, text: str, *, good: bool) -> None:
-        """Something that was checked, on a line."""
+        """Print the result of a check on one line."""
         mark = Text("ok  " if good else "FAIL", style="green" if good else "bold red")
         self.results.print(Text(" ").join([mark, Text(f"{name}:"), _clean(text)]))
 
     def job(self, job: AuditJob) -> None:
-        """A job: all of it as JSON; for people what it is and what was flagged in it."""
+        """Print a job: all of it as JSON; for people its facts and its flagged findings."""
         if self.json:
             self.result("job", job.to_dict())
             return
@@ -109,61 +108,44 @@ class Output:
                 "data id": job.data_id,
                 "stream": job.url,
                 "created": job.creation_time,
-                "frames, sounds": f"{len(job.snapshots)}, {len(job.audio_sections)}",
+                "frames, audio": f"{len(job.snapshots)}, {len(job.audio_sections)}",
                 "reason": " ".join(filter(None, [job.code, job.message])) or None,
                 "request": job.request_id,
             }
         )
         found: list[Snapshot | AudioSection] = [*job.snapshots, *job.audio_sections]
-        flagged = [item for item in found if severity(item.result)]
-        if flagged:
-            self._table(
-                ("what", "time", "verdict", "label", "text"),
-                [
-                    (
-                        type(item).__name__,
-                        _moment(item),
-                        _word(item.result),
-                        item.label,
-                        item.text,
-                    )
-                    for item in flagged
-                ],
-                [STYLES.get(item.result or Verdict.NORMAL) for item in flagged],
-            )
-
-    def _table(
-        self,
-        columns: Iterable[str],
-        rows: Iterable[tuple[Any, ...]],
-        styles: Iterable[str | None],
-    ) -> None:
+        flagged = [item for item in found if is_flagged(item.result)]
+        if not flagged:
+            return
         table = Table(box=None, pad_edge=False)
-        for name in columns:
+        for name in ("finding", "time", "verdict", "label", "text"):
             table.add_column(name, overflow="fold")
-        for row, style in zip(rows, styles, strict=True):
-            table.add_row(*("" if cell is None else _clean(cell) for cell in row), style=style)
+        for item in flagged:
+            time = item.snapshot_time if isinstance(item, Snapshot) else item.offset_time
+            cells = (type(item).__name__, time, _word(item.result), item.label, item.text)
+            texts = ("" if cell is None else _clean(cell) for cell in cells)
+            table.add_row(*texts, style=STYLES.get(item.result))
         self.results.print(table)
 
     def finding(self, finding: Finding) -> None:
-        """A finding, on a line."""
+        """Print a finding on one line."""
         if self.json:
             self.result("finding", finding.to_dict())
             return
-        what = finding.snapshot or finding.audio_section
+        item = finding.snapshot or finding.audio_section
         parts = [
             finding.job_id,
             finding.state or (finding.error and f"error: {finding.error}"),
-            what and type(what).__name__,
+            item and type(item).__name__,
             finding.time,
             _word(finding.verdict),
             finding.label if finding.verdict is not None else None,
-            what and what.text,
+            item and item.text,
         ]
-        self._line(parts, STYLES.get(finding.verdict or Verdict.NORMAL))
+        self._line(parts, STYLES.get(finding.verdict))
 
     def outcome(self, outcome: Outcome) -> None:
-        """An outcome, on a line."""
+        """Print an outcome on one line."""
         if self.json:
             self.result("outcome", outcome.to_dict())
             return
@@ -171,29 +153,22 @@ class Output:
         if job is None:
             self._line([outcome.job_id, "error:", outcome.error], "red")
             return
-        self._line(
-            [
-                job.job_id,
-                job.state,
-                _word(job.result),
-                job.label if severity(job.result) else None,
-                job.message,
-            ],
-            STYLES.get(job.result or Verdict.NORMAL),
-        )
+        label = job.label if is_flagged(job.result) else None
+        parts = [job.job_id, job.state, _word(job.result), label, job.message]
+        self._line(parts, STYLES.get(job.result))
 
     def _line(self, parts: Iterable[object], style: str | None) -> None:
         texts = [_clean(part) for part in parts if part is not None and part != ""]
         self.results.print(Text("  ").join(texts), style=style)
 
 
-def severity(verdict: Verdict | None) -> int:
-    """0 for what is normal or not judged, 1 for suspected, 2 for sensitive."""
-    return {Verdict.SUSPECTED: 1, Verdict.SENSITIVE: 2}.get(verdict or Verdict.NORMAL, 0)
+def is_flagged(verdict: Verdict | None) -> bool:
+    """Return whether a verdict is suspected or sensitive."""
+    return verdict is not None and verdict.severity > 0
 
 
 def _clean(value: object) -> Text:
-    """A text without what a terminal would take for a command: some of it comes from streams."""
+    """Return a text without control characters, as some texts come from streams."""
     return Text("".join(one if one.isprintable() else "\ufffd" for one in str(value)))
 
 
@@ -201,7 +176,3 @@ def _word(verdict: Verdict | None) -> str | None:
     if verdict is None:
         return None
     return verdict.name.capitalize() if verdict in list(Verdict) else f"verdict {verdict.value}"
-
-
-def _moment(item: Snapshot | AudioSection) -> int | None:
-    return item.snapshot_time if isinstance(item, Snapshot) else item.offset_time

@@ -1,4 +1,4 @@
-"""What every command that talks to the service shares: its client, and how it ends."""
+"""The settings shared by all commands that call the service, and how a command is run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Settings", "run"]
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """The options that all commands have."""
+    """The options shared by all commands that call the service."""
 
     bucket: str | None
     region: str | None
@@ -36,10 +36,10 @@ class Settings:
     output: Output
 
     def client(self, **options: Any) -> LiveAuditClient:
-        """A client as the options say; credentials come from where Tencent's tools keep them."""
+        """Return a client with these settings; credentials come from the default chain."""
         return LiveAuditClient(
-            self.known_bucket(),
-            self.known_region(),
+            self.required_bucket(),
+            self.required_region(),
             endpoint=self.endpoint,
             allow_http=self.allow_http,
             rate=self.rate,
@@ -48,60 +48,64 @@ class Settings:
             **options,
         )
 
-    async def look_for_credentials(self) -> None:
-        """Before a run over many jobs: without credentials it would end with an error for each.
+    async def require_credentials(self) -> None:
+        """Raise once, before a run over many jobs, rather than for each of them.
 
         Raises:
-            CredentialsError: There are none.
+            CredentialsError: No credentials were found.
         """
         await asyncio.to_thread(search)
 
-    def known_bucket(self) -> str:
-        """The bucket.
+    def required_bucket(self) -> str:
+        """Return the bucket.
 
         Raises:
-            ConfigurationError: None was given.
+            ConfigurationError: No bucket was given.
         """
         if not self.bucket:
             raise ConfigurationError("bucket: pass --bucket or set CI_LIVE_AUDIT_BUCKET")
         return self.bucket
 
-    def known_region(self) -> str:
-        """The region.
+    def required_region(self) -> str:
+        """Return the region.
 
         Raises:
-            ConfigurationError: None was given.
+            ConfigurationError: No region was given.
         """
         if not self.region:
             raise ConfigurationError("region: pass --region or set TENCENTCLOUD_REGION")
         return self.region
 
     def base_url(self) -> str:
-        """Where requests are sent.
+        """Return the URL to which requests are sent.
 
         Raises:
-            ConfigurationError: Bucket, region or endpoint cannot be used.
+            ConfigurationError: Bucket, region or endpoint is missing or malformed.
         """
         return endpoint.base_url(
-            self.known_bucket(), self.known_region(), self.endpoint, allow_http=self.allow_http
+            self.required_bucket(),
+            self.required_region(),
+            self.endpoint,
+            allow_http=self.allow_http,
         )
 
 
 def run(main: Callable[[], Awaitable[int]]) -> NoReturn:
     """Run a command and exit with its code.
 
-    The first Ctrl-C cancels it, so that it can clean up and sum up; the second ends it at once.
+    The first Ctrl-C cancels the command, so that it can clean up and print a summary; the second
+    ends it at once.
     """
     code: int
     try:
-        code = asyncio.run(_until_terminated(main))
+        code = asyncio.run(_cancelled_by_sigterm(main))
     except (KeyboardInterrupt, asyncio.CancelledError):
         code = Exit.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the results has gone; the interpreter must not try to flush the rest.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
+        # The reader of the results has gone; the interpreter must not try to flush the rest.
+        null = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
-            os.dup2(nowhere, stream.fileno())
+            os.dup2(null, stream.fileno())
         code = Exit.PIPE_CLOSED
     except (LiveAuditError, OSError) as error:
         Output().say(f"error: {error}")
@@ -109,8 +113,8 @@ def run(main: Callable[[], Awaitable[int]]) -> NoReturn:
     sys.exit(code)
 
 
-async def _until_terminated(main: Callable[[], Awaitable[int]]) -> int:
-    """As a Ctrl-C, SIGTERM is a request to end cleanly: it is what containers are sent."""
+async def _cancelled_by_sigterm(main: Callable[[], Awaitable[int]]) -> int:
+    """Run a command and cancel it on SIGTERM, which containers are sent, as on Ctrl-C."""
     task = asyncio.current_task()
     assert task is not None
     with contextlib.suppress(NotImplementedError):  # on Windows

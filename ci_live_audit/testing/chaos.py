@@ -1,7 +1,7 @@
 """A proxy on loopback that does to connections what networks do: reset, cut, stall, corrupt.
 
-It knows bytes and no HTTP, so it stands in front of TLS as well. What a service does wrong is the
-emulator's part (`ci_live_audit.testing.faults`); this is what happens on the way.
+It passes bytes and knows no HTTP, so it works in front of TLS as well. Faults of the service itself
+are in `ci_live_audit.testing.faults`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import contextlib
 import random
 import socket
 import struct
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from enum import StrEnum
 from typing import Self
 from urllib.parse import SplitResult, urlsplit
 
@@ -22,61 +23,78 @@ from ci_live_audit.testing.faults import Faults
 __all__ = ["ChaosProxy", "WireFault", "reset"]
 
 
+class Ending(StrEnum):
+    """How a connection ends: with RST, with FIN, or not at all but in silence."""
+
+    RESET = "reset"
+    CUT = "cut"
+    STALL = "stall"
+
+
 @attrs.frozen(kw_only=True)
 class WireFault:
-    """One thing that happens on the way; made by the functions below.
+    """What goes wrong on the network; made by the class methods.
 
-    ``after`` counts the bytes of the answer that are passed on before; with None it happens when
-    the request has come, and none of it is passed on.
+    Attributes:
+        meets: ``"connection"`` or ``"exchange"``.
+        ending: How the connection ends; None if the fault does not end it.
+        after: Bytes of the response that are passed before the end. With None the connection ends
+            when the request arrives, and the request is not passed.
+        corrupted: Positions of the response's bytes that are inverted.
+        piece: Bytes of the response that are passed at a time; None for all at once.
+        pause: Seconds before each piece.
+        patience: Seconds without a byte after a response until the connection is closed.
     """
 
-    kind: str
+    meets: str = "exchange"
+    ending: Ending | None = None
     after: int | None = None
-    size: int = 0
-    seconds: float = 0.0
+    corrupted: range = range(0)
+    piece: int | None = None
+    pause: float = 0.0
+    patience: float | None = None
 
     @classmethod
     def refuse(cls) -> WireFault:
-        """The connection is reset as soon as it is made."""
-        return cls(kind="refuse")
+        """Reset the connection as soon as it is made."""
+        return cls(meets="connection")
 
     @classmethod
     def reset(cls, after: int | None = None) -> WireFault:
-        """The connection is reset (RST)."""
-        return cls(kind="reset", after=after)
+        """Reset the connection (RST) after ``after`` bytes; by default before the request."""
+        return cls(ending=Ending.RESET, after=after)
 
     @classmethod
     def cut(cls, after: int | None = None) -> WireFault:
-        """The connection is closed (FIN)."""
-        return cls(kind="cut", after=after)
+        """Close the connection (FIN) after ``after`` bytes; by default before the request."""
+        return cls(ending=Ending.CUT, after=after)
 
     @classmethod
     def stall(cls, after: int | None = None) -> WireFault:
-        """The connection stays open and carries nothing any more."""
-        return cls(kind="stall", after=after)
+        """Keep the connection open but pass nothing after ``after`` bytes."""
+        return cls(ending=Ending.STALL, after=after)
 
     @classmethod
     def slow(cls, size: int = 1, seconds: float = 0.01) -> WireFault:
-        """The answer is passed on in pieces of ``size`` bytes, each after so many seconds."""
-        return cls(kind="slow", size=size, seconds=seconds)
+        """Pass the response in pieces of ``size`` bytes, ``seconds`` before each."""
+        return cls(piece=size, pause=seconds)
 
     @classmethod
     def corrupt(cls, after: int, size: int = 1) -> WireFault:
-        """So many bytes of the answer are turned into others."""
-        return cls(kind="corrupt", after=after, size=size)
+        """Invert ``size`` bytes of the response, from position ``after`` on."""
+        return cls(corrupted=range(after, after + size))
 
     @classmethod
     def hang_up(cls, seconds: float) -> WireFault:
-        """The connection is closed when after the answer nothing came for so many seconds."""
-        return cls(kind="hang_up", seconds=seconds)
+        """Close the connection when nothing comes for ``seconds`` after a response."""
+        return cls(patience=seconds)
 
 
-BREAKS = {"reset", "cut", "stall"}
-NO_FAULT = WireFault(kind="none")
+NO_FAULT = WireFault()
 
 
 class ChaosProxy:
-    """Passes connections on to a server, and lets things happen to them.
+    """Passes connections on to a server, with faults.
 
     ::
 
@@ -84,18 +102,16 @@ class ChaosProxy:
             proxy.inject(WireFault.reset(after=100), times=1)
             client = LiveAuditClient(..., endpoint=proxy.url)
 
-    A connection that is refused or an exchange (bytes from the client, then from the server) meets
-    at most one fault.
+    Each connection and each exchange (bytes from the client, then from the server) meets at most
+    one fault.
 
     Args:
-        url: The server, as ``http://127.0.0.1:8080``.
-        port: Where to listen; 0 takes a free port.
-        seed: Makes what is left to chance the same every time.
+        url: URL of the server, such as ``http://127.0.0.1:8080``.
+        port: Port to listen on; 0 takes a free port.
+        seed: Makes random choices repeatable.
 
     Attributes:
-        url: Where it listens, with the scheme of the server's URL.
-        accepted: How many connections it has accepted.
-        open: How many of them are open.
+        accepted: Number of connections accepted so far.
     """
 
     def __init__(self, url: str, *, port: int = 0, seed: int = 0) -> None:
@@ -108,32 +124,31 @@ class ChaosProxy:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """URL of the proxy, with the scheme of the server's."""
         return f"{self._server.scheme}://127.0.0.1:{self._port}"
 
     @property
     def open(self) -> int:
-        """How many connections are open."""
+        """Number of open connections."""
         return len(self._tasks)
 
     def inject(self, fault: WireFault, *, times: int | None = None, share: float = 1.0) -> None:
-        """Let something happen.
+        """Inject a fault.
 
         Args:
-            fault: What.
-            times: How often; for ever by default.
-            share: To which share of the connections or exchanges, 0 to 1.
+            fault: The fault.
+            times: How often it happens; without limit by default.
+            share: Share of the connections or exchanges that it meets, 0 to 1.
         """
-        at = "connection" if fault.kind == "refuse" else "exchange"
-        self._faults.add(fault, times=times, share=share, operation=at)
+        self._faults.add(fault, times=times, share=share, operation=fault.meets)
 
     def clear(self) -> None:
-        """Let nothing happen any more."""
+        """Remove all faults."""
         self._faults.clear()
 
     @contextlib.asynccontextmanager
     async def down(self) -> AsyncGenerator[None, None]:
-        """Meanwhile nobody listens, and connections are refused; those that are open stay."""
+        """Refuse new connections until the context ends; open ones stay."""
         self._stop()
         try:
             yield
@@ -162,7 +177,7 @@ class ChaosProxy:
         self._listener.close()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A task of our own: the stream server's would be nobody's until its first step.
+        # Not a coroutine, whose task could not be cancelled before its first step.
         self.accepted += 1
         task = asyncio.create_task(self._pass(reader, writer))
         self._tasks.add(task)
@@ -178,7 +193,7 @@ class ChaosProxy:
 
 
 class _Link:
-    """One connection, and the one it is passed on to."""
+    """Passes bytes between one client and the server."""
 
     def __init__(
         self,
@@ -190,76 +205,73 @@ class _Link:
         self._reader = reader
         self._writer = writer
         self._fault = NO_FAULT
-        self._passed = 0  # bytes of the present answer
-        self._asking = False
+        self._passed = 0  # bytes of the current response
+        self._in_request = False
 
     async def run(self, server: SplitResult) -> None:
         reader, writer = await asyncio.open_connection(server.hostname, server.port)
-        ways = [
+        directions = [
             asyncio.create_task(self._pass_requests(writer)),
-            asyncio.create_task(self._pass_answers(reader)),
+            asyncio.create_task(self._pass_responses(reader)),
         ]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
         finally:
             writer.close()
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+            for direction in directions:
+                direction.cancel()
+            await asyncio.gather(*directions, return_exceptions=True)
 
     async def _pass_requests(self, writer: asyncio.StreamWriter) -> None:
         while data := await self._reader.read(65536):
-            if not self._asking:
-                self._asking, self._passed = True, 0
+            if not self._in_request:
+                self._in_request, self._passed = True, 0
                 self._fault = self._faults.pick("exchange") or NO_FAULT
-                if self._fault.kind in BREAKS and self._fault.after is None:
-                    self._break()
-                    if self._fault.kind == "stall":
-                        await self._reader.read()  # until the client goes
+                if self._fault.ending is not None and self._fault.after is None:
+                    await self._end(self._reader.read)
                     return
             writer.write(data)
             await writer.drain()
 
-    async def _pass_answers(self, reader: asyncio.StreamReader) -> None:
+    async def _pass_responses(self, reader: asyncio.StreamReader) -> None:
         while data := await self._next(reader):
-            self._asking = False
+            self._in_request = False
             fault, start = self._fault, self._passed
-            if fault.kind == "corrupt":
-                data = _corrupted(data, (fault.after or 0) - start, fault.size)
-            elif fault.after is not None and start + len(data) >= fault.after:
+            if fault.after is not None and start + len(data) >= fault.after:
                 self._writer.write(data[: fault.after - start])
                 await self._writer.drain()
-                self._break()
-                if fault.kind == "stall":
-                    await asyncio.get_running_loop().create_future()  # the other way will end
+                # The other direction notices when the client leaves.
+                await self._end(asyncio.get_running_loop().create_future)
                 return
-            step = fault.size if fault.kind == "slow" else len(data)
+            data = _inverted(data, fault.corrupted.start - start, fault.corrupted.stop - start)
+            step = fault.piece or len(data)
             for at in range(0, len(data), step):
-                await asyncio.sleep(fault.seconds if fault.kind == "slow" else 0)
+                await asyncio.sleep(fault.pause)
                 self._writer.write(data[at : at + step])
                 await self._writer.drain()
             self._passed += len(data)
 
     async def _next(self, reader: asyncio.StreamReader) -> bytes:
-        patience = self._fault.seconds if self._fault.kind == "hang_up" else None
         try:
-            async with asyncio.timeout(patience if self._passed else None):
+            async with asyncio.timeout(self._fault.patience if self._passed else None):
                 return await reader.read(65536)
         except TimeoutError:
             return b""
 
-    def _break(self) -> None:
-        if self._fault.kind == "reset":
+    async def _end(self, client_left: Callable[[], Awaitable[object]]) -> None:
+        if self._fault.ending is Ending.RESET:
             reset(self._writer.transport)
+        elif self._fault.ending is Ending.STALL:
+            await client_left()
 
 
-def _corrupted(data: bytes, start: int, size: int) -> bytes:
-    begin, end = max(start, 0), max(start + size, 0)
+def _inverted(data: bytes, begin: int, end: int) -> bytes:
+    begin, end = max(begin, 0), max(end, 0)
     return data[:begin] + bytes(byte ^ 0xFF for byte in data[begin:end]) + data[end:]
 
 
 def reset(transport: asyncio.BaseTransport) -> None:
-    """Close a connection with RST in place of FIN."""
+    """Close a connection with RST instead of FIN."""
     linger = struct.pack("ii", 1, 0)
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     assert isinstance(transport, asyncio.Transport)

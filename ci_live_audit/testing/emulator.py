@@ -1,42 +1,27 @@
-"""`Emulator`: the service as a plain ASGI app, for tests, demonstrations and measurements."""
+"""`Emulator`: the service as a plain ASGI app, for tests, demonstrations and benchmarks."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import attrs
 import httpx
 
-from ci_live_audit._checks import above_zero
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.credentials.values import Credentials
 from ci_live_audit.errors import ConfigurationError
-from ci_live_audit.models import (
-    ENDED,
-    AudioSection,
-    CancelledJob,
-    JobState,
-    ReadOnly,
-    Snapshot,
-    SubmittedJob,
-    UserInfo,
-    tags,
-)
+from ci_live_audit.models import AudioSection, Snapshot
 from ci_live_audit.testing.faults import Fault, Faults
-from ci_live_audit.testing.render import error_document, render
+from ci_live_audit.testing.render import Refusal
+from ci_live_audit.testing.service import Call, Quota, Service
 from ci_live_audit.testing.streams import LiveJob, Stream
-from ci_live_audit.testing.verify import Refusal, verify
-from ci_live_audit.wire import endpoint
 
 __all__ = ["Arrival", "Emulator"]
 
@@ -45,15 +30,14 @@ Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 DEFAULT_CREDENTIALS = Credentials("AKIDEXAMPLE", "secretexample")
-# How much closer than paced requests may arrive: networks and busy loops shift them a little.
-JITTER = 0.025
+NO_FAULT = Fault()
 
 
 @attrs.define
 class Arrival:
-    """A request that came in.
+    """A request that arrived.
 
-    ``time`` is seconds by the emulator's clock; ``status`` is what was answered, 0 for nothing.
+    ``time`` is seconds by the emulator's clock; ``status`` is that of the response, 0 for none.
     """
 
     time: float
@@ -63,26 +47,32 @@ class Arrival:
 
 
 class Emulator:
-    """Behaves as the service does for one bucket.
+    """Emulates the service for one bucket.
 
     Jobs run by the clock: they are Submitted, then Auditing with findings appearing as their
-    stream goes on, then Success, Failed or cancelled. Signatures are verified, the rate is
+    stream goes on, then Success, Failed or Cancelled. Signatures are verified, the rate is
     enforced, errors have the service's codes, statuses and bodies.
 
-    What nobody knows of the service is chosen here: a cancelled job has the state ``Cancelled``;
-    cancelling a job that has ended is an ``InvalidArgument``.
+    Where the service's behaviour is undocumented, a choice was made: a cancelled job has the state
+    ``Cancelled``; cancelling a job that has ended is an ``InvalidArgument``.
 
     Args:
         bucket: The bucket it serves.
         region: The region it is in.
-        credentials: The only credentials it accepts; the attribute can be set anew.
-        rate: Requests a second above which it answers 429 ``SlowDown``.
+        credentials: The only credentials it accepts; the attribute can be changed.
+        rate: Requests a second above which it responds 429 ``SlowDown``.
         clock: Seconds, for streams and the rate; the event loop's clock by default.
         now: Unix seconds, for signatures and dates.
-        seed: Makes what is left to chance the same every time.
+        seed: Makes random choices repeatable.
+
+    Attributes:
+        arrivals: Every request that arrived, in order.
+        jobs: The jobs by id.
+        host: Host name of the bucket.
+        faults: The injected faults; ``faults.clear()`` removes them.
 
     Raises:
-        ConfigurationError: The bucket, the region or the rate is impossible.
+        ConfigurationError: The bucket, the region or the rate is invalid.
     """
 
     def __init__(
@@ -96,24 +86,19 @@ class Emulator:
         now: Callable[[], float] = time.time,
         seed: int = 0,
     ) -> None:
+        self._rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
+        self._clock = clock
+        self._now = now
+        self._service = Service(bucket, region, clock=self.clock, now=now, new_id=self._new_id)
+        self._quota = Quota(rate)
         self.bucket = bucket
         self.region = region
-        self.host: str = endpoint.host(bucket, region)
+        self.host: str = self._service.host
         self.credentials: Credentials = credentials or DEFAULT_CREDENTIALS
         self.rate = rate
         self.arrivals: list[Arrival] = []
-        self.jobs: dict[str, LiveJob] = {}
-        self._rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
+        self.jobs: dict[str, LiveJob] = self._service.jobs
         self.faults: Faults[Fault] = Faults(self._rng)
-        self._streams: dict[str, Stream] = {}
-        self._clock = clock
-        self._now = now
-        above_zero("rate", rate, "requests a second")
-        quota = max(1, math.floor(rate)) if rate < math.inf else 1
-        self._second = quota / rate - JITTER
-        self._recent: deque[float] = deque([-math.inf] * quota, maxlen=quota)
-
-    # What the streams are
 
     def add_job(
         self,
@@ -124,20 +109,20 @@ class Emulator:
         failure: tuple[str, str] | None = None,
         data_id: str | None = None,
     ) -> str:
-        """Let a job run as if it had been submitted now.
+        """Start a job as if it had been submitted now.
 
         Args:
             job_id: Its id; a new one by default.
             duration: Seconds for which the stream runs; ``math.inf`` for ever.
-            script: What is found, from `frame` and `sound`; by default nothing bad.
-            failure: Code and message with which it fails at the end.
-            data_id: What the submission gave.
+            script: Its findings, from `frame` and `sound`; by default all are normal.
+            failure: Code and message with which the job fails at the end.
+            data_id: The data id of the submission.
 
         Returns:
             The id.
         """
         stream = Stream.scripted(duration, script, failure)
-        return self._add(stream, job_id=job_id, data_id=data_id).job_id
+        return self._service.add(stream, job_id=job_id, data_id=data_id).job_id
 
     def add_stream(
         self,
@@ -147,8 +132,8 @@ class Emulator:
         script: Iterable[Snapshot | AudioSection] | None = None,
         failure: tuple[str, str] | None = None,
     ) -> None:
-        """Say what happens on a stream that will be submitted; the arguments are `add_job`'s."""
-        self._streams[url] = Stream.scripted(duration, script, failure)
+        """Script a stream that will be submitted; the arguments are those of `add_job`."""
+        self._service.streams[url] = Stream.scripted(duration, script, failure)
 
     def inject(
         self,
@@ -158,20 +143,18 @@ class Emulator:
         share: float = 1.0,
         operation: str | None = None,
     ) -> None:
-        """Let something go wrong.
+        """Inject a fault.
 
         Args:
-            fault: What.
-            times: How often; for ever by default.
-            share: In which share of the requests, 0 to 1.
+            fault: The fault.
+            times: How often it happens; without limit by default.
+            share: Share of the requests that it meets, 0 to 1.
             operation: ``"query"``, ``"cancel"`` or ``"submit"``; any by default.
         """
         self.faults.add(fault, times=times, share=share, operation=operation)
 
-    # How it is reached
-
     def client(self, **options: Any) -> LiveAuditClient:
-        """A client in this process, without a socket; ``options`` are those of the client."""
+        """Return a client that needs no socket; ``options`` are those of `LiveAuditClient`."""
         transport = httpx.ASGITransport(self)
         defaults: dict[str, Any] = {
             "credentials": self.credentials,
@@ -182,11 +165,11 @@ class Emulator:
         return LiveAuditClient(self.bucket, self.region, **(defaults | options))
 
     def serve(self, port: int = 0, host: str = "127.0.0.1") -> AbstractAsyncContextManager[str]:
-        """Serve on a real socket, from a thread of its own: ``async with emulator.serve() as url``.
+        """Serve on a real socket, in its own thread: ``async with emulator.serve() as url``.
 
         Args:
-            port: 0 takes a free one.
-            host: Address to listen at.
+            port: Port to listen on; 0 takes a free one.
+            host: Address to listen on.
 
         Raises:
             ConfigurationError: uvicorn is missing: ``pip install "ci-live-audit[emulator]"``.
@@ -200,179 +183,37 @@ class Emulator:
         return serve(self, host, port)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request: https://asgi.readthedocs.io/en/latest/specs/www.html."""
+        """Handle one request: https://asgi.readthedocs.io/en/latest/specs/www.html."""
         arrival = Arrival(self.clock(), scope["method"], scope["path"])
         self.arrivals.append(arrival)
-        headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in scope["headers"]
-        }
-        call = _Call(
+        call = Call(
             method=arrival.method,
             path=arrival.path,
             query=scope["query_string"].decode(),
-            headers=headers,
+            headers={
+                name.decode("latin-1").lower(): value.decode("latin-1")
+                for name, value in scope["headers"]
+            },
             body=await _body(receive),
             request_id=self._new_id(),
-            time=arrival.time,
         )
         fault = self.faults.pick(call.operation) or NO_FAULT
-        # The rate is a matter of when a request arrives, not of when it is answered.
-        refusal = self._throttle(arrival.time, fault)
-        await asyncio.sleep(fault.seconds if fault.kind == "slow" else 0)
-        now = self._now() + (fault.seconds if fault.kind == "skew" else 0)
-        answer = refusal or self._answer(call, fault, now)
-        if isinstance(answer, Refusal):
-            status = answer.status
-            body = error_document(answer.code, answer.message, call.request_id, **answer.more)
-        else:
-            status, body = 200, answer
-        if fault.kind == "reset":
-            _reset(scope)
-        if fault.kind == "garbage":
-            body = b"<html><head><title>Welcome to the hotel network</title><body><p>Sign in"
-        arrival.status = status
-        answer_headers = {
-            "content-type": "text/html" if fault.kind == "garbage" else "application/xml",
-            "content-length": str(len(body)),
-            "date": format_datetime(datetime.fromtimestamp(now, UTC), usegmt=True),
-            "server": "tencent-ci",
-            "x-ci-request-id": call.request_id,
-        }
-        if status >= 400:
-            answer_headers["x-ci-trace-id"] = call.request_id[::-1]
-        if status == fault.status and fault.retry_after is not None:
-            answer_headers["retry-after"] = f"{fault.retry_after:g}"
-        pairs = [(name.encode(), value.encode()) for name, value in answer_headers.items()]
-        await send({"type": "http.response.start", "status": status, "headers": pairs})
-        sent = body[: len(body) // 2] if fault.kind == "truncated" else body
-        # Ending before the announced length makes a server close the connection.
-        await send({"type": "http.response.body", "body": sent})
+        # The rate applies when a request arrives, not when it is handled.
+        refusal = self._quota.refusal(arrival.time) if fault.counted else None
+        await asyncio.sleep(fault.delay)
+        now = self._now() + fault.ahead
+        response = refusal or fault.refusal or self._service.respond(call, self.credentials, now)
+        if fault.aborts:
+            _abort(scope)
+        arrival.status = response.status if isinstance(response, Refusal) else 200
+        await _respond(send, response, fault, now, call.request_id)
 
     def clock(self) -> float:
-        """Seconds by the emulator's clock."""
+        """Return the seconds of the emulator's clock."""
         return self._clock() if self._clock is not None else asyncio.get_running_loop().time()
-
-    # What it does
 
     def _new_id(self) -> str:
         return f"{self._rng.getrandbits(128):032x}"
-
-    def _answer(self, call: _Call, fault: Fault, now: float) -> bytes | Refusal:
-        if fault.kind == "error":
-            code = "ServiceUnavailable" if fault.status == 503 else "InternalError"
-            return Refusal(fault.status, code, "Try again later.")
-        refusal = self._check(call, now)
-        if refusal is not None:
-            return refusal
-        if call.operation == "submit":
-            return self._submit(call)
-        if call.operation not in {"query", "cancel"}:
-            return Refusal(404, "InvalidUrl", "The URL is not one of this service.")
-        if not call.job_id.replace("-", "").replace("_", "").isalnum():
-            return Refusal(400, "InvalidArgument", "auditing jobId is illegal.")
-        job = self.jobs.get(call.job_id)
-        if job is None:
-            return Refusal(404, "AuditingJobNotFound", "The auditing job does not exist.")
-        if call.operation == "cancel":
-            return self._cancel(job, call)
-        answer = job.answer(self.clock(), now, f"{self.bucket}.cos.{self.region}.myqcloud.com")
-        return render(attrs.evolve(answer, request_id=call.request_id))
-
-    def _throttle(self, time: float, fault: Fault) -> Refusal | None:
-        if fault.kind == "throttle" or time - self._recent[0] < self._second:
-            status = fault.status if fault.kind == "throttle" else 429
-            return Refusal(status, "SlowDown", "Reduce your request rate.")
-        self._recent.append(time)
-        return None
-
-    def _check(self, call: _Call, now: float) -> Refusal | None:
-        host = call.headers.get("host", "")
-        if host.endswith(".myqcloud.com") and host != self.host:
-            return Refusal(404, "NoSuchBucket", "The bucket does not exist.", {"Resource": host})
-        if call.method == "POST" and "content-length" not in call.headers:
-            return Refusal(411, "MissingContentLength", "Content-Length is missing.")
-        return verify(call.method, call.path, call.query, call.headers, self.credentials, now)
-
-    def _cancel(self, job: LiveJob, call: _Call) -> bytes | Refusal:
-        if job.state(self.clock()) in ENDED:
-            return Refusal(400, "InvalidArgument", "The auditing job has already ended.")
-        job.cancelled = self.clock()
-        return render(
-            CancelledJob(
-                job_id=job.job_id,
-                data_id=job.data_id,
-                creation_time=job.creation_time(),
-                state=JobState.CANCELLED,
-                request_id=call.request_id,
-            )
-        )
-
-    def _submit(self, call: _Call) -> bytes | Refusal:
-        if not call.body:
-            return Refusal(400, "MissingContent", "The request has no body.")
-        try:
-            request = ET.fromstring(call.body)  # noqa: S314 - from a test on this machine
-        except (ET.ParseError, LookupError, ValueError):
-            return Refusal(400, "InvalidContent", "The body is not well-formed XML.")
-        url = request.findtext("Input/Url")
-        if request.tag != "Request" or request.findtext("Type") != "live_video" or not url:
-            return Refusal(400, "InvalidArgument", "Type must be live_video, with an Input.Url.")
-        data_id = request.findtext("Input/DataId")
-        if data_id is not None and len(data_id.encode()) > 512:
-            return Refusal(400, "InvalidArgument", "DataId is longer than 512 bytes.")
-        job = self._add(
-            self._streams.get(url, Stream.scripted(60.0, None, None)),
-            url=url,
-            data_id=data_id,
-            user_info=_user_info(request),
-        )
-        return render(
-            SubmittedJob(
-                job_id=job.job_id,
-                data_id=data_id,
-                creation_time=job.creation_time(),
-                state=JobState.SUBMITTED,
-                request_id=call.request_id,
-            )
-        )
-
-    def _add(self, stream: Stream, *, job_id: str | None = None, **facts: Any) -> LiveJob:
-        try:
-            started = self.clock()
-        except RuntimeError:  # no event loop yet: the stream begins with the first query
-            started = None
-        job_id = job_id or f"av{self._new_id()}"
-        job = LiveJob(job_id=job_id, stream=stream, created=self._now(), started=started, **facts)
-        self.jobs[job_id] = job
-        return job
-
-
-NO_FAULT = Fault(kind="none")
-
-
-@attrs.frozen(kw_only=True)
-class _Call:
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
-    body: bytes
-    request_id: str
-    time: float
-
-    @property
-    def operation(self) -> str:
-        folder, _, name = self.path.rpartition("/")
-        return {
-            ("POST", "/video", "auditing"): "submit",
-            ("GET", "/video/auditing", self.job_id): "query",
-            ("POST", "/video/cancel_auditing", self.job_id): "cancel",
-        }.get((self.method, folder, name), "")
-
-    @property
-    def job_id(self) -> str:
-        return self.path.rpartition("/")[2]
 
 
 async def _body(receive: Receive) -> bytes:
@@ -385,18 +226,36 @@ async def _body(receive: Receive) -> bytes:
     return body
 
 
-def _reset(scope: Scope) -> None:
-    """On a socket, let the server reset it; in process, let the client meet the exception."""
+async def _respond(
+    send: Send, response: bytes | Refusal, fault: Fault, now: float, request_id: str
+) -> None:
+    """Send a response, with the parts of the fault that concern it."""
+    headers = {
+        "content-type": "application/xml",
+        "date": format_datetime(datetime.fromtimestamp(now, UTC), usegmt=True),
+        "server": "tencent-ci",
+        "x-ci-request-id": request_id,
+    }
+    if isinstance(response, Refusal):
+        status, body = response.status, response.document(request_id)
+        headers["x-ci-trace-id"] = request_id[::-1]
+        if response.retry_after is not None:
+            headers["retry-after"] = f"{response.retry_after:g}"
+    else:
+        status, body = 200, response
+    if fault.page is not None:
+        body = fault.page
+        headers["content-type"] = "text/html"
+    headers["content-length"] = str(len(body))
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    # A server closes the connection when a body ends before the announced length.
+    await send({"type": "http.response.body", "body": body[: int(len(body) * fault.sent)]})
+
+
+def _abort(scope: Scope) -> None:
+    """Reset the connection: on a socket by the server, in process by an exception."""
     abort = scope.get("state", {}).get("abort")
     if abort is not None:
         abort()
     raise ConnectionResetError("reset by the emulator")
-
-
-def _user_info(request: ET.Element) -> UserInfo | None:
-    node = request.find("Input/UserInfo")
-    if node is None:
-        return None
-    names = {tag.name: attribute for attribute, tag in tags(UserInfo).items()}
-    texts: dict[str, Any] = {names[n.tag]: n.text for n in node if n.tag in names}
-    return UserInfo(extra=ReadOnly({n.tag: n.text for n in node if n.tag not in names}), **texts)

@@ -1,4 +1,4 @@
-"""What can be made to go wrong in the emulator."""
+"""Faults to inject into the emulator."""
 
 from __future__ import annotations
 
@@ -7,52 +7,76 @@ from typing import Generic, TypeVar
 
 import attrs
 
+from ci_live_audit.testing.render import Refusal
+
 __all__ = ["Fault", "Faults"]
+
+FOREIGN_PAGE = b"<html><head><title>Welcome to the hotel network</title><body><p>Sign in"
 
 
 @attrs.frozen(kw_only=True)
 class Fault:
-    """One way to go wrong; made by the functions below."""
+    """What goes wrong with one request; made by the class methods.
 
-    kind: str
-    seconds: float = 0.0
-    status: int = 0
-    retry_after: float | None = None
+    Attributes:
+        name: For people, as in ``str(fault)``.
+        refusal: Error sent in place of the response; the request is not carried out.
+        counted: Whether the request counts against the rate.
+        delay: Seconds that the request waits before it is handled.
+        ahead: Seconds by which the service's clock is ahead.
+        page: HTML sent in place of the response's document.
+        sent: Share of the body that is sent, 0 to 1.
+        aborts: Whether the connection is reset in place of a response.
+    """
+
+    name: str = "none"
+    refusal: Refusal | None = None
+    counted: bool = True
+    delay: float = 0.0
+    ahead: float = 0.0
+    page: bytes | None = None
+    sent: float = 1.0
+    aborts: bool = False
+
+    def __str__(self) -> str:
+        return self.name
 
     @classmethod
     def throttle(cls, *, retry_after: float | None = None, status: int = 429) -> Fault:
-        """``SlowDown``; CI answers it with 429, the COS gateway with 503."""
-        return cls(kind="throttle", status=status, retry_after=retry_after)
+        """Refuse with ``SlowDown``; CI sends it with status 429, the COS gateway with 503."""
+        refusal = Refusal.slow_down(status=status, retry_after=retry_after)
+        return cls(name=f"throttle {status}", refusal=refusal, counted=False)
 
     @classmethod
     def error(cls, status: int = 500) -> Fault:
-        """500 ``InternalError`` or 503 ``ServiceUnavailable``; nothing is carried out."""
-        return cls(kind="error", status=status)
+        """Refuse with ``InternalError``, or for 503 ``ServiceUnavailable``."""
+        code = "ServiceUnavailable" if status == 503 else "InternalError"
+        return cls(name=f"error {status}", refusal=Refusal(status, code, "Try again later."))
 
     @classmethod
     def slow(cls, seconds: float) -> Fault:
-        """The answer comes so many seconds late."""
-        return cls(kind="slow", seconds=seconds)
+        """Respond ``seconds`` late."""
+        return cls(name="slow", delay=seconds)
 
     @classmethod
     def reset(cls) -> Fault:
-        """The request is carried out, and the connection reset in place of an answer."""
-        return cls(kind="reset")
+        """Carry out the request, then reset the connection instead of responding."""
+        return cls(name="reset", aborts=True)
 
     @classmethod
     def truncated(cls) -> Fault:
-        """The request is carried out, and the connection closed in the middle of the body."""
-        return cls(kind="truncated")
+        """Carry out the request, then close the connection in the middle of the body."""
+        return cls(name="truncated", sent=0.5)
 
     @classmethod
     def garbage(cls) -> Fault:
-        """The request is carried out, and the answer is a page that no service wrote."""
-        return cls(kind="garbage")
+        """Carry out the request, then send an HTML page that is not the service's."""
+        return cls(name="garbage", page=FOREIGN_PAGE)
 
     @classmethod
     def skew(cls, seconds: float) -> Fault:
-        """The service's clock is so many seconds ahead of everybody's (behind if negative)."""
-        return cls(kind="skew", seconds=seconds)
+        """Set the service's clock ``seconds`` ahead, or behind if negative."""
+        return cls(name="skew", ahead=seconds)
 
 
 F = TypeVar("F")
@@ -67,23 +91,23 @@ class _Injected(Generic[F]):
 
 
 class Faults(Generic[F]):
-    """Which fault meets which request."""
+    """Decides which injected fault applies to which request."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._injected: list[_Injected[F]] = []
 
     def add(self, fault: F, *, times: int | None, share: float, operation: str | None) -> None:
-        """Let a fault happen from now on."""
+        """Inject a fault from now on."""
         left = float("inf") if times is None else times
         self._injected.append(_Injected(fault, left, share, operation))
 
     def clear(self) -> None:
-        """Let everything go well again."""
+        """Remove all faults."""
         self._injected.clear()
 
     def pick(self, operation: str) -> F | None:
-        """The fault for the next request: the first injected one that applies."""
+        """Return the fault for the next request: the first injected one that applies."""
         for injected in self._injected:
             applies = injected.left > 0 and injected.operation in {None, operation}
             if applies and (injected.share >= 1 or self._rng.random() < injected.share):

@@ -1,4 +1,4 @@
-"""Results → the XML that the service would send, and its error documents."""
+"""The XML documents that the service sends: results and errors."""
 
 from __future__ import annotations
 
@@ -9,19 +9,45 @@ from enum import Enum
 from typing import Any, TypeAlias
 from xml.sax.saxutils import escape
 
+import attrs
+
 from ci_live_audit.models import AuditJob, CancelledJob, Result, SubmittedJob, tags
 
-__all__ = ["error_document", "render"]
+__all__ = ["Refusal", "error_document", "render"]
 
 
-def render(answer: AuditJob | SubmittedJob | CancelledJob) -> bytes:
-    """The body that stands for an answer: what is None or empty is left out."""
-    request_id = _element("RequestId", answer.request_id)
-    return f"<Response>{_element('JobsDetail', answer)}{request_id}</Response>".encode()
+@attrs.frozen
+class Refusal:
+    """An error response of the service.
+
+    ``more`` holds further nodes of its document; ``retry_after`` is seconds.
+    """
+
+    status: int
+    code: str
+    message: str
+    more: Mapping[str, str] = {}
+    retry_after: float | None = None
+
+    @classmethod
+    def slow_down(cls, *, status: int = 429, retry_after: float | None = None) -> Refusal:
+        """Return the refusal of a request above the rate."""
+        message = "Reduce your request rate."
+        return cls(status, "SlowDown", message, retry_after=retry_after)
+
+    def document(self, request_id: str) -> bytes:
+        """Return the body of the response."""
+        return error_document(self.code, self.message, request_id, **self.more)
+
+
+def render(result: AuditJob | SubmittedJob | CancelledJob) -> bytes:
+    """Return the body of a response; attributes that are None or empty are left out."""
+    request_id = _element("RequestId", result.request_id)
+    return f"<Response>{_element('JobsDetail', result)}{request_id}</Response>".encode()
 
 
 def error_document(code: str, message: str, request_id: str, **more: str) -> bytes:
-    """An error document of CI, or with ``more`` of the COS gateway.
+    """Return an error document of CI, or with ``more`` nodes one of the COS gateway.
 
     https://www.tencentcloud.com/document/product/1045/43611
     """
@@ -51,7 +77,7 @@ def _children(result: Result) -> str:
         value = getattr(result, name)
         if name == "keywords":
             value = getattr(result, "keywords_raw", None) or value
-        if name == "request_id":  # stands beside the job, not in it
+        if name == "request_id":  # it is beside the job, not in it
             continue
         if tag.item is None or not value:
             nodes += _element(tag.name, value)
@@ -72,6 +98,6 @@ def _content(value: Node) -> str | None:
         return "".join(_element(tag, item) or f"<{tag}/>" for tag, item in value.items())
     if isinstance(value, datetime):
         text = value.isoformat()
-        # The zone as in the query document: +0800.
+        # The query document writes the zone as +0800.
         return re.sub(r"([+-]\d\d):(\d\d)$", r"\1\2", text)
     return escape(str(value.value if isinstance(value, Enum) else value), {"\r": "&#13;"})

@@ -1,4 +1,4 @@
-"""Live streams that follow a script, and the jobs that moderate them: state, by the time alone."""
+"""Live streams that follow a script, and their jobs, whose state depends on the time alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["LiveJob", "Stream", "frame", "sound"]
 
 SHANGHAI = timezone(timedelta(hours=8))
 NORMAL = "Normal"
-# Scenes that are moderated whether or not a script mentions them.
+# Scenes that are always moderated, whether or not a script mentions them.
 ALWAYS = ("Porn", "Ads")
 
 
@@ -37,15 +37,15 @@ def frame(
     sub_label: str | None = None,
     text: str | None = None,
 ) -> Snapshot:
-    """A picture for a script.
+    """Return a snapshot for a script.
 
     Args:
         at: Seconds into the stream.
         label: What moderation finds in it: ``"Normal"``, ``"Porn"``, ``"Ads"``, ….
         score: Confidence, 0 to 100.
-        result: The judgement; by default what the label says.
-        sub_label: As ``"SexBehavior"``.
-        text: Text read in the picture.
+        result: The verdict; by default it follows from the label.
+        sub_label: A finer label, such as ``"SexBehavior"``.
+        text: Text recognized in the snapshot.
     """
     result = _result(label, result)
     return Snapshot(
@@ -66,15 +66,15 @@ def sound(
     result: Verdict | None = None,
     text: str | None = None,
 ) -> AudioSection:
-    """A stretch of sound for a script; it is found when it has ended.
+    """Return an audio section for a script; it is found when it has ended.
 
     Args:
         at: Seconds into the stream at which it begins.
         label: What moderation finds in it.
         duration: Seconds.
         score: Confidence, 0 to 100.
-        result: The judgement; by default what the label says.
-        text: What was said.
+        result: The verdict; by default it follows from the label.
+        text: Recognized speech.
     """
     result = _result(label, result)
     return AudioSection(
@@ -102,7 +102,7 @@ def _scenes(label: str, score: int, result: Verdict, sub_label: str | None) -> R
 
 @attrs.frozen(kw_only=True)
 class Stream:
-    """What happens on a stream.
+    """The course of a stream.
 
     ``duration`` is seconds; the script's times count from the stream's beginning; ``failure`` is
     the code and the message with which moderation fails at the end.
@@ -119,7 +119,7 @@ class Stream:
         script: Iterable[Snapshot | AudioSection] | None,
         failure: tuple[str, str] | None,
     ) -> Stream:
-        """A stream that follows a script, or without one a clean stream with some of each."""
+        """Return a stream; without a script it has some snapshots and sections, all normal."""
         if script is None:
             steps = [min(duration, 3600.0) * step / 8 for step in range(1, 8)]
             script = [frame(at) for at in steps] + [sound(at, duration=0) for at in steps[::3]]
@@ -127,7 +127,7 @@ class Stream:
 
 
 def _found(item: Snapshot | AudioSection) -> float:
-    """Milliseconds into the stream at which moderation has found an item."""
+    """Return the milliseconds into the stream at which an item is found."""
     if isinstance(item, Snapshot):
         return item.snapshot_time or 0
     return (item.offset_time or 0) + (item.duration or 0)
@@ -135,16 +135,16 @@ def _found(item: Snapshot | AudioSection) -> float:
 
 @attrs.define(kw_only=True)
 class LiveJob:
-    """A job for a stream, as the service would keep it.
+    """A job as the service keeps it.
 
     Attributes:
         job_id: Its id.
-        stream: What happens.
-        url: Address of the stream.
+        stream: The course of its stream.
+        url: URL of the stream.
         created: When it was submitted, in Unix seconds.
-        started: The same by the emulator's clock; None until that clock is known.
-        cancelled: When it was cancelled, by the emulator's clock.
-        queries: How often it was asked for.
+        started: When it was submitted, by the emulator's clock; None until that clock is known.
+        cancelled: When it was cancelled, by the emulator's clock; None if it was not.
+        queries: Number of queries so far.
     """
 
     job_id: str
@@ -158,41 +158,41 @@ class LiveJob:
     queries: int = 0
 
     def elapsed(self, clock: float) -> float:
-        """Seconds for which the job has run."""
+        """Return the seconds for which the job has run."""
         if self.started is None:
             self.started = clock
         end = clock if self.cancelled is None else self.cancelled
         return min(end - self.started, self.stream.duration)
 
     def state(self, clock: float) -> JobState:
-        """Where the job stands."""
+        """Return the job's state."""
         elapsed = self.elapsed(clock)
         if elapsed >= self.stream.duration:
             return JobState.SUCCESS if self.stream.failure is None else JobState.FAILED
         if self.cancelled is not None:
             return JobState.CANCELLED
-        return JobState.SUBMITTED if elapsed < self._waiting() else JobState.AUDITING
+        return JobState.SUBMITTED if elapsed < self._pending() else JobState.AUDITING
 
-    def _waiting(self) -> float:
+    def _pending(self) -> float:
         return min(1.0, self.stream.duration / 10)
 
     def creation_time(self) -> datetime:
-        """When the job was submitted, to the second and in the service's zone."""
+        """Return when the job was submitted, to the second and in the service's time zone."""
         return datetime.fromtimestamp(int(self.created), SHANGHAI)
 
-    def answer(self, clock: float, now: float, host: str) -> AuditJob:
-        """What a query gives.
+    def found(self, clock: float, now: float, host: str) -> AuditJob:
+        """Return the result of a query.
 
         Args:
-            clock: By the emulator's clock.
-            now: Unix seconds; the URLs of what was found are signed anew each time.
-            host: Where they lead.
+            clock: Seconds by the emulator's clock.
+            now: Unix seconds; each query signs the URLs of the findings anew.
+            host: Host of these URLs.
         """
         self.queries += 1
         state = self.state(clock)
         elapsed = self.elapsed(clock)
-        # What a job in state Submitted does not show, its cancellation does not bring up.
-        script = self.stream.script if elapsed >= self._waiting() else ()
+        # A job that is cancelled while Submitted has found nothing.
+        script = self.stream.script if elapsed >= self._pending() else ()
         found = [item for item in script if _found(item) <= elapsed * 1000]
         snapshots = tuple(
             attrs.evolve(
@@ -236,12 +236,11 @@ class LiveJob:
 
 
 def _severity(item: Snapshot | AudioSection) -> int:
-    return {Verdict.SENSITIVE: 2, Verdict.SUSPECTED: 1}.get(item.result or Verdict.NORMAL, 0)
+    return (item.result or Verdict.NORMAL).severity
 
 
 def _summary(found: list[Snapshot | AudioSection]) -> ReadOnly[Scene]:
-    """For each scene the worst flag, and how many snapshots hit."""
-    rank = {HitFlag.HIT: 2, HitFlag.SUSPECTED: 1}
+    """Return the worst flag of each scene and the number of its snapshots with a hit."""
     summary: dict[str, Scene] = {}
     for item in found:
         for name, scene in item.scenes.items():
@@ -249,7 +248,7 @@ def _summary(found: list[Snapshot | AudioSection]) -> ReadOnly[Scene]:
             flags = (scene.hit_flag or HitFlag.MISS, so_far.hit_flag or HitFlag.MISS)
             hit = isinstance(item, Snapshot) and flags[0] != HitFlag.MISS
             summary[name] = Scene(
-                hit_flag=max(flags, key=lambda flag: rank.get(flag, 0)),
+                hit_flag=max(flags, key=lambda flag: flag.severity),
                 count=(so_far.count or 0) + hit,
             )
     return ReadOnly(summary)

@@ -1,7 +1,7 @@
-"""Whether a request that arrived is signed as it should be.
+"""Verification of the signature of a request that arrived.
 
-Worked out again from what arrived, step by step as in
-https://www.tencentcloud.com/document/product/436/7778, and without the client's own signer.
+Computed from the request as it arrived, step by step as in
+https://www.tencentcloud.com/document/product/436/7778, without the client's own signer.
 """
 
 from __future__ import annotations
@@ -14,20 +14,11 @@ from urllib.parse import parse_qsl
 import attrs
 
 from ci_live_audit.credentials.values import Credentials
+from ci_live_audit.testing.render import Refusal
 
-__all__ = ["Refusal", "verify"]
+__all__ = ["verify"]
 
 UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~")
-
-
-@attrs.frozen
-class Refusal:
-    """An error of the service: HTTP status, code, message, further nodes of its document."""
-
-    status: int
-    code: str
-    message: str
-    more: Mapping[str, str] = {}
 
 
 def verify(  # noqa: PLR0917 - the parts of a request, in its order
@@ -38,26 +29,26 @@ def verify(  # noqa: PLR0917 - the parts of a request, in its order
     credentials: Credentials,
     now: float,
 ) -> Refusal | None:
-    """None if the signature is right.
+    """Return None if the signature is valid, and otherwise the refusal.
 
     Args:
         method: HTTP method.
         path: Path as it arrived, decoded.
         query: Query string as it arrived.
         headers: Headers by lower-case name.
-        credentials: The only ones that are accepted.
+        credentials: The only credentials that are accepted.
         now: Unix seconds.
     """
     if "authorization" not in headers:
         return Refusal(401, "MissingAuthorization", "The Authorization header is missing.")
-    said = _Authorization.parse(headers["authorization"])
-    if said is None:
+    auth = _Authorization.parse(headers["authorization"])
+    if auth is None:
         return Refusal(401, "InvalidAuthorization", "The Authorization header is malformed.")
-    if said.secret_id != credentials.secret_id:
+    if auth.secret_id != credentials.secret_id:
         return Refusal(401, "SecretidNotExist", "The SecretId does not exist.")
-    if now < said.start:
+    if now < auth.start:
         return Refusal(403, "RequestTimeTooSkewed", "The signature is not valid yet.")
-    if now > said.end:
+    if now > auth.end:
         return Refusal(401, "SignatureExpired", "The signature has expired.")
     token = headers.get("x-ci-security-token", headers.get("x-cos-security-token"))
     if token != credentials.token:
@@ -70,17 +61,17 @@ def verify(  # noqa: PLR0917 - the parts of a request, in its order
         try:
             http_string = (
                 f"{method.lower()}\n{path}\n"
-                + "&".join(f"{name}={params[name]}" for name in said.param_names)
+                + "&".join(f"{name}={params[name]}" for name in auth.param_names)
                 + "\n"
-                + "&".join(f"{name}={arrived[name]}" for name in said.header_names)
+                + "&".join(f"{name}={arrived[name]}" for name in auth.header_names)
                 + "\n"
             )
         except KeyError as missing:
             return Refusal(403, "SignatureDoesNotMatch", f"{missing} is signed, but missing.")
         digest = hashlib.sha1(http_string.encode()).hexdigest()  # noqa: S324 - the service's choice
-        string_to_sign = f"sha1\n{said.time}\n{digest}\n"
-        key = _hmac_sha1(credentials.secret_key, said.time)
-        if hmac.compare_digest(_hmac_sha1(key, string_to_sign).encode(), said.signature.encode()):
+        string_to_sign = f"sha1\n{auth.time}\n{digest}\n"
+        key = _hmac_sha1(credentials.secret_key, auth.time)
+        if hmac.compare_digest(_hmac_sha1(key, string_to_sign).encode(), auth.signature.encode()):
             return None
         more = {"StringToSign": string_to_sign, "FormatString": http_string}
     return Refusal(403, "SignatureDoesNotMatch", "The signature does not match.", more)
@@ -106,13 +97,13 @@ class _Authorization:
             header_names = [name for name in fields["q-header-list"].split(";") if name]
             param_names = [name for name in fields["q-url-param-list"].split(";") if name]
             start, end = (int(second) for second in fields["q-key-time"].split(";"))
-            right = (
+            well_formed = (
                 fields["q-sign-algorithm"] == "sha1"
                 and fields["q-sign-time"] == fields["q-key-time"]
                 and header_names == sorted(header_names)
                 and param_names == sorted(param_names)
             )
-            said = cls(
+            auth = cls(
                 fields["q-ak"],
                 fields["q-key-time"],
                 start,
@@ -123,11 +114,11 @@ class _Authorization:
             )
         except (KeyError, ValueError):
             return None
-        return said if right else None
+        return auth if well_formed else None
 
 
 def _spellings(host: str) -> list[str]:
-    """With and without the port: SDKs of the vendor sign the host without it."""
+    """Return the host without and with its port: the vendor's SDKs sign it without."""
     return [host.rpartition(":")[0] or host, host]
 
 

@@ -1,4 +1,4 @@
-"""What all commands share: help, options, the environment, exit codes, where what is printed."""
+"""What all commands share: help, options, the environment, exit codes, output streams."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 import pytest
-from command_line import SCRIPT, Service, parsed, run, serving
+from command_line import NO_CREDENTIALS, SCRIPT, Service, closed_port, parsed, run, serving
 
 from ci_live_audit import cli
 from ci_live_audit.cli.commands import cli as commands
@@ -25,7 +25,7 @@ from ci_live_audit.testing import Fault, frame
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 URL = "rtmp://live.example.com/app/room7"
-#: A way to call each of the commands that talk to the service.
+#: Arguments for each command that calls the service.
 CALLS = {
     "submit": ["submit", URL],
     "query": ["query", "av1"],
@@ -38,7 +38,7 @@ CALLS = {
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    """A service with a job of each kind."""
+    """Serve an emulator with a job of each kind."""
     with serving() as service:
         service.emulator.add_job("clean", duration=0)
         service.emulator.add_job("flagged", duration=0, script=[frame(0, "Porn")])
@@ -50,7 +50,7 @@ def service() -> Iterator[Service]:
 
 
 def test_help_lists_every_command_and_the_exit_codes() -> None:
-    """--help names each command with a whole sentence, and each code of the README's table."""
+    """--help shows a full sentence for each command, and every exit code of the README."""
     result = run("--help")
     assert result.exit_code == 0
     for name, command in commands.commands.items():
@@ -67,7 +67,7 @@ def test_help_lists_every_command_and_the_exit_codes() -> None:
 
 @pytest.mark.parametrize("name", sorted(commands.commands))
 def test_the_help_of_a_command_shows_its_options(name: str) -> None:
-    """Every option is there, and says something about itself."""
+    """Every option is listed with a help text."""
     result = run(name, "--help")
     assert result.exit_code == 0
     assert result.stderr == ""
@@ -79,8 +79,8 @@ def test_the_help_of_a_command_shows_its_options(name: str) -> None:
         assert option.help.split()[0] in result.stdout
 
 
-def test_no_option_takes_a_key() -> None:
-    """Other users of a machine see the options of a process."""
+def test_no_option_takes_a_secret() -> None:
+    """No option is named after a secret, as other users can see a process's arguments."""
     names = {
         name
         for command in commands.commands.values()
@@ -91,7 +91,7 @@ def test_no_option_takes_a_key() -> None:
 
 
 def test_the_options_of_the_readme_exist() -> None:
-    """Every variable and every option of its section on the command line is one of a command."""
+    """Every variable and option in the README's section on the command line exists."""
     section = README.partition("## The command line")[2].partition("\n## ")[0]
     options = [option for command in commands.commands.values() for option in command.params]
     known = {str(option.envvar) for option in options}
@@ -102,22 +102,22 @@ def test_the_options_of_the_readme_exist() -> None:
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", section)) <= names
 
 
-def test_the_script_is_installed_and_tells_its_version() -> None:
-    """The console script runs."""
+def test_the_script_prints_its_version() -> None:
+    """The console script is installed and prints its version."""
     shown = subprocess.run([SCRIPT, "--version"], check=True, capture_output=True, text=True)
     assert version("ci-live-audit") in shown.stdout
     assert shown.stderr == ""
 
 
 def test_main_runs_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The entry point hands over to the commands."""
+    """The entry point runs the commands."""
     monkeypatch.setattr(sys, "argv", ["ci-live-audit", "--version"])
     with pytest.raises(SystemExit, match="0"):
         cli.main()
 
 
-def test_help_is_there_at_once() -> None:
-    """What only a running command needs is not imported to show help."""
+def test_help_imports_nothing_heavy() -> None:
+    """Showing help imports nothing that only a running command needs."""
     program = textwrap.dedent("""
         import json, sys
         from ci_live_audit.cli import main
@@ -140,8 +140,8 @@ def test_help_is_there_at_once() -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_completion_script_of_a_shell(shell: str) -> None:
-    """It is printed as the README says, and names the command."""
+def test_a_completion_script_is_printed(shell: str) -> None:
+    """The completion script of each shell is printed as the README says."""
     shown = subprocess.run(
         [SCRIPT],
         env={**os.environ, "_CI_LIVE_AUDIT_COMPLETE": f"{shell}_source"},
@@ -161,16 +161,15 @@ def test_the_completion_script_of_a_shell(shell: str) -> None:
         ("ci-live-audit query --output t", ["plain,table"]),
     ],
 )
-def test_what_is_begun_is_completed(words: str, completed: list[str]) -> None:
-    """Commands, options and their values."""
-    place = str(len(words.split()) - 1)
+def test_words_are_completed(words: str, completed: list[str]) -> None:
+    """Commands, options and their values are completed."""
     shown = subprocess.run(
         [SCRIPT],
         env={
             **os.environ,
             "_CI_LIVE_AUDIT_COMPLETE": "bash_complete",
             "COMP_WORDS": words,
-            "COMP_CWORD": place,
+            "COMP_CWORD": str(len(words.split()) - 1),
         },
         check=True,
         capture_output=True,
@@ -182,10 +181,10 @@ def test_what_is_begun_is_completed(words: str, completed: list[str]) -> None:
 # Without the extra
 
 
-def test_without_the_extra_the_command_says_how_to_get_it(
+def test_without_click_the_script_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where click is missing, the script prints the pip command and fails."""
+    """Without click, the script prints the pip command and fails."""
     monkeypatch.setitem(sys.modules, "click", None)
     monkeypatch.delitem(sys.modules, "ci_live_audit.cli.commands")
     with pytest.raises(SystemExit, match="1"):
@@ -198,8 +197,8 @@ def test_without_the_extra_the_command_says_how_to_get_it(
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
 @pytest.mark.parametrize("command", sorted(CALLS))
-def test_without_half_of_the_extra(missing: str, command: str) -> None:
-    """Other programs bring click along, too: what is missing is told when it is wanted."""
+def test_a_missing_half_of_the_extra_is_named(missing: str, command: str) -> None:
+    """A missing package of the extra is named when a command needs it."""
     program = textwrap.dedent("""
         import sys
 
@@ -230,31 +229,33 @@ def test_without_half_of_the_extra(missing: str, command: str) -> None:
 
 @pytest.mark.parametrize(("flag", "loggers"), [("-v", {"ci_live_audit"}), ("-vv", set())])
 def test_verbose_goes_to_standard_error(service: Service, flag: str, loggers: set[str]) -> None:
-    """Once for the attempts, twice for everything; standard output is as without it."""
+    """-v logs attempts and -vv everything, to standard error only and without secrets."""
     result = service.start(flag, "query", "clean")
     assert result.returncode == 0
     (job,) = parsed(result)
     assert job["job_id"] == "clean"
-    told = {line.split(" ")[2].partition(".")[0] for line in result.stderr.splitlines()}
+    logged = {line.split(" ")[2].partition(".")[0] for line in result.stderr.splitlines()}
     assert "Attempt(operation='query'" in result.stderr
-    assert told == loggers or {"ci_live_audit", "httpcore", "asyncio"} <= told
+    assert logged == loggers or {"ci_live_audit", "httpcore", "asyncio"} <= logged
     assert service.emulator.credentials.secret_key not in result.stderr
     assert "q-signature" not in result.stderr
     assert service.start("query", "clean").stderr == ""
 
 
-def test_verbose_sets_up_logging(monkeypatch: pytest.MonkeyPatch, service: Service) -> None:
-    """Of this library alone, or of everything."""
-    set_up: list[str] = []
-    monkeypatch.setattr(logging.Logger, "setLevel", lambda logger, _: set_up.append(logger.name))
+def test_verbose_configures_logging(monkeypatch: pytest.MonkeyPatch, service: Service) -> None:
+    """-v configures the library's logger, -vv the root logger."""
+    configured: list[str] = []
+    monkeypatch.setattr(
+        logging.Logger, "setLevel", lambda logger, _: configured.append(logger.name)
+    )
     monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
     for flag, name in (("-v", "ci_live_audit"), ("-vv", "root")):
-        set_up.clear()
+        configured.clear()
         assert service.run(flag, "query", "clean").exit_code == 0
-        assert name in set_up
+        assert name in configured
 
 
-# Where options come from
+# Options
 
 
 @pytest.mark.parametrize(
@@ -280,10 +281,10 @@ def test_verbose_sets_up_logging(monkeypatch: pytest.MonkeyPatch, service: Servi
         ),
     ],
 )
-def test_the_command_line_wins_over_the_environment(
+def test_an_option_overrides_the_environment(
     variable: str, option: str, values: list[str], shown: str
 ) -> None:
-    """Where requests go is taken from the environment unless an option says otherwise."""
+    """Bucket, region and endpoint come from the environment unless an option is given."""
     known: dict[str, str | None] = {
         "CI_LIVE_AUDIT_BUCKET": "examplebucket-1250000000",
         "TENCENTCLOUD_REGION": "ap-beijing",
@@ -295,16 +296,16 @@ def test_the_command_line_wins_over_the_environment(
     assert values[0] not in result.stderr
 
 
-def test_the_rate_comes_from_the_environment_or_the_command_line(service: Service) -> None:
-    """The plan shows which one counts."""
+def test_the_rate_can_be_set(service: Service) -> None:
+    """The rate comes from the environment unless an option is given."""
     environ = {"CI_LIVE_AUDIT_RATE": "7"}
     assert "at 7 requests" in service.run("poll", "av1", "--dry-run", **environ).stderr
     result = service.run("poll", "av1", "--dry-run", "--rate", "3", **environ)
     assert "at 3 requests" in result.stderr
 
 
-def test_the_attempts_come_from_the_environment_or_the_command_line(service: Service) -> None:
-    """So many requests come in, and no more."""
+def test_the_attempts_can_be_set(service: Service) -> None:
+    """The number of attempts comes from the environment unless an option is given."""
     service.emulator.inject(Fault.error(503))
     environ = {"CI_LIVE_AUDIT_ATTEMPTS": "1"}
     assert service.run("query", "clean", **environ).exit_code == 1
@@ -313,10 +314,10 @@ def test_the_attempts_come_from_the_environment_or_the_command_line(service: Ser
     assert len(service.emulator.arrivals) == 3
 
 
-def test_the_exchange_timeout_comes_from_the_environment_or_the_command_line(
+def test_the_exchange_timeout_can_be_set(
     service: Service,
 ) -> None:
-    """An answer that takes longer is none."""
+    """The exchange timeout comes from the environment unless an option is given."""
     service.emulator.inject(Fault.slow(1))
     environ = {"CI_LIVE_AUDIT_ATTEMPTS": "1", "CI_LIVE_AUDIT_EXCHANGE_TIMEOUT": "0.25"}
     result = service.run("query", "clean", **environ)
@@ -324,8 +325,8 @@ def test_the_exchange_timeout_comes_from_the_environment_or_the_command_line(
     assert service.run("query", "clean", "--exchange-timeout", "60", **environ).exit_code == 0
 
 
-def test_the_output_comes_from_the_environment_or_the_command_line(service: Service) -> None:
-    """JSON Lines where nobody looks, a table if it is wished."""
+def test_the_output_format_can_be_set(service: Service) -> None:
+    """Without a terminal the output is JSON Lines, unless a table is requested."""
     (job,) = parsed(service.run("query", "clean"))
     assert (job["schema"], job["kind"], job["job_id"]) == (1, "job", "clean")
     table = service.run("query", "clean", CI_LIVE_AUDIT_OUTPUT="table")
@@ -336,42 +337,41 @@ def test_the_output_comes_from_the_environment_or_the_command_line(service: Serv
     assert parsed(service.run("query", "clean", "-o", "auto", **environ))
 
 
-# What is missing
+# Missing settings and wrong usage
 
 
 @pytest.mark.parametrize("command", sorted(CALLS))
 @pytest.mark.parametrize(
-    ("missing", "told"),
+    ("missing", "message"),
     [
         ("CI_LIVE_AUDIT_BUCKET", "error: bucket: pass --bucket or set CI_LIVE_AUDIT_BUCKET"),
         ("TENCENTCLOUD_REGION", "error: region: pass --region or set TENCENTCLOUD_REGION"),
     ],
 )
-def test_a_setting_that_is_missing_is_named(
-    service: Service, command: str, missing: str, told: str
+def test_a_missing_setting_is_named(
+    service: Service, command: str, missing: str, message: str
 ) -> None:
-    """One line says what to pass or to set."""
+    """Without a bucket or region, one line names the option and the variable."""
     for value in (None, ""):
         result = service.run(*CALLS[command], **{missing: value})
         assert result.exit_code == 1
         assert result.stdout == ""
-        assert result.stderr.splitlines()[-1] == told
+        assert result.stderr.splitlines()[-1] == message
     assert service.emulator.arrivals == []
 
 
 @pytest.mark.parametrize("command", sorted(CALLS))
-def test_credentials_that_are_missing_are_told_once(
+def test_missing_credentials_are_reported_once(
     service: Service, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line says where they were looked for, however many jobs there are."""
+    """Missing credentials are reported once, however many jobs there are."""
 
     def nowhere(*_: object) -> str:
         raise OSError("no route to it")
 
     monkeypatch.setattr(default_chain, "_fetch", nowhere)
     more = [] if command in {"submit", "wait"} else ["av2", "av3"]
-    environ = dict.fromkeys(["TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY"])
-    result = service.run(*CALLS[command], *more, **environ)
+    result = service.run(*CALLS[command], *more, **NO_CREDENTIALS)
     assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr.count("no credentials found") == 1
@@ -398,14 +398,14 @@ def test_credentials_that_are_missing_are_told_once(
     ],
 )
 def test_wrong_usage(arguments: list[str]) -> None:
-    """It has an exit code of its own, and all that is told goes to standard error."""
+    """Wrong usage exits with 2 and prints to standard error only."""
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Usage: cli" in result.stderr
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "subject"),
     [
         (["--rate", "nan"], "rate"),
         (["--rate", "0"], "rate"),
@@ -417,18 +417,16 @@ def test_wrong_usage(arguments: list[str]) -> None:
         (["--endpoint", "http://example.com"], "endpoint"),
     ],
 )
-def test_a_value_that_cannot_be_used_is_one_line(
-    service: Service, options: list[str], told: str
-) -> None:
-    """The line begins with what it is about; nothing is sent."""
+def test_an_invalid_value_is_one_line(service: Service, options: list[str], subject: str) -> None:
+    """An invalid value is reported in one line that names it, and nothing is sent."""
     result = service.run("query", "clean", *options)
     assert (result.exit_code, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"error: {told}: ")
+    assert line.startswith(f"error: {subject}: ")
     assert service.emulator.arrivals == []
 
 
-# How it ends
+# Exit codes and errors
 
 
 @pytest.mark.parametrize(
@@ -438,51 +436,49 @@ def test_a_value_that_cannot_be_used_is_one_line(
         (["wait", "clean"], 0),
         (["watch", "clean"], 0),
         (["poll", "clean"], 0),
-        (["query", "nobody"], 1),
-        (["wait", "nobody"], 1),
-        (["watch", "nobody"], 1),
-        (["poll", "nobody"], 1),
+        (["query", "missing"], 1),
+        (["wait", "missing"], 1),
+        (["watch", "missing"], 1),
+        (["poll", "missing"], 1),
         (["cancel", "clean"], 1),
         (["query"], 2),
-        (["query", "flagged", "nobody"], 3),
+        (["query", "flagged", "missing"], 3),
         (["wait", "flagged"], 3),
-        (["watch", "flagged", "nobody"], 3),
-        (["poll", "flagged", "nobody"], 3),
+        (["watch", "flagged", "missing"], 3),
+        (["poll", "flagged", "missing"], 3),
         (["wait", "running", "--timeout", "0.1"], 4),
         (["watch", "running", "--timeout", "0.1"], 4),
         (["poll", "running", "--timeout", "0.1"], 4),
     ],
 )
 def test_the_exit_code(service: Service, arguments: list[str], code: int) -> None:
-    """It is the README's, and there is never a traceback."""
+    """Each outcome has its exit code, and no traceback."""
     result = service.run(*arguments)
     assert result.exit_code == code
     assert "Traceback" not in result.stderr
 
 
 def test_the_exit_code_of_the_script(service: Service) -> None:
-    """What a shell sees is the same."""
-    codes = [service.start("query", job_id).returncode for job_id in ("clean", "nobody", "flagged")]
+    """The script exits with the same codes."""
+    codes = [service.start("query", id_).returncode for id_ in ("clean", "missing", "flagged")]
     assert codes == [0, 1, 3]
 
 
 def test_errors_go_to_standard_error(service: Service) -> None:
-    """What is read by a program has results only; with JSON an error is one of them."""
-    result = service.run("query", "nobody", "clean", "-o", "table")
-    assert re.match(r"error: query of nobody: 404 AuditingJobNotFound .*\n$", result.stderr)
-    assert "nobody" not in result.stdout
+    """Errors go to standard error; with JSON they are results as well."""
+    result = service.run("query", "missing", "clean", "-o", "table")
+    assert re.match(r"error: query of missing: 404 AuditingJobNotFound .*\n$", result.stderr)
+    assert "missing" not in result.stdout
     assert "clean" in result.stdout
-    error, job = parsed(service.run("query", "nobody", "clean"))
-    assert (error["kind"], error["job_id"], job["kind"]) == ("error", "nobody", "job")
+    error, job = parsed(service.run("query", "missing", "clean"))
+    assert (error["kind"], error["job_id"], job["kind"]) == ("error", "missing", "job")
     assert error["error"]["error"] == "JobNotFound"
     assert error["error"]["status"] == 404
 
 
-def test_a_service_that_is_not_there_is_one_line(service: Service) -> None:
-    """Nobody listens: no traceback, and the reason."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        endpoint = f"http://127.0.0.1:{bound.getsockname()[1]}"
+def test_a_refused_connection_is_one_line(service: Service) -> None:
+    """A connection that is refused is reported in one line."""
+    with closed_port() as endpoint:
         result = service.run("submit", URL, "--endpoint", endpoint, "--attempts", "1")
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
@@ -492,8 +488,8 @@ def test_a_service_that_is_not_there_is_one_line(service: Service) -> None:
 # emulate
 
 
-def test_a_port_that_is_taken_is_one_line() -> None:
-    """The emulator says so, and fails."""
+def test_emulate_reports_a_port_in_use() -> None:
+    """A port in use is reported in one line."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         result = run("emulate", "--port", str(server.getsockname()[1]))
     assert (result.exit_code, result.stdout) == (1, "")
@@ -503,8 +499,9 @@ def test_a_port_that_is_taken_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("duration", ["nan", "inf", "0", "-5"])
-def test_a_duration_that_is_none_is_one_line(duration: str) -> None:
-    """Streams take seconds, and end."""
+def test_emulate_reports_an_invalid_duration(duration: str) -> None:
+    """A duration that is not finite and above 0 is reported in one line."""
     result = run("emulate", "--port", "0", "--duration", duration)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert re.fullmatch(r"error: duration: .*\n", result.stderr)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: duration: expected seconds, above 0 and finite; got ")

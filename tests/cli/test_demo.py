@@ -1,4 +1,4 @@
-"""`demo`: three dozen streams from submission to the last finding, and what may go wrong."""
+"""`demo`: three dozen streams from submission to the last finding, and its errors."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from command_line import SCRIPT, run
 from rich.console import Console
-from terminal import PATIENCE, SCRIPT, Terminal, start
+from terminal import PATIENCE, Terminal, start
 
 from ci_live_audit import ConfigurationError, Verdict
 from ci_live_audit.cli import demo
-from ci_live_audit.cli.commands import cli
 from ci_live_audit.testing import Emulator, Fault, frame, sound
 
 pytestmark = pytest.mark.waits  # for sockets
@@ -25,20 +24,15 @@ ROW = re.compile(r"([\w-]+) +av\w{6} (\w+) +(\w+) +(\d+) +(\d+) *(.*?) *")
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> dict[str, demo.Script]:
-    """Streams of half a second, two of them to begin with."""
+    """Shorten the demo to two streams of half a second."""
     streams: dict[str, demo.Script] = {"one": (0.5, []), "two": (0.5, [])}
     monkeypatch.setattr(demo, "STREAMS", streams)
     monkeypatch.setattr(demo, "INTERVAL", 0.2)
     return streams
 
 
-def run() -> Result:
-    """The demo in this process."""
-    return CliRunner().invoke(cli, ["demo"], catch_exceptions=False)
-
-
 def test_the_demo_in_a_pipe() -> None:
-    """A line for each change, then the table with every stream, then the summary."""
+    """A pipe gets a line for each change, the table of all streams, and the summary."""
     done = subprocess.run([SCRIPT, "demo"], check=True, capture_output=True, timeout=PATIENCE)
     assert b"\x1b" not in done.stdout
     lines = done.stdout.decode().splitlines()
@@ -53,16 +47,16 @@ def test_the_demo_in_a_pipe() -> None:
     assert states.count("Success") == 27
     assert re.fullmatch(
         r"36 streams, 8 cancelled, \d+ requests in [\d.]+ s \([\d.]+ a second; the quota is 20\), "
-        r"\d+ refused by the quota\.",
+        r"\d+ throttled\.",
         lines[-1],
     )
-    worth_a_look = [row[1] for row in rows if row[6]]
-    assert worth_a_look == [row[1] for row in rows][-len(worth_a_look) :]
+    with_remark = [row[1] for row in rows if row[6]]
+    assert with_remark == [row[1] for row in rows][-len(with_remark) :]
     assert done.stderr == b""
 
 
 def test_the_demo_on_a_terminal() -> None:
-    """A bar and the latest findings while it runs; then the table, with what is bad in red."""
+    """A terminal shows a bar and recent findings, then the table with sensitive jobs in red."""
     with Terminal([SCRIPT, "demo"]) as terminal:
         terminal.read_until("0 of 36 ended")
         assert not terminal.cursor_visible
@@ -77,7 +71,7 @@ def test_the_demo_on_a_terminal() -> None:
 
 
 def test_ctrl_c_on_a_terminal() -> None:
-    """It ends with the code that shells expect, and the terminal is as it was."""
+    """Ctrl-C exits with 130 and restores the terminal."""
     with Terminal([SCRIPT, "demo"]) as terminal:
         terminal.read_until("of 36 ended")
         terminal.press("\x03")
@@ -88,8 +82,8 @@ def test_ctrl_c_on_a_terminal() -> None:
 
 
 @pytest.mark.parametrize("lines", [1, 3])
-def test_the_reader_goes_away(lines: int) -> None:
-    """As with ``| head``: no traceback, and the code that says why."""
+def test_a_closed_pipe(lines: int) -> None:
+    """When the reader closes the pipe, the demo exits with 141 and no traceback."""
     with start(SCRIPT, "demo", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -100,8 +94,8 @@ def test_the_reader_goes_away(lines: int) -> None:
         assert process.stderr.read() == b""
 
 
-async def test_what_is_shown_while_it_runs(short: dict[str, demo.Script]) -> None:
-    """A terminal is shown states and findings as they come, and no lines for good."""
+async def test_the_live_view(short: dict[str, demo.Script]) -> None:
+    """A terminal shows states and findings as they come."""
     del short["two"]
     short["one"] = (30, [frame(0.2, "Porn")])
     shown = StringIO()
@@ -113,11 +107,11 @@ async def test_what_is_shown_while_it_runs(short: dict[str, demo.Script]) -> Non
 
 
 def test_every_kind_of_finding(short: dict[str, demo.Script]) -> None:
-    """Sensitive ones are cancelled, suspected ones to be reviewed, what is normal is no line."""
+    """Sensitive streams are cancelled, suspected ones need review, the others just end."""
     short["one"] = (30, [sound(0.2, "Ads", score=91)])
     short["two"] = (0.5, [frame(0.1, "Porn", score=60, result=Verdict.SUSPECTED), frame(0.2)])
     short["three"] = (0.5, [frame(0.1)])
-    result = run()
+    result = run("demo")
     assert result.exit_code == 0
     assert "one: Ads in an AudioSection\n" in result.output
     assert "two: Porn in a Snapshot\n" in result.output
@@ -126,17 +120,15 @@ def test_every_kind_of_finding(short: dict[str, demo.Script]) -> None:
         for found in map(ROW.fullmatch, result.output.splitlines())
         if found
     }
-    assert rows["one"][4:] == ("cancelled by us",)
-    assert rows["two"][4:] == ("to be reviewed",)
+    assert rows["one"][4:] == ("cancelled by the demo",)
+    assert rows["two"][4:] == ("needs review",)
     assert rows["three"] == ("Success", "Normal", "1", "0", "")
 
 
-def test_a_stream_that_fails(
-    short: dict[str, demo.Script], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Why it failed stands beside it."""
+def test_a_failed_stream(short: dict[str, demo.Script], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason of a failure is shown next to the stream."""
     monkeypatch.setattr(demo, "FAILURES", {"one": ("ResourceDownloadFailed", "unreadable")})
-    result = run()
+    result = run("demo")
     assert result.exit_code == 0
     assert re.search(r"one +av\w{6} Failed .* unreadable\n", result.output)
 
@@ -144,7 +136,7 @@ def test_a_stream_that_fails(
 def test_a_stream_that_cannot_be_submitted(
     short: dict[str, demo.Script], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told, and the others go on."""
+    """A failed submission is shown, and the demo goes on with the other streams."""
 
     class Faulty(Emulator):
         def __init__(self) -> None:
@@ -152,30 +144,24 @@ def test_a_stream_that_cannot_be_submitted(
             self.inject(Fault.reset(), operation="submit", times=1)
 
     monkeypatch.setattr(demo, "Emulator", Faulty)
-    result = run()
+    result = run("demo")
     assert result.exit_code == 0
     assert re.search("(one|two): submit: ReadError", result.output)
     assert re.search("(one|two): Success", result.output)
 
 
-def test_a_stream_that_is_lost(
-    short: dict[str, demo.Script], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A job that the service forgets is told, and the others go on."""
+def test_a_lost_job(short: dict[str, demo.Script], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that the service loses is shown, and the demo goes on with the other streams."""
 
     class Forgetful(Emulator):
-        def __init__(self) -> None:
-            super().__init__()
-            self.lost: list[Any] = []
-
-        def _submit(self, call: Any) -> Any:
-            answer = super()._submit(call)
-            if not self.lost:
-                self.lost.append(self.jobs.popitem())
-            return answer
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            first = not self.arrivals
+            await super().__call__(scope, receive, send)
+            if first:
+                self.jobs.clear()
 
     monkeypatch.setattr(demo, "Emulator", Forgetful)
-    result = run()
+    result = run("demo")
     assert result.exit_code == 0
     assert "one: query of av" in result.output
     assert "two: Success" in result.output
@@ -184,7 +170,7 @@ def test_a_stream_that_is_lost(
 def test_a_stream_that_cannot_be_cancelled(
     short: dict[str, demo.Script], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the cancelling said stands beside it, and nobody says that it was cancelled."""
+    """A failed cancellation is shown, and the stream does not count as cancelled."""
 
     class Stubborn(Emulator):
         def __init__(self) -> None:
@@ -193,21 +179,21 @@ def test_a_stream_that_cannot_be_cancelled(
 
     monkeypatch.setattr(demo, "Emulator", Stubborn)
     short["one"] = (2.0, [frame(0.3, "Porn")])
-    result = run()
+    result = run("demo")
     assert result.exit_code == 0
     assert "one: cancel of av" in result.output
     assert "2 streams, 0 cancelled, " in result.output
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without uvicorn it says what to install."""
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without uvicorn, the demo says what to install."""
 
     class Unserved(Emulator):
         def serve(self, port: int = 0, host: str = "") -> None:  # type: ignore[override]
             raise ConfigurationError('pip install "ci-live-audit[emulator]"')
 
     monkeypatch.setattr(demo, "Emulator", Unserved)
-    result = run()
+    result = run("demo")
     assert (result.exit_code, result.stderr) == (
         1,
         'error: pip install "ci-live-audit[emulator]"\n',
@@ -215,13 +201,13 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, asyncio.CancelledError])
-def test_an_interrupt_has_its_exit_code(
+def test_an_interrupt_exits_with_130(
     monkeypatch: pytest.MonkeyPatch, interrupt: type[BaseException]
 ) -> None:
-    """In whatever step it comes, it is no traceback but 130."""
+    """An interrupt exits with 130 and no traceback, whichever exception it raises."""
 
     async def stopped(_: object) -> None:
         raise interrupt
 
     monkeypatch.setattr(demo.Demo, "run", stopped)
-    assert run().exit_code == 130
+    assert run("demo").exit_code == 130

@@ -1,4 +1,4 @@
-"""doctor: what is wrong is found, and named."""
+"""`doctor`: each problem is found and named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from command_line import Service, parsed, run, serving
+from command_line import NO_CREDENTIALS, Service, closed_port, parsed, run, serving
 
 from ci_live_audit import Credentials
 from ci_live_audit.cli import doctor
@@ -32,7 +32,7 @@ def service() -> Iterator[Service]:
 
 
 def checks(service: Service, *arguments: str, **environ: str | None) -> dict[str, tuple[bool, str]]:
-    """What was checked, by name; the exit code fits to it, and nothing else is said."""
+    """Run doctor and return its checks by name; the exit code must agree with them."""
     result = service.run("doctor", *arguments, **environ)
     found = parsed(result)
     for check in found:
@@ -48,22 +48,22 @@ def failed(found: dict[str, tuple[bool, str]]) -> list[str]:
 
 
 @contextlib.contextmanager
-def answering(answer: bytes, certificate: trustme.LeafCert | None = None) -> Iterator[str]:
-    """A server that answers everything with the same, and closes; its address."""
+def responding(response: bytes, certificate: trustme.LeafCert | None = None) -> Iterator[str]:
+    """Serve connections that all get the same response; give the address."""
     context: ssl.SSLContext | None = None
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         certificate.configure_cert(context)
 
     def serve() -> None:
-        with contextlib.suppress(OSError):  # it is shut down at the end
+        with contextlib.suppress(OSError):  # the listener is shut down at the end
             while True:
                 connection = listener.accept()[0]
                 with contextlib.suppress(OSError):
                     if context is not None:
                         connection = context.wrap_socket(connection, server_side=True)
                     connection.recv(65536)
-                    connection.sendall(answer)
+                    connection.sendall(response)
                     if context is not None:
                         connection = connection.unwrap()  # type: ignore[attr-defined]
                 connection.close()
@@ -83,8 +83,8 @@ def refusal(status: int, code: str, date: str = "") -> bytes:
     return HEAD.format(status, len(body), date).encode() + body
 
 
-def test_all_is_well(service: Service) -> None:
-    """Each thing is checked, and says something useful."""
+def test_everything_is_fine(service: Service) -> None:
+    """Every check passes and says something useful."""
     found = checks(service)
     assert list(found) == NAMES
     assert failed(found) == []
@@ -96,11 +96,11 @@ def test_all_is_well(service: Service) -> None:
         "from the environment: TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY; without a token"
     )
     assert texts["network"] == "127.0.0.1"
-    assert re.fullmatch(r"[+-]\d s against the service's", texts["clock"])
+    assert re.fullmatch(r"[+-]\d s relative to the service", texts["clock"])
 
 
-def test_for_people(service: Service) -> None:
-    """A line for each, with a word that says whether it is well."""
+def test_a_table(service: Service) -> None:
+    """The table has one line per check, marked ok or FAIL."""
     result = service.run("doctor", "-o", "table")
     assert (result.exit_code, result.stderr) == (0, "")
     assert [line[:4] for line in result.stdout.splitlines()] == ["ok  "] * 6
@@ -110,14 +110,14 @@ def test_for_people(service: Service) -> None:
 
 
 def test_as_a_process(service: Service) -> None:
-    """The same from a shell."""
+    """The script exits with 0 or 1."""
     assert service.start("doctor").returncode == 0
     assert service.start("doctor", TENCENTCLOUD_SECRET_KEY="wrong").returncode == 1
 
 
 @pytest.mark.parametrize("variable", ["CI_LIVE_AUDIT_BUCKET", "TENCENTCLOUD_REGION"])
-def test_a_setting_that_is_missing(service: Service, variable: str) -> None:
-    """It is named, and there is nothing to ask."""
+def test_a_missing_setting(service: Service, variable: str) -> None:
+    """A missing setting is named, and nothing else is checked."""
     found = checks(service, **{variable: None})
     assert list(found) == ["versions", "settings"]
     assert failed(found) == ["settings"]
@@ -125,79 +125,77 @@ def test_a_setting_that_is_missing(service: Service, variable: str) -> None:
     assert service.emulator.arrivals == []
 
 
-def test_an_endpoint_that_is_none(service: Service) -> None:
-    """It may hold a password, so it is not shown."""
+def test_an_invalid_endpoint(service: Service) -> None:
+    """An invalid endpoint is not shown, as it may contain a password."""
     found = checks(service, "--endpoint", "https://user:hunter2@example.com")
     assert failed(found) == ["settings"]
     assert "hunter2" not in str(found)
 
 
 def test_no_credentials(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All places are named where they could have been."""
+    """Without credentials, all places where they were searched are named."""
 
     def nowhere(*_: object) -> str:
         raise OSError("no route to it")
 
     monkeypatch.setattr(default_chain, "_fetch", nowhere)
-    environ = dict.fromkeys(["TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY"])
-    found = checks(service, **environ)
+    found = checks(service, **NO_CREDENTIALS)
     assert list(found) == ["versions", "settings", "credentials"]
     assert failed(found) == ["credentials"]
     assert "TENCENTCLOUD_SECRET_ID" in found["credentials"][1]
     assert "no CVM role" in found["credentials"][1]
 
 
-def test_half_of_the_credentials(service: Service) -> None:
-    """The other half is named."""
+def test_half_a_key_pair(service: Service) -> None:
+    """If half of a key pair is set, the other half is named."""
     found = checks(service, TENCENTCLOUD_SECRET_KEY=None)
     assert failed(found) == ["credentials"]
     assert found["credentials"][1].startswith("TENCENTCLOUD_SECRET_KEY is missing")
 
 
 def test_credentials_of_a_profile(service: Service, tmp_path: Path) -> None:
-    """It is said where they come from, and whether there is a token."""
+    """The source of the credentials is named, and whether there is a token."""
     service.emulator.credentials = Credentials("AKIDEXAMPLE", "secretexample", "tokenexample")
     path = tmp_path / ".tencentcloud" / "credentials"
     path.parent.mkdir()
     path.write_text(
         "[default]\nsecret_id = AKIDEXAMPLE\nsecret_key = secretexample\ntoken = tokenexample\n"
     )
-    environ = dict.fromkeys(["TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY"])
-    found = checks(service, **environ)
+    found = checks(service, **NO_CREDENTIALS)
     assert failed(found) == []
     assert found["credentials"][1] == f"from {path}; with a token"
 
 
 @pytest.mark.parametrize("name", ["ID", "KEY"])
-def test_a_key_that_the_service_refuses(service: Service, name: str) -> None:
-    """The service's own word is shown; the account's rights have nothing to do with it."""
+def test_a_refused_key(service: Service, name: str) -> None:
+    """For a refused key the service's code is shown, without a hint about permissions."""
     found = checks(service, **{f"TENCENTCLOUD_SECRET_{name}": "wrong"})
     assert failed(found) == ["service"]
     assert re.search(r"40[13] \w+", found["service"][1])
     assert "ci:DescribeAuditingJob" not in found["service"][1]
 
 
-def test_an_account_that_may_not(service: Service) -> None:
-    """It is said which right is needed."""
-    with answering(refusal(403, "AccessDenied")) as address:
+def test_a_missing_permission(service: Service) -> None:
+    """For a denied query the permission that it needs is named."""
+    with responding(refusal(403, "AccessDenied")) as address:
         found = checks(service, "--endpoint", f"http://{address}")
     assert failed(found) == ["service"]
     assert "403 AccessDenied" in found["service"][1]
-    assert found["service"][1].endswith("; may this account do ci:DescribeAuditingJob?")
+    assert found["service"][1].endswith("; is this account allowed to do ci:DescribeAuditingJob?")
 
 
-def test_a_service_that_is_out_of_order(service: Service) -> None:
-    """What it answers is shown."""
+def test_an_outage(service: Service) -> None:
+    """An error of the service is shown."""
     service.emulator.inject(Fault.error(503), operation="query")
     found = checks(service, "--attempts", "1")
     assert failed(found) == ["service"]
     assert "503 ServiceUnavailable" in found["service"][1]
 
 
-def test_something_else_that_answers(service: Service) -> None:
-    """A hotel's page is no service, and a date that is none no clock."""
+def test_another_server(service: Service) -> None:
+    """A web page fails the service check, and an unreadable date skips the clock check."""
     page = HEAD.format(200, 6, "Date: today\r\n").encode() + b"<html>"
-    with answering(page) as address:
+    with responding(page) as address:
         found = checks(service, "--endpoint", f"http://{address}", "--attempts", "1")
     assert list(found) == [name for name in NAMES if name != "clock"]
     assert failed(found) == ["service"]
@@ -207,8 +205,8 @@ def test_something_else_that_answers(service: Service) -> None:
 
 
 @pytest.mark.parametrize("name", ["nowhere.invalid", "a..b", "x" * 64 + ".example"])
-def test_a_name_that_nobody_has(service: Service, name: str) -> None:
-    """It is shown with what the resolver says."""
+def test_an_unknown_host(service: Service, name: str) -> None:
+    """An unknown host is shown with the resolver's error."""
     found = checks(service, "--endpoint", f"https://{name}")
     assert list(found) == NAMES[:4]
     assert failed(found) == ["network"]
@@ -216,71 +214,69 @@ def test_a_name_that_nobody_has(service: Service, name: str) -> None:
     assert len(found["network"][1]) > len(name) + 10
 
 
-def test_nobody_listens(service: Service) -> None:
-    """The reason is shown."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        endpoint = f"http://127.0.0.1:{bound.getsockname()[1]}"
+def test_a_refused_connection(service: Service) -> None:
+    """The reason for a refused connection is shown."""
+    with closed_port() as endpoint:
         found = checks(service, "--endpoint", endpoint)
     assert failed(found) == ["network"]
     assert "Connect call failed" in found["network"][1]
 
 
-def test_nobody_answers(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is an end to patience."""
-    monkeypatch.setattr(doctor, "PATIENCE", 0.2)
+def test_a_silent_server(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not respond fails the check after the timeout."""
+    monkeypatch.setattr(doctor, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
         found = checks(service, "--endpoint", endpoint)
     assert failed(found) == ["network"]
-    assert found["network"][1] == "127.0.0.1: no answer within 0.2 s"
+    assert found["network"][1] == "127.0.0.1: no response within 0.2 s"
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
-    [(b"", "it hangs up without an answer"), (b"x" * 200_000, "limit")],
+    ("response", "reason"),
+    [(b"", "it hung up without a response"), (b"x" * 200_000, "limit")],
 )
-def test_no_answer_that_is_one(service: Service, answer: bytes, told: str) -> None:
-    """Somebody listens who is no web server."""
-    with answering(answer) as address:
+def test_a_server_that_is_not_a_web_server(service: Service, response: bytes, reason: str) -> None:
+    """A server that does not speak HTTP fails the network check."""
+    with responding(response) as address:
         found = checks(service, "--endpoint", f"http://{address}")
     assert failed(found) == ["network"]
-    assert told in found["network"][1]
+    assert reason in found["network"][1]
 
 
-def test_a_certificate_that_is_not_trusted(service: Service) -> None:
-    """It is said, and nothing is sent."""
+def test_an_untrusted_certificate(service: Service) -> None:
+    """An untrusted certificate is reported, and nothing is sent."""
     certificate = trustme.CA().issue_cert("127.0.0.1")
-    with answering(refusal(404, "AuditingJobNotFound"), certificate) as address:
+    with responding(refusal(404, "AuditingJobNotFound"), certificate) as address:
         found = checks(service, "--endpoint", f"https://{address}")
     assert list(found) == NAMES[:4]
     assert failed(found) == ["network"]
     assert "certificate verify failed" in found["network"][1]
 
 
-def test_a_certificate_of_somebody_else(
+def test_a_certificate_for_another_host(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name has to be that of the endpoint."""
+    """A certificate for another host is reported."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     certificate = authority.issue_cert("example.com")
-    with answering(refusal(404, "AuditingJobNotFound"), certificate) as address:
+    with responding(refusal(404, "AuditingJobNotFound"), certificate) as address:
         found = checks(service, "--endpoint", f"https://{address}")
     assert failed(found) == ["network"]
     assert "mismatch" in found["network"][1]
 
 
-def test_a_certificate_that_is_trusted(
+def test_a_trusted_certificate(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The protocol is shown, and the service is asked."""
+    """With a trusted certificate the TLS version is shown, and the service is queried."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     certificate = authority.issue_cert("127.0.0.1")
-    with answering(refusal(404, "AuditingJobNotFound"), certificate) as address:
+    with responding(refusal(404, "AuditingJobNotFound"), certificate) as address:
         found = checks(service, "--endpoint", f"https://{address}")
     assert failed(found) == []
     assert re.fullmatch(r"127\.0\.0\.1 TLSv1\.[23]", found["network"][1])
@@ -290,19 +286,19 @@ def test_a_certificate_that_is_trusted(
 
 
 @pytest.mark.parametrize("ahead", [3600, -3600])
-def test_a_clock_that_is_off(ahead: float) -> None:
-    """It is said by how much and in which direction; the client can do with it."""
+def test_a_wrong_clock(ahead: float) -> None:
+    """The offset of a wrong clock is shown; the client can cope with it."""
     with serving(now=lambda: time.time() + ahead) as service:
         found = checks(service)
     assert failed(found) == ["clock"]
-    match = re.fullmatch(r"([+-]\d+) s against the service's", found["clock"][1])
+    match = re.fullmatch(r"([+-]\d+) s relative to the service", found["clock"][1])
     assert match
     assert abs(int(match[1]) + ahead) < 60
-    assert found["service"] == (True, "it accepts these credentials")
+    assert found["service"] == (True, "it accepts the credentials")
 
 
-def test_a_clock_that_is_off_a_little() -> None:
-    """That much a signature stands."""
+def test_a_slightly_wrong_clock() -> None:
+    """An offset that signatures tolerate passes."""
     with serving(now=lambda: time.time() + 10) as service:
         assert failed(checks(service)) == []
 
@@ -310,8 +306,8 @@ def test_a_clock_that_is_off_a_little() -> None:
 # What is shown
 
 
-def test_a_package_that_is_missing(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said; whether that matters, the other checks tell."""
+def test_a_missing_package(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing package is shown but fails no check by itself."""
     monkeypatch.setattr(doctor, "PACKAGES", ("ci-live-audit", "no-such-package"))
     found = checks(service)
     assert found["versions"][1].endswith(", no-such-package missing")
@@ -320,7 +316,7 @@ def test_a_package_that_is_missing(service: Service, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("key", ["secretexample", "wrongexample"])
 @pytest.mark.parametrize("output", ["table", "json"])
 def test_no_secret_is_shown(service: Service, key: str, output: str) -> None:
-    """Whatever is logged, and whether or not the key is accepted."""
+    """No secret is printed or logged, whether or not the key is accepted."""
     service.emulator.credentials = Credentials("AKIDEXAMPLE", "secretexample", "tokenexample")
     environ = {"TENCENTCLOUD_SECRET_KEY": key, "TENCENTCLOUD_TOKEN": "tokenexample"}
     result = service.start("-vv", "doctor", "-o", output, **environ)
@@ -333,8 +329,8 @@ def test_no_secret_is_shown(service: Service, key: str, output: str) -> None:
         assert "q-signature" not in text
 
 
-def test_nothing_is_needed_to_ask_for_help() -> None:
-    """Without any setting it still says what is missing."""
+def test_without_any_setting() -> None:
+    """Without any setting, doctor says what is missing."""
     result = run("doctor", "-o", "table")
     assert result.exit_code == 1
     assert re.search(r"(?m)^ok   versions: ", result.stdout)

@@ -1,4 +1,4 @@
-"""Where ids come from: arguments, files, standard input."""
+"""Ids from arguments, files and standard input."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.waits  # for pipes
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    """A service with some jobs that have ended."""
+    """Serve an emulator with some jobs that have ended."""
     with serving() as service:
         for number in range(4):
             service.emulator.add_job(f"av{number}", duration=0)
@@ -34,7 +34,7 @@ def service() -> Iterator[Service]:
 
 @pytest.fixture
 def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileIO]:
-    """Standard input is a pipe; this is its other end."""
+    """Replace standard input by a pipe and give its writing end."""
     before = set(threading.enumerate())
     end, other = os.pipe()
     with os.fdopen(end, "rb") as stream:
@@ -42,11 +42,11 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileIO]:
         with FileIO(other, "w") as writer:
             yield writer
         for thread in set(threading.enumerate()) - before:
-            thread.join(0.2)  # it has come to the end, or waits for somebody to take what it has
+            thread.join(0.2)  # it has read everything, or waits for its batches to be taken
 
 
 def read(content: bytes, folder: Path) -> list[str]:
-    """The ids of a file that has this in it."""
+    """Read the ids of a file with this content."""
     path = folder / "ids"
     path.write_bytes(content)
     return ids.read([], [path])
@@ -65,7 +65,7 @@ NOTHING = st.sampled_from(["", " ", "\t", "# no id", "  # no id", "#", '# {"job_
     st.sampled_from(["", "\ufeff"]),
     st.booleans(),
 )
-def test_a_list_of_ids_comes_back(
+def test_ids_are_read_back(
     tmp_path_factory: pytest.TempPathFactory,
     job_ids: list[str],
     data: st.DataObject,
@@ -73,7 +73,7 @@ def test_a_list_of_ids_comes_back(
     mark: str,
     whole: bool,
 ) -> None:
-    """Plain or as JSON, with comments and blanks between, of whatever system it is."""
+    """Ids are read back, plain or as JSON, between comments and blank lines."""
     lines: list[str] = []
     for job_id in job_ids:
         lines += data.draw(st.lists(NOTHING, max_size=1))
@@ -99,8 +99,8 @@ def test_a_list_of_ids_comes_back(
         (b"av\xff1\n", ["av\ufffd1"]),
     ],
 )
-def test_what_is_in_a_file(tmp_path: Path, content: bytes, found: list[str]) -> None:
-    """An id a line; marks of the encoding, blank lines and comments are none."""
+def test_the_content_of_a_file(tmp_path: Path, content: bytes, found: list[str]) -> None:
+    """A file has one id a line; byte order marks, blank lines and comments are skipped."""
     assert read(content, tmp_path) == found
 
 
@@ -118,15 +118,15 @@ def test_what_is_in_a_file(tmp_path: Path, content: bytes, found: list[str]) -> 
         b'{"\xff": 1}',
     ],
 )
-def test_json_without_an_id_is_told_with_its_place(tmp_path: Path, line: bytes) -> None:
-    """The file and the line, counted from one."""
+def test_json_without_an_id_is_located(tmp_path: Path, line: bytes) -> None:
+    """JSON without an id is reported with its file and line number."""
     with pytest.raises(ConfigurationError) as caught:
         read(b"av1\n\n# three\n" + line + b"\nav5\n", tmp_path)
     assert str(caught.value) == f"{tmp_path / 'ids'}, line 4: JSON without a job_id"
 
 
 def test_arguments_come_before_files(tmp_path: Path) -> None:
-    """In the order in which they are given."""
+    """Ids are returned in the order of arguments, then files."""
     paths = [tmp_path / name for name in "ab"]
     for path in paths:
         path.write_text(f"of-{path.name}\n")
@@ -134,7 +134,7 @@ def test_arguments_come_before_files(tmp_path: Path) -> None:
 
 
 def test_files_and_arguments_of_a_command(service: Service, tmp_path: Path) -> None:
-    """Each job is answered for once."""
+    """Each job has one outcome, even if its id is given more than once."""
     path = tmp_path / "ids"
     path.write_text('av1\n{"job_id": "av2"}\nav1\n')
     result = service.run("poll", "av0", "--file", str(path), "-f", str(path))
@@ -142,8 +142,8 @@ def test_files_and_arguments_of_a_command(service: Service, tmp_path: Path) -> N
     assert sorted(line["job_id"] for line in parsed(result)) == ["av0", "av1", "av2"]
 
 
-def test_a_line_that_is_no_id_does_not_end_the_others(service: Service, tmp_path: Path) -> None:
-    """It is refused before anything is sent for it."""
+def test_an_invalid_id_does_not_affect_the_others(service: Service, tmp_path: Path) -> None:
+    """An invalid id fails without a request; the others are followed."""
     path = tmp_path / "ids"
     path.write_bytes(b"av0\nav\xff\n../x\nav1\n")
     result = service.run("poll", "--file", str(path))
@@ -154,8 +154,8 @@ def test_a_line_that_is_no_id_does_not_end_the_others(service: Service, tmp_path
     assert len(service.emulator.arrivals) == 2
 
 
-def test_a_file_that_cannot_be_used_is_one_line(service: Service, tmp_path: Path) -> None:
-    """With its place, and before anything is sent."""
+def test_an_invalid_file_is_one_line(service: Service, tmp_path: Path) -> None:
+    """An invalid file is reported in one line before anything is sent."""
     path = tmp_path / "ids"
     path.write_text("av1\n{}\n")
     result = service.run("poll", "--file", str(path))
@@ -164,10 +164,10 @@ def test_a_file_that_cannot_be_used_is_one_line(service: Service, tmp_path: Path
     assert service.emulator.arrivals == []
 
 
-def test_a_file_that_cannot_be_read_is_one_line(
+def test_an_unreadable_file_is_one_line(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk may fail at any time."""
+    """A file that cannot be read is reported in one line."""
     path = tmp_path / "ids"
     path.write_text("av1\n")
 
@@ -183,8 +183,8 @@ def test_a_file_that_cannot_be_read_is_one_line(
 # Standard input
 
 
-async def test_ids_are_handed_over_as_they_arrive(pipe: FileIO) -> None:
-    """Those that lie ready at once, and the rest when they come: nobody waits for the end."""
+async def test_ids_are_yielded_as_they_arrive(pipe: FileIO) -> None:
+    """Ids on standard input are yielded as they arrive, before the end of the input."""
     reading = ids.read_input(["first"])
     assert await anext(reading) == "first"
     pipe.write(b"av1\nav2\nav")
@@ -197,22 +197,22 @@ async def test_ids_are_handed_over_as_they_arrive(pipe: FileIO) -> None:
     assert [job_id async for job_id in reading] == ["last"]
 
 
-async def test_many_ids_come_through_a_pipe(pipe: FileIO) -> None:
-    """More than it holds, in order, in pieces that end anywhere."""
-    wanted = [f"av{number:030}" for number in range(20_000)]
+async def test_many_ids_pass_a_pipe(pipe: FileIO) -> None:
+    """More ids than a pipe holds are yielded in order."""
+    expected = [f"av{number:030}" for number in range(20_000)]
 
     def write() -> None:
         with BufferedWriter(pipe) as stream:
-            stream.write("\n".join(wanted).encode())
+            stream.write("\n".join(expected).encode())
 
     writer = threading.Thread(target=write)
     writer.start()
-    assert [job_id async for job_id in ids.read_input([])] == wanted
+    assert [job_id async for job_id in ids.read_input([])] == expected
     writer.join()
 
 
-async def test_a_line_of_standard_input_is_told_by_its_number(pipe: FileIO) -> None:
-    """Whatever the pieces are in which it came; those before it have been handed over."""
+async def test_an_invalid_line_of_standard_input_is_located(pipe: FileIO) -> None:
+    """Its number is reported after the ids of the lines before were yielded."""
     reading = ids.read_input([])
     pipe.write(b"av1\n\n")
     assert await anext(reading) == "av1"
@@ -222,8 +222,8 @@ async def test_a_line_of_standard_input_is_told_by_its_number(pipe: FileIO) -> N
     pipe.close()
 
 
-async def test_the_last_line_of_standard_input_needs_no_end(pipe: FileIO) -> None:
-    """Its number is right all the same."""
+async def test_the_last_line_needs_no_newline(pipe: FileIO) -> None:
+    """The last line needs no newline, and its number is right."""
     pipe.write(b"av1\n{")
     pipe.close()
     reading = ids.read_input([])
@@ -232,8 +232,8 @@ async def test_the_last_line_of_standard_input_needs_no_end(pipe: FileIO) -> Non
         await anext(reading)
 
 
-async def test_a_reader_that_leaves(pipe: FileIO) -> None:
-    """What comes afterwards is not taken, and nothing is said about it."""
+async def test_leaving_the_ids_early(pipe: FileIO) -> None:
+    """A caller may stop reading ids before the input ends."""
     reading: AsyncGenerator[str, None] = ids.read_input([])
     pipe.write(b"av1\n")
     assert await anext(reading) == "av1"
@@ -244,7 +244,7 @@ async def test_a_reader_that_leaves(pipe: FileIO) -> None:
 
 @pytest.mark.parametrize("arguments", [["--file", "-"], [], ["av3", "-f", "-"]])
 def test_a_slow_pipe(service: Service, arguments: list[str]) -> None:
-    """Results come while whoever writes the ids has not ended."""
+    """Outcomes are printed while the pipe is still open."""
     with subprocess.Popen(
         [SCRIPT, "poll", *arguments],
         env={**os.environ, **service.environ},
@@ -255,20 +255,20 @@ def test_a_slow_pipe(service: Service, arguments: list[str]) -> None:
     ) as process:
         assert process.stdin
         assert process.stdout
-        wanted = ["av0", "av1"] if "av3" not in arguments else ["av3"]
+        expected = ["av0", "av1"] if "av3" not in arguments else ["av3"]
         if "av3" not in arguments:
             process.stdin.write("av0\n# and\n\nav1\n")
             process.stdin.flush()
-        found = [json.loads(process.stdout.readline())["job_id"] for _ in wanted]
-        assert sorted(found) == wanted
+        found = [json.loads(process.stdout.readline())["job_id"] for _ in expected]
+        assert sorted(found) == expected
         process.stdin.write('{"job_id": "av2"}')
         rest, _ = process.communicate(timeout=60)
         assert [json.loads(line)["job_id"] for line in rest.splitlines()] == ["av2"]
         assert process.returncode == 0
 
 
-def test_ids_of_standard_input_follow_those_of_files(service: Service, tmp_path: Path) -> None:
-    """All of them are asked for."""
+def test_standard_input_besides_files(service: Service, tmp_path: Path) -> None:
+    """Ids of arguments, files and standard input are all followed."""
     path = tmp_path / "ids"
     path.write_text("av1\n")
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""submit, query, cancel, wait and watch."""
+"""`submit`, `query`, `cancel`, `wait` and `watch`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def service() -> Iterator[Service]:
 
 
 def running(service: Service, job_id: str, **stream: Any) -> None:
-    """A job whose stream has run for ten seconds and stands there."""
+    """Add a job whose stream has run for ten seconds, and stop the clock there."""
     service.clock.seconds = 0
     service.emulator.add_job(job_id, **{"duration": 1000.0, "script": SCRIPT, **stream})
     service.clock.seconds = 10
@@ -44,7 +44,7 @@ def statuses(service: Service) -> list[int]:
 
 
 def test_a_job_is_submitted(service: Service) -> None:
-    """Its id is told, and the service has it."""
+    """The service has the job, and its id is printed."""
     result = service.run("submit", URL)
     assert (result.exit_code, result.stderr) == (0, "")
     (submitted,) = parsed(result)
@@ -58,15 +58,19 @@ def test_a_job_is_submitted(service: Service) -> None:
 
 
 def test_a_job_is_submitted_with_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the options say arrives."""
+    """Every option of submit is sent."""
     bodies: list[bytes] = []
-    submit = Emulator._submit
+    handle = Emulator.__call__
 
-    def noting(emulator: Emulator, call: Any) -> Any:
-        bodies.append(call.body)
-        return submit(emulator, call)
+    async def recording(emulator: Emulator, scope: Any, receive: Any, send: Any) -> None:
+        async def recorded() -> Any:
+            message = await receive()
+            bodies.append(message["body"])
+            return message
 
-    monkeypatch.setattr(Emulator, "_submit", noting)
+        await handle(emulator, scope, recorded, send)
+
+    monkeypatch.setattr(Emulator, "__call__", recording)
     with serving() as service:
         result = service.run(
             *("submit", URL, "--biz-type", "b81d45f9", "--data-id", "room <7> & 房"),
@@ -76,7 +80,7 @@ def test_a_job_is_submitted_with_every_option(monkeypatch: pytest.MonkeyPatch) -
         (job,) = service.emulator.jobs.values()
     assert result.exit_code == 0
     assert result.stdout.split()[:4] == ["job", job.job_id, "state", "Submitted"]
-    sent = ET.fromstring(bodies[0])
+    sent = ET.fromstring(b"".join(bodies))
     assert {node.tag: node.text for node in sent.iter() if node.text} == {
         "Type": "live_video",
         "Url": URL,
@@ -88,14 +92,14 @@ def test_a_job_is_submitted_with_every_option(monkeypatch: pytest.MonkeyPatch) -
     }
 
 
-def test_a_submission_can_be_looked_at_first(service: Service) -> None:
-    """--dry-run shows the request to the last byte of the body, without a signature."""
+def test_a_submission_can_be_previewed(service: Service) -> None:
+    """--dry-run shows the whole request, except for its signature, and sends nothing."""
     result = service.run("submit", URL, "--data-id", "one\ntwo", "--dry-run")
     assert (result.exit_code, result.stdout) == (0, "")
     head, _, body = result.stderr.partition("\n\n")
     first, *headers = head.splitlines()
     assert first == f"POST {service.url}/video/auditing"
-    assert headers[-1] == "authorization: (signed when it is sent)"
+    assert headers[-1] == "authorization: (signed when sent)"
     assert any(header.startswith("content-type: ") for header in headers)
     assert "q-sign" not in result.stderr
     assert ET.fromstring(body).findtext("Input/DataId") == "one\ntwo"
@@ -106,7 +110,7 @@ def test_a_submission_can_be_looked_at_first(service: Service) -> None:
     "arguments", [["query", "av1", "av2"], ["cancel", "av1", "av2"], ["submit", URL]]
 )
 def test_a_dry_run_needs_no_credentials(arguments: list[str]) -> None:
-    """It shows each request, and that is all."""
+    """--dry-run shows each request without credentials."""
     environ = {
         "CI_LIVE_AUDIT_BUCKET": "examplebucket-1250000000",
         "TENCENTCLOUD_REGION": "ap-beijing",
@@ -130,10 +134,10 @@ def test_a_dry_run_needs_no_credentials(arguments: list[str]) -> None:
     ],
 )
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
-def test_what_the_service_would_refuse_is_not_sent(
+def test_an_invalid_argument_is_not_sent(
     service: Service, arguments: list[str], dry: list[str]
 ) -> None:
-    """One line names the argument, in a dry run as well."""
+    """An invalid argument is named in one line, also in a dry run."""
     result = service.run("submit", *arguments, *dry)
     assert (result.exit_code, result.stdout) == (1, "")
     assert re.fullmatch(
@@ -142,8 +146,8 @@ def test_what_the_service_would_refuse_is_not_sent(
     assert service.emulator.arrivals == []
 
 
-def test_a_submission_that_is_refused_is_told(service: Service) -> None:
-    """It may have arrived, so it is not sent again."""
+def test_a_failed_submission_is_not_retried(service: Service) -> None:
+    """A submission that may have arrived is not sent again."""
     service.emulator.inject(Fault.error(), operation="submit")
     result = service.run("submit", URL)
     assert (result.exit_code, result.stdout) == (1, "")
@@ -155,7 +159,7 @@ def test_a_submission_that_is_refused_is_told(service: Service) -> None:
 
 
 def test_a_job_is_shown(service: Service) -> None:
-    """All of it as JSON; for people what it is, and of what was found what is not normal."""
+    """JSON has the whole job; a table has its facts and its flagged findings."""
     running(service, "av1", data_id="room7")
     result = service.run("query", "av1")
     assert (result.exit_code, result.stderr) == (3, "")
@@ -177,15 +181,15 @@ def test_a_job_is_shown(service: Service) -> None:
         ["label", "Porn"],
         ["data", "id", "room7"],
     ]
-    assert ["frames,", "sounds", "3,", "1"] in lines
-    assert lines[-3] == ["what", "time", "verdict", "label", "text"]
+    assert ["frames,", "audio", "3,", "1"] in lines
+    assert lines[-3] == ["finding", "time", "verdict", "label", "text"]
     assert [lines[-2][0], *lines[-2][2:]] == ["Snapshot", "Sensitive", "Porn"]
     assert [lines[-1][0], *lines[-1][2:]] == ["AudioSection", "Sensitive", "Ads", "buy", "now"]
 
 
 @pytest.mark.parametrize("verdict", [Verdict.SENSITIVE, Verdict.SUSPECTED])
-def test_something_that_is_flagged_has_an_exit_code(service: Service, verdict: Verdict) -> None:
-    """Sensitive or suspected, in any of the jobs."""
+def test_a_flagged_job_has_an_exit_code(service: Service, verdict: Verdict) -> None:
+    """The exit code is 3 if any job is sensitive or suspected."""
     service.emulator.add_job("one", duration=0, script=[frame(0, "Porn", result=verdict)])
     service.emulator.add_job("two", duration=0)
     result = service.run("query", "one", "two")
@@ -193,8 +197,8 @@ def test_something_that_is_flagged_has_an_exit_code(service: Service, verdict: V
     assert [job["job_id"] for job in parsed(result)] == ["one", "two"]
 
 
-def test_jobs_that_are_missing_do_not_keep_the_others_from_being_shown(service: Service) -> None:
-    """Each is answered for, in order."""
+def test_missing_jobs_do_not_affect_the_others(service: Service) -> None:
+    """Jobs are shown and errors reported in the order of the ids."""
     for job_id in ("one", "two"):
         service.emulator.add_job(job_id, duration=0)
     result = service.run("query", "one", "gone", "two", "lost")
@@ -208,8 +212,8 @@ def test_jobs_that_are_missing_do_not_keep_the_others_from_being_shown(service: 
     assert [line.split()[3] for line in result.stderr.splitlines()] == ["gone:", "lost:"]
 
 
-def test_a_job_that_failed_is_shown_and_no_success(service: Service) -> None:
-    """Nobody has moderated it: that is not "all went well"."""
+def test_a_failed_job_is_an_error(service: Service) -> None:
+    """A failed job is shown, and the exit code is 1."""
     service.emulator.add_job("broken", duration=0, failure=("DownloadFailed", "unreadable"))
     result = service.run("query", "broken", "--output", "table")
     assert (result.exit_code, result.stderr) == (1, "")
@@ -217,8 +221,8 @@ def test_a_job_that_failed_is_shown_and_no_success(service: Service) -> None:
 
 
 @pytest.mark.parametrize("command", ["query", "cancel", "wait", "watch", "poll"])
-def test_an_id_that_is_none_is_refused(service: Service, command: str) -> None:
-    """Nothing is sent."""
+def test_an_invalid_id_is_refused(service: Service, command: str) -> None:
+    """An invalid id is refused without a request."""
     for job_id in ("../etc", "a b", "av1?x", "", "x" * 129, "[red]", "\udcff"):
         for output in ("table", "json"):
             result = service.run(command, "--output", output, "--", job_id)
@@ -231,24 +235,24 @@ def test_an_id_that_is_none_is_refused(service: Service, command: str) -> None:
 
 
 def test_jobs_are_cancelled(service: Service) -> None:
-    """Each is told, whatever becomes of the others."""
+    """Each job is cancelled, even if another one cannot be."""
     for job_id in ("one", "two"):
         running(service, job_id)
     result = service.run("cancel", "one", "gone", "two")
     assert result.exit_code == 1
-    told = parsed(result)
-    assert [(line["kind"], line["job_id"]) for line in told] == [
+    lines = parsed(result)
+    assert [(line["kind"], line["job_id"]) for line in lines] == [
         ("cancelled", "one"),
         ("error", "gone"),
         ("cancelled", "two"),
     ]
-    assert told[0]["state"] == "Cancelled"
+    assert lines[0]["state"] == "Cancelled"
     jobs = service.emulator.jobs.values()
     assert {job.state(service.clock.seconds) for job in jobs} == {JobState.CANCELLED}
 
 
-def test_a_cancellation_for_people(service: Service) -> None:
-    """Job, state and request; cancelling twice is no error."""
+def test_a_cancellation_as_a_table(service: Service) -> None:
+    """Job, state and request are shown; cancelling twice is not an error."""
     running(service, "av1")
     for _ in range(2):
         result = service.run("cancel", "av1", "--output", "table")
@@ -262,12 +266,12 @@ def test_a_cancellation_for_people(service: Service) -> None:
 
 
 def test_a_job_is_waited_for(service: Service) -> None:
-    """It is asked until it has ended, and shown as it is then."""
+    """A job is polled until it has ended, and then shown."""
     running(service, "av1", script=[frame(1)])
     service.emulator.inject(Fault.error(503), times=1)
 
     class Moving(list[Arrival]):
-        """Arrivals that let the stream end when the third request comes."""
+        """Arrivals that end the stream at the third request."""
 
         def append(self, arrival: Arrival) -> None:
             super().append(arrival)
@@ -283,15 +287,15 @@ def test_a_job_is_waited_for(service: Service) -> None:
     assert statuses(service) == [503, 200, 200]
 
 
-def test_on_a_terminal_it_is_shown_that_there_is_something_to_wait_for(service: Service) -> None:
-    """A line that moves, with the id as it is."""
+def test_waiting_is_shown_on_a_terminal(service: Service) -> None:
+    """A terminal shows a moving status line with the id, free of markup."""
     service.emulator.add_job("av1", duration=0)
     result = service.run("wait", "av1", FORCE_COLOR="1", TERM="xterm-256color")
     assert result.exit_code == 0
     assert "waiting for av1 to end" in result.stderr
     assert "\x1b[?25l" in result.stderr
     assert "\x1b" not in result.stdout
-    # What looks like markup is none.
+    # Markup is not interpreted.
     for job_id in ("[/red]", "[red]x"):
         result = service.run("wait", job_id, FORCE_COLOR="1", TERM="xterm-256color")
         assert result.exit_code == 1
@@ -299,7 +303,7 @@ def test_on_a_terminal_it_is_shown_that_there_is_something_to_wait_for(service: 
 
 
 def test_waiting_for_a_job_that_fails(service: Service) -> None:
-    """It is shown, and it is an error."""
+    """A failed job is shown, and the exit code is 1."""
     service.emulator.add_job("broken", duration=0, failure=("DownloadFailed", "unreadable"))
     result = service.run("wait", "broken")
     assert result.exit_code == 1
@@ -308,8 +312,8 @@ def test_waiting_for_a_job_that_fails(service: Service) -> None:
     assert re.search(r"(?m)^error: .*DownloadFailed", result.stderr)
 
 
-def test_waiting_for_a_job_that_is_flagged(service: Service) -> None:
-    """Whatever else happens to it: it ends, fails, or does not end in time."""
+def test_waiting_for_a_flagged_job(service: Service) -> None:
+    """The exit code is 3 whether the job ends, fails, or times out."""
     bad = [frame(0, "Porn")]
     service.emulator.add_job("ended", duration=0, script=bad)
     service.emulator.add_job("broken", duration=0, script=bad, failure=("DownloadFailed", ""))
@@ -321,8 +325,8 @@ def test_waiting_for_a_job_that_is_flagged(service: Service) -> None:
         assert (job["job_id"], job["label"]) == (job_id, "Porn")
 
 
-def test_waiting_for_so_long(service: Service) -> None:
-    """A job that does not end in time is shown as it was."""
+def test_waiting_times_out(service: Service) -> None:
+    """A job that does not end in time is shown in its last state."""
     running(service, "av1", script=[frame(1)], duration=math.inf)
     result = service.run("wait", "av1", "--interval", "0.05", "--timeout", "0.3", "-o", "table")
     assert result.exit_code == 4
@@ -331,8 +335,8 @@ def test_waiting_for_so_long(service: Service) -> None:
     assert re.search(r"error: .*not ended within 0.3 s", result.stderr)
 
 
-def test_waiting_without_any_answer(service: Service) -> None:
-    """There is nothing to show but the error."""
+def test_waiting_without_a_response(service: Service) -> None:
+    """If no query succeeds in time, only the error is shown."""
     running(service, "av1")
     service.emulator.inject(Fault.throttle())
     result = service.run("wait", "av1", "--timeout", "0.3", "--attempts", "1")
@@ -340,8 +344,8 @@ def test_waiting_without_any_answer(service: Service) -> None:
     assert "error: wait of av1: " in result.stderr
 
 
-def test_waiting_for_a_job_that_does_not_exist(service: Service) -> None:
-    """That is known at once."""
+def test_waiting_for_a_missing_job(service: Service) -> None:
+    """A job that does not exist is reported after one query."""
     result = service.run("wait", "gone")
     assert (result.exit_code, result.stdout) == (1, "")
     assert "error: query of gone: 404" in result.stderr
@@ -352,7 +356,7 @@ def test_waiting_for_a_job_that_does_not_exist(service: Service) -> None:
 
 
 def test_findings_are_shown_as_lines(service: Service) -> None:
-    """States, and what is not normal; the rest only if it is wished."""
+    """States and flagged findings are shown, normal ones with --all."""
     for job_id in ("one", "two"):
         service.clock.seconds = 0
         service.emulator.add_job(job_id, duration=9, script=SCRIPT)
@@ -371,7 +375,7 @@ def test_findings_are_shown_as_lines(service: Service) -> None:
 
 
 def test_findings_are_shown_as_json(service: Service) -> None:
-    """The same, with all that is known."""
+    """Findings are printed as JSON Lines with all their fields."""
     service.emulator.add_job("av1", duration=9, script=SCRIPT)
     service.clock.seconds = 10
     result = service.run("watch", "av1")
@@ -389,8 +393,8 @@ def test_findings_are_shown_as_json(service: Service) -> None:
     assert findings[2]["state"] == "Success"
 
 
-def test_findings_of_a_job_that_is_judged_as_a_whole(service: Service) -> None:
-    """Suspected is flagged, too, and has a line."""
+def test_a_suspected_finding_is_shown(service: Service) -> None:
+    """A suspected finding is shown, and the exit code is 3."""
     script = [frame(0, "Ads", result=Verdict.SUSPECTED)]
     service.emulator.add_job("av1", duration=0, script=script)
     result = service.run("watch", "av1", "-o", "table")
@@ -398,8 +402,8 @@ def test_findings_of_a_job_that_is_judged_as_a_whole(service: Service) -> None:
     assert "Suspected  Ads" in result.stdout
 
 
-def test_a_sensitive_stream_is_stopped_if_that_is_wished(service: Service) -> None:
-    """Once, as soon as it is known; a suspected one goes on."""
+def test_a_sensitive_stream_is_cancelled_on_request(service: Service) -> None:
+    """With --cancel a sensitive stream is cancelled once; a suspected one goes on."""
     for job_id in ("bad", "worse"):
         running(service, job_id)
     doubtful = [frame(2, "Porn", result=Verdict.SUSPECTED)]
@@ -415,24 +419,24 @@ def test_a_sensitive_stream_is_stopped_if_that_is_wished(service: Service) -> No
     assert ends == {"bad": "Cancelled", "worse": "Cancelled", "doubtful": "Auditing"}
 
 
-def test_a_stream_that_has_ended_is_not_stopped(service: Service) -> None:
-    """There is nothing to stop, and the service would refuse."""
+def test_an_ended_stream_is_not_cancelled(service: Service) -> None:
+    """A job that has ended is not cancelled."""
     service.emulator.add_job("ended", duration=0, script=[frame(0, "Porn")])
     result = service.run("watch", "ended", "--cancel")
     assert (result.exit_code, result.stderr) == (3, "")
     assert {one.method for one in service.emulator.arrivals} == {"GET"}
 
 
-def test_nothing_is_stopped_unasked(service: Service) -> None:
-    """To watch is to look on."""
+def test_nothing_is_cancelled_by_default(service: Service) -> None:
+    """Without --cancel nothing is cancelled."""
     running(service, "bad")
     result = service.run("watch", "bad", "--interval", "0.05", "--timeout", "0.3")
     assert result.exit_code == 3
     assert {one.method for one in service.emulator.arrivals} == {"GET"}
 
 
-def test_a_stream_that_cannot_be_stopped_is_tried_again(service: Service) -> None:
-    """It is told, and the next finding is another chance."""
+def test_a_failed_cancellation_is_retried(service: Service) -> None:
+    """A failed cancellation is reported and tried again at the next finding."""
     running(service, "bad")
     service.emulator.inject(Fault.error(), operation="cancel", times=1)
     arguments = ("bad", "--cancel", "--interval", "0.05", "--attempts", "1", "--timeout", "30")
@@ -443,8 +447,8 @@ def test_a_stream_that_cannot_be_stopped_is_tried_again(service: Service) -> Non
     assert [one.status for one in service.emulator.arrivals if one.method == "POST"] == [500, 200]
 
 
-def test_an_error_of_one_job_does_not_end_the_others(service: Service) -> None:
-    """It is a finding."""
+def test_an_error_of_one_job_does_not_affect_the_others(service: Service) -> None:
+    """The error of one job is a finding, and the other jobs are watched on."""
     service.emulator.add_job("clean", duration=0)
     result = service.run("watch", "gone", "clean")
     assert result.exit_code == 1
@@ -455,15 +459,15 @@ def test_an_error_of_one_job_does_not_end_the_others(service: Service) -> None:
     assert re.search(r"(?m)^gone  error: query of gone: 404", table.stdout)
 
 
-def test_a_job_that_fails_while_it_is_watched(service: Service) -> None:
-    """It is shown as every end is, and it is no success."""
+def test_watching_a_job_that_fails(service: Service) -> None:
+    """A failed job is shown, and the exit code is 1."""
     service.emulator.add_job("broken", duration=0, failure=("DownloadFailed", "unreadable"))
     result = service.run("watch", "broken", "-o", "table")
     assert (result.exit_code, result.stdout) == (1, "broken  Failed\n")
 
 
-def test_watching_for_so_long(service: Service) -> None:
-    """What does not end in time has an exit code; an error of another job goes before."""
+def test_watching_times_out(service: Service) -> None:
+    """The exit code is 4 on a timeout, unless another job has an error."""
     running(service, "av1", script=[frame(1)])
     arguments = ("--interval", "0.05", "--timeout", "0.3")
     result = service.run("watch", "av1", *arguments)
@@ -472,8 +476,8 @@ def test_watching_for_so_long(service: Service) -> None:
     assert service.run("watch", "av1", "gone", *arguments).exit_code == 1
 
 
-def test_an_endpoint_without_tls_needs_leave() -> None:
-    """On another machine it is refused with the option that allows it."""
+def test_an_endpoint_without_tls_must_be_allowed() -> None:
+    """An endpoint without TLS on another machine needs --allow-http."""
     environ = {
         "CI_LIVE_AUDIT_BUCKET": "examplebucket-1250000000",
         "TENCENTCLOUD_REGION": "ap-beijing",

@@ -1,4 +1,4 @@
-"""What a terminal shows of the command line, and what keys and a lost terminal do to it."""
+"""The command line in a terminal: what is shown, and the effect of keys and of closing it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from pathlib import Path
 
 import attrs
 import pytest
-from terminal import PATIENCE, SCRIPT, Terminal, served
+from command_line import SCRIPT, served
+from terminal import PATIENCE, Terminal
 
 from ci_live_audit import Checkpoint, Verdict
 from ci_live_audit.testing import Emulator, frame
@@ -25,46 +26,48 @@ COLOURS = re.compile(rb"\x1b\[(?:\d+;)*(?:[34][0-7]|[34]8;[\d;]+|9[0-7])m")
 
 @attrs.frozen
 class Service:
-    """An emulator with jobs that have ended, and one that never does."""
+    """An emulator with jobs that have ended, and one that never ends."""
 
     emulator: Emulator
     ended: list[str]
     endless: str
 
     def poll(self, *options: str) -> list[str]:
-        """The command that follows all of them."""
+        """Return the command that follows all jobs."""
         return [SCRIPT, "poll", *options, "--interval", "0.2", *self.ended, self.endless]
 
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """Thirty jobs that have ended, three of them flagged, and one that never does."""
+    """Serve thirty jobs that have ended, three of them flagged, and one that never ends."""
     emulator = Emulator(rate=1000, clock=time.monotonic)
     ended = [emulator.add_job(duration=0.01) for _ in range(27)]
     for verdict in (Verdict.SENSITIVE, Verdict.SENSITIVE, Verdict.SUSPECTED):
         script = [frame(0.001, "Porn", score=90, result=verdict)]
         ended.append(emulator.add_job(duration=0.01, script=script))
     endless = emulator.add_job(duration=math.inf)
-    with served(emulator, monkeypatch):
+    with served(emulator) as environ:
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
         yield Service(emulator, ended, endless)
 
 
 def bars(screen: list[str]) -> list[int]:
-    """The lines on which there is a progress bar."""
+    """Return the numbers of the lines with a progress bar."""
     return [number for number, line in enumerate(screen) if "━" in line]
 
 
-def told(screen: list[str], job_id: str) -> int:
-    """How many lines begin with an id."""
+def count(screen: list[str], job_id: str) -> int:
+    """Return the number of lines that begin with an id."""
     return sum(line.startswith(job_id) for line in screen)
 
 
 def test_results_go_above_the_bar(service: Service) -> None:
-    """On one terminal every result has its line, and below them is the bar with the counts."""
+    """On one terminal every result has its line, with the bar below."""
     with Terminal(service.poll()) as terminal:
         terminal.read_until("30 of 31, 3 flagged, 0 errors, at least 0:00")
         screen = terminal.screen
-        assert [told(screen, job_id) for job_id in service.ended] == [1] * 30
+        assert [count(screen, job_id) for job_id in service.ended] == [1] * 30
         results = [number for number, line in enumerate(screen) if "Success" in line]
         assert bars(screen) == [max(results) + 1]
         assert not terminal.cursor_visible
@@ -74,20 +77,20 @@ def test_results_go_above_the_bar(service: Service) -> None:
 
 
 def test_ctrl_c_stops_cleanly(service: Service) -> None:
-    """The key ends it with a summary, and the terminal is as it was."""
+    """Ctrl-C prints the summary and restores the terminal."""
     with Terminal(service.poll()) as terminal:
         terminal.read_until("30 of 31")
         terminal.press("\x03")
         assert terminal.finish() == 130
         text = "".join(terminal.screen)
-        assert "30 answered, 2 sensitive, 1 suspected, 0 errors, 0 too late, 1 open" in text
+        assert "30 done, 2 sensitive, 1 suspected, 0 errors, 0 timed out, 1 open" in text
         assert "Traceback" not in text
         assert terminal.cursor_visible
         assert terminal.unchanged
 
 
 def test_ctrl_c_twice_at_once(service: Service) -> None:
-    """Whatever the second key meets, there is no traceback and the terminal is as it was."""
+    """Two Ctrl-C at once leave no traceback and restore the terminal."""
     with Terminal(service.poll()) as terminal:
         terminal.read_until("30 of 31")
         terminal.press("\x03\x03")
@@ -97,15 +100,15 @@ def test_ctrl_c_twice_at_once(service: Service) -> None:
         assert terminal.unchanged
 
 
-def test_ctrl_c_twice_ends_what_does_not_stop() -> None:
-    """A command whose clean-up takes for ever is ended by the second key."""
+def test_a_second_ctrl_c_ends_a_stuck_cleanup() -> None:
+    """A second Ctrl-C ends a command whose cleanup hangs."""
     program = """
 import asyncio
 from ci_live_audit.cli.session import run
 
 async def main():
     try:
-        print("begun", flush=True)
+        print("started", flush=True)
         await asyncio.sleep(3600)
     except asyncio.CancelledError:
         print("cleaning", flush=True)
@@ -114,7 +117,7 @@ async def main():
 run(main)
 """
     with Terminal([sys.executable, "-c", program]) as terminal:
-        terminal.read_until("begun")
+        terminal.read_until("started")
         terminal.press("\x03")
         terminal.read_until("cleaning")
         terminal.press("\x03")
@@ -123,7 +126,7 @@ run(main)
 
 
 def test_results_in_a_pipe_and_the_bar_on_the_terminal(service: Service) -> None:
-    """Each has its own way: JSON alone in the pipe, the bar alone on the terminal."""
+    """JSON goes to the pipe alone, the bar to the terminal alone."""
     with Terminal(service.poll(), stdout=subprocess.PIPE) as terminal:
         terminal.read_until("30 of 31, 3 flagged")
         terminal.press("\x03")
@@ -135,7 +138,7 @@ def test_results_in_a_pipe_and_the_bar_on_the_terminal(service: Service) -> None
 
 
 def test_json_on_a_terminal_goes_above_the_bar(service: Service) -> None:
-    """Who wants JSON on the terminal gets every line whole."""
+    """Every JSON line on a terminal is complete, above the bar."""
     with Terminal(service.poll("-o", "json"), columns=20000) as terminal:
         terminal.read_until("30 of 31, 3 flagged")
         terminal.press("\x03")
@@ -144,8 +147,8 @@ def test_json_on_a_terminal_goes_above_the_bar(service: Service) -> None:
         assert sorted(line["job_id"] for line in lines) == sorted(service.ended)
 
 
-def test_the_reader_of_a_pipe_goes_away(service: Service) -> None:
-    """The exit code says so, nothing else does, and the terminal is as it was."""
+def test_a_closed_pipe_restores_the_terminal(service: Service) -> None:
+    """A closed pipe exits with 141, prints no error and restores the terminal."""
     with Terminal(service.poll(), stdout=subprocess.PIPE) as terminal:
         assert terminal.process.stdout is not None
         terminal.process.stdout.readline()
@@ -158,7 +161,7 @@ def test_the_reader_of_a_pipe_goes_away(service: Service) -> None:
 
 
 def test_log_lines_go_above_the_bar(service: Service) -> None:
-    """With -v every attempt can be read, and there is one bar."""
+    """With -v every attempt is logged above the only bar."""
     command = [SCRIPT, "-v", *service.poll()[1:]]
     with Terminal(command, stdout=subprocess.PIPE) as terminal:
         terminal.read_until("30 of 31, 3 flagged")
@@ -168,8 +171,8 @@ def test_log_lines_go_above_the_bar(service: Service) -> None:
         assert bars(screen) == [len(screen) - 1]
 
 
-def test_without_a_terminal_there_are_plain_lines(service: Service) -> None:
-    """Neither standard output nor standard error has an escape code."""
+def test_without_a_terminal_lines_are_plain(service: Service) -> None:
+    """Without a terminal no escape codes are printed."""
     service.emulator.jobs[service.endless].cancelled = time.monotonic()
     command = service.poll("-o", "table")
     done = subprocess.run(
@@ -178,11 +181,11 @@ def test_without_a_terminal_there_are_plain_lines(service: Service) -> None:
     assert done.returncode == 3
     assert done.stdout.count(b"\n") == 31
     assert b"\x1b" not in done.stdout + done.stderr
-    assert b"31 answered, 2 sensitive, 1 suspected, 0 errors, 0 too late" in done.stderr
+    assert b"31 done, 2 sensitive, 1 suspected, 0 errors, 0 timed out" in done.stderr
 
 
 def test_a_dumb_terminal_gets_plain_lines(service: Service) -> None:
-    """One that cannot move its cursor is shown no bar."""
+    """A dumb terminal gets no bar."""
     with Terminal(service.poll(), environment={"TERM": "dumb"}) as terminal:
         terminal.read_until("Suspected")
         terminal.press("\x03")
@@ -191,8 +194,8 @@ def test_a_dumb_terminal_gets_plain_lines(service: Service) -> None:
 
 
 @pytest.mark.parametrize("no_color", [True, False])
-def test_colours_can_be_forbidden(service: Service, no_color: bool) -> None:
-    """What was flagged is coloured, unless NO_COLOR is set."""
+def test_no_color_is_obeyed(service: Service, no_color: bool) -> None:
+    """Flagged results are coloured unless NO_COLOR is set."""
     environment = {"NO_COLOR": "1"} if no_color else {}
     with Terminal(service.poll(), environment=environment) as terminal:
         terminal.read_until("30 of 31")
@@ -200,12 +203,12 @@ def test_colours_can_be_forbidden(service: Service, no_color: bool) -> None:
         assert b"Sensitive" in terminal.shown
 
 
-def test_the_terminal_is_resized(service: Service) -> None:
-    """The bar takes the new size, and no result is lost."""
+def test_resizing_the_terminal(service: Service) -> None:
+    """The bar adapts to the new size, and no result is lost."""
     with Terminal(service.poll(), columns=120) as terminal:
         terminal.read_until("30 of 31, 3 flagged, 0 errors, at least")
         terminal.resize(40, rows=5)
-        terminal.read_until("…")  # there is no room for all
+        terminal.read_until("…")  # the line is too long for it
         terminal.resize(100, rows=40)
         terminal.read_until("30 of 31, 3 flagged, 0 errors, at least")
         terminal.press("\x03")
@@ -214,8 +217,8 @@ def test_the_terminal_is_resized(service: Service) -> None:
         assert terminal.cursor_visible
 
 
-def test_the_terminal_is_closed(service: Service, tmp_path: Path) -> None:
-    """The process goes with it; what was answered is in the checkpoint."""
+def test_closing_the_terminal(service: Service, tmp_path: Path) -> None:
+    """The process ends with its terminal; the checkpoint has every outcome."""
     path = tmp_path / "checkpoint"
     with Terminal(service.poll("--checkpoint", str(path))) as terminal:
         terminal.read_until("30 of 31")
@@ -226,15 +229,15 @@ def test_the_terminal_is_closed(service: Service, tmp_path: Path) -> None:
         assert checkpoint.open == (service.endless,)
 
 
-def test_ids_that_nobody_will_type_are_asked_for() -> None:
-    """On a terminal, without ids, it says what to do and does not wait for any."""
+def test_poll_on_a_terminal_needs_ids() -> None:
+    """Without ids on a terminal, poll says how to pass them and exits."""
     with Terminal([SCRIPT, "poll"]) as terminal:
         assert terminal.finish() == 1
         assert "no job ids: pass some, or --file FILE, or pipe them in" in terminal.screen[0]
 
 
-def test_waiting_is_shown_and_wiped_away(service: Service) -> None:
-    """While `wait` waits there is a line that moves; afterwards there is not."""
+def test_the_status_of_wait_is_erased(service: Service) -> None:
+    """`wait` shows a moving status line, and erases it at the end."""
     command = [SCRIPT, "wait", service.endless, "--interval", "0.2"]
     with Terminal(command) as terminal:
         terminal.read_until(f"waiting for {service.endless} to end")
@@ -246,7 +249,7 @@ def test_waiting_is_shown_and_wiped_away(service: Service) -> None:
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
 def test_standard_streams_may_be_closed(service: Service, closed: str) -> None:
-    """As some services start programs: what is closed is as good as empty."""
+    """A standard stream that is closed at the start counts as empty."""
     script = f'exec "$0" poll {service.ended[0]} {closed}'
     done = subprocess.run(
         ["/bin/sh", "-c", script, SCRIPT],

@@ -672,7 +672,7 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.kind} {fault.status}")
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
 @pytest.mark.parametrize("retry", [RetryPolicy(), RetryPolicy(attempts=1)])
 async def test_faults_that_pass_lose_nothing(fault: Fault, retry: RetryPolicy) -> None:
     """With half of the requests going wrong, everything is found, once."""

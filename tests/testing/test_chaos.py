@@ -1,4 +1,4 @@
-"""The chaos proxy: bytes go through as they are, faults happen when and as often as injected."""
+"""The chaos proxy: bytes pass unchanged, and faults happen when and as often as injected."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Self
 
 import pytest
-from servers import Served, answering, serving
+from servers import Recorder, Served, answering, serving
 
 from ci_live_audit.testing import ChaosProxy, WireFault
 
@@ -36,11 +36,11 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         self.writer.close()
 
-    async def ask(self) -> bytes:
+    async def exchange(self) -> bytes:
         self.writer.write(b"GET / HTTP/1.1\r\n\r\n")
         return await self.reader.readexactly(len(HEAD) + len(BODY))
 
-    async def ask_for_what_comes(self) -> bytes:
+    async def read_all(self) -> bytes:
         self.writer.write(b"GET / HTTP/1.1\r\n\r\n")
         return await self.reader.read()
 
@@ -53,48 +53,48 @@ async def all_closed(proxy: ChaosProxy) -> bool:
     return False
 
 
-async def test_without_faults_bytes_go_through(served: Served) -> None:
-    """Exchange after exchange on one connection, and its end is passed on too."""
+async def test_without_faults_bytes_pass_unchanged(served: Served) -> None:
+    """Exchanges on one connection pass unchanged, and closing it closes the other side."""
     async with ChaosProxy(served.url) as proxy:
         assert proxy.url.startswith("http://127.0.0.1:")
         async with Client(proxy) as client:
             for _ in range(3):
-                assert await client.ask() == HEAD + BODY
+                assert await client.exchange() == HEAD + BODY
             assert (proxy.accepted, proxy.open, served.accepted) == (1, 1, 1)
         assert await all_closed(proxy)
         assert await served.all_closed()
 
 
 @pytest.mark.parametrize("fault", [WireFault.refuse(), WireFault.reset()])
-async def test_a_reset_is_a_reset(served: Served, fault: WireFault) -> None:
-    """With RST, at once or when the request has come; the server sees nothing of it."""
+async def test_a_reset_before_the_request(served: Served, fault: WireFault) -> None:
+    """A reset on connecting or before the request hides it from the server."""
     async with ChaosProxy(served.url) as proxy:
         proxy.inject(fault, times=1)
         async with Client(proxy) as client:
             with pytest.raises(ConnectionError):
-                await client.ask_for_what_comes()
+                await client.read_all()
         assert served.requests == []
         async with Client(proxy) as client:
-            assert await client.ask() == HEAD + BODY
+            assert await client.exchange() == HEAD + BODY
 
 
 @pytest.mark.parametrize("after", [0, 1, 20, len(HEAD), 100, len(HEAD + BODY)])
-async def test_an_answer_is_cut_after_so_many_bytes(served: Served, after: int) -> None:
-    """The bytes before are the server's, and nothing comes after."""
+async def test_a_response_is_cut_at_any_byte(served: Served, after: int) -> None:
+    """A response is cut or reset after exactly the given number of bytes."""
     async with ChaosProxy(served.url) as proxy:
         proxy.inject(WireFault.cut(after), times=1)
         async with Client(proxy) as client:
-            assert await client.ask_for_what_comes() == (HEAD + BODY)[:after]
+            assert await client.read_all() == (HEAD + BODY)[:after]
         proxy.inject(WireFault.reset(after), times=1)
         async with Client(proxy) as client:
             with pytest.raises(ConnectionError):
-                await client.ask_for_what_comes()
+                await client.read_all()
         assert len(served.requests) == 2
 
 
 @pytest.mark.parametrize("after", [None, 0, 100])
-async def test_a_stalled_connection_carries_nothing_more(served: Served, after: int | None) -> None:
-    """It stays open until the client goes, and nothing of it stays behind."""
+async def test_a_stalled_connection_stays_open(served: Served, after: int | None) -> None:
+    """A stalled connection passes nothing more, and ends when the client leaves."""
     async with ChaosProxy(served.url) as proxy:
         proxy.inject(WireFault.stall(after), times=1)
         async with Client(proxy) as client:
@@ -107,41 +107,54 @@ async def test_a_stalled_connection_carries_nothing_more(served: Served, after: 
         assert await all_closed(proxy)
 
 
-async def test_a_request_is_cut_before_it_arrives(served: Served) -> None:
-    """The client sees the end of the connection, the server no request."""
+async def test_a_request_is_cut(served: Served) -> None:
+    """A connection cut before the request ends without a request to the server."""
     async with ChaosProxy(served.url) as proxy:
         proxy.inject(WireFault.cut(), times=1)
         async with Client(proxy) as client:
-            assert await client.ask_for_what_comes() == b""
+            assert await client.read_all() == b""
         assert served.requests == []
 
 
-async def test_a_request_in_pieces_is_one_request(served: Served) -> None:
-    """All pieces are passed on, and the second one meets no fault of its own."""
-    async with ChaosProxy(served.url) as proxy, Client(proxy) as client:
+async def test_a_request_in_pieces_is_one_request() -> None:
+    """A request in pieces is passed whole and meets one fault only."""
+    pieces: list[bytes] = []
+    arrived = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert isinstance(reader, Recorder)
+        for _ in range(2):
+            pieces.append(await reader.inner.read(1000))
+            arrived.set()
+        writer.write(BODY)
+
+    async with (
+        serving(handle) as served,
+        ChaosProxy(served.url) as proxy,
+        Client(proxy) as client,
+    ):
         proxy.inject(WireFault.slow(size=1000, seconds=0), times=1)
         client.writer.write(b"GET / HTTP/1.1\r\n")
-        while proxy._faults._injected[0].left:  # until the first piece has come
-            await asyncio.sleep(0.001)
+        await arrived.wait()
         proxy.inject(WireFault.cut())
         client.writer.write(b"\r\n")
-        assert await client.reader.readexactly(len(HEAD + BODY)) == HEAD + BODY
-        assert len(served.requests) == 1
+        assert await client.reader.readexactly(len(BODY)) == BODY
+        assert pieces == [b"GET / HTTP/1.1\r\n", b"\r\n"]
 
 
-async def test_corrupt_bytes_are_others_and_the_rest_is_as_sent(served: Served) -> None:
-    """Exactly those of the range differ, wherever the pieces begin and end."""
+async def test_corrupt_changes_exactly_its_range(served: Served) -> None:
+    """Exactly the bytes of the range are changed."""
     async with ChaosProxy(served.url) as proxy:
         proxy.inject(WireFault.corrupt(len(HEAD) + 10, size=5), times=1)
         async with Client(proxy) as client:
-            came = await client.ask()
+            came = await client.exchange()
             differ = [at for at, byte in enumerate(HEAD + BODY) if came[at] != byte]
             assert differ == list(range(len(HEAD) + 10, len(HEAD) + 15))
-            assert await client.ask() == HEAD + BODY
+            assert await client.exchange() == HEAD + BODY
 
 
-async def test_a_slow_answer_is_whole(served: Served) -> None:
-    """In pieces, each after its pause."""
+async def test_a_slow_response_is_complete(served: Served) -> None:
+    """A slow response arrives in pieces and is complete."""
     async with ChaosProxy(served.url) as proxy:
         proxy.inject(WireFault.slow(size=50, seconds=0.01), times=1)
         async with Client(proxy) as client:
@@ -151,29 +164,29 @@ async def test_a_slow_answer_is_whole(served: Served) -> None:
 
 
 async def test_an_idle_connection_is_closed(served: Served) -> None:
-    """After the answer, when nothing has come for so long."""
+    """A connection is closed when it was idle after a response."""
     async with ChaosProxy(served.url) as proxy:
         proxy.inject(WireFault.hang_up(0.02))
         async with Client(proxy) as client:
-            assert await client.ask() == HEAD + BODY
-            assert await client.ask() == HEAD + BODY
+            assert await client.exchange() == HEAD + BODY
+            assert await client.exchange() == HEAD + BODY
             assert await client.reader.read() == b""
 
 
-async def test_while_it_is_down_nobody_listens(served: Served) -> None:
-    """Connections are refused, those that are open go on, and afterwards all is as before."""
+async def test_down_refuses_new_connections(served: Served) -> None:
+    """While the proxy is down, new connections are refused and open ones go on."""
     async with ChaosProxy(served.url) as proxy, Client(proxy) as client:
-        await client.ask()
+        await client.exchange()
         async with proxy.down():
             with pytest.raises(ConnectionRefusedError):
                 await Client(proxy).__aenter__()
-            assert await client.ask() == HEAD + BODY
+            assert await client.exchange() == HEAD + BODY
         async with Client(proxy) as other:
-            assert await other.ask() == HEAD + BODY
+            assert await other.exchange() == HEAD + BODY
 
 
-async def test_a_share_is_the_same_for_the_same_seed(served: Served) -> None:
-    """What is left to chance can be repeated; cleared faults are over."""
+async def test_a_share_is_repeatable(served: Served) -> None:
+    """The same seed picks the same connections, and cleared faults are over."""
     seen = []
     for _ in range(2):
         async with ChaosProxy(served.url, seed=7) as proxy:
@@ -182,29 +195,29 @@ async def test_a_share_is_the_same_for_the_same_seed(served: Served) -> None:
             for _ in range(20):
                 try:
                     async with Client(proxy) as client:
-                        await client.ask()
+                        await client.exchange()
                     results.append(True)
                 except (ConnectionError, asyncio.IncompleteReadError):
                     results.append(False)
             seen.append(results)
             proxy.clear()
             async with Client(proxy) as client:
-                await client.ask()
+                await client.exchange()
     assert seen[0] == seen[1]
     assert 3 < sum(seen[0]) < 17
 
 
-async def test_a_server_that_is_not_there_ends_the_connection(served: Served) -> None:
-    """The client sees it closed, as behind any proxy."""
+async def test_a_missing_server_closes_the_connection(served: Served) -> None:
+    """If the server cannot be reached, the client's connection is closed."""
     async with ChaosProxy("http://127.0.0.1:1") as proxy, Client(proxy) as client:
-        assert await client.ask_for_what_comes() == b""
+        assert await client.read_all() == b""
 
 
-async def test_the_end_closes_what_is_open(served: Served) -> None:
-    """Connections that are still open when the proxy ends are closed."""
+async def test_leaving_closes_open_connections(served: Served) -> None:
+    """Leaving the context closes open connections."""
     async with ChaosProxy(served.url) as proxy:
         client = await Client(proxy).__aenter__()
-        await client.ask()
+        await client.exchange()
     assert await client.reader.read() == b""
     client.writer.close()
     assert await served.all_closed()

@@ -1,4 +1,4 @@
-"""The emulator in process: jobs that run by the clock, refusals, the rate, and what goes wrong."""
+"""The emulator in process: jobs that run by the clock, refusals, the rate, and faults."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 import attrs
 import httpx
 import pytest
+from command_line import Clock
 
 from ci_live_audit import (
     AccessDenied,
@@ -50,16 +51,6 @@ LIVE = "rtmp://live.example.com/app/room7"
 Script = list[Snapshot | AudioSection]
 
 
-class Clock:
-    """Seconds, moved by hand."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -67,7 +58,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def emulator(clock: Clock) -> Emulator:
-    """An emulator whose time stands still, without a limit, with the job ``av1``."""
+    """Return an emulator whose time stands still, without a rate limit, with the job ``av1``."""
     emulator = Emulator(clock=clock, now=lambda: NOW, rate=math.inf)
     emulator.add_job("av1")
     return emulator
@@ -90,7 +81,7 @@ def signed(
     params: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> httpx.Request:
-    """A request with every header and parameter signed, valid for a minute around ``at``."""
+    """Return a request with every header and parameter signed, valid for a minute around ``at``."""
     sent = {"host": host, **(headers or {})}
     if credentials.token is not None:
         sent["x-ci-security-token"] = credentials.token
@@ -106,13 +97,13 @@ def authorized(authorization: bytes) -> httpx.Request:
     return httpx.Request("GET", f"https://{HOST}{QUERY}", headers={b"authorization": authorization})
 
 
-async def ask(emulator: Emulator, request: httpx.Request) -> httpx.Response:
+async def send(emulator: Emulator, request: httpx.Request) -> httpx.Response:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(emulator)) as client:
         return await client.send(request)
 
 
 async def statuses(emulator: Emulator, *requests: httpx.Request) -> list[int]:
-    return [(await ask(emulator, request)).status_code for request in requests]
+    return [(await send(emulator, request)).status_code for request in requests]
 
 
 def findings(job: AuditJob) -> Script:
@@ -142,7 +133,7 @@ def code(response: httpx.Response) -> str | None:
         (1e6, JobState.SUCCESS, 2, 1),
     ],
 )
-async def test_a_finding_appears_at_the_moment_that_the_script_says(
+async def test_findings_appear_at_their_scripted_times(
     emulator: Emulator,
     client: LiveAuditClient,
     clock: Clock,
@@ -151,7 +142,7 @@ async def test_a_finding_appears_at_the_moment_that_the_script_says(
     snapshots: int,
     sections: int,
 ) -> None:
-    """A frame is there from its time on, a sound from its end on, and the state goes with them."""
+    """A frame appears at its time and a sound at its end; the state follows the stream."""
     script: Script = [frame(8), sound(4, "Ads", duration=3), frame(5, "Porn")]
     emulator.add_job("av2", duration=10, script=script)
     clock.seconds = at
@@ -160,8 +151,8 @@ async def test_a_finding_appears_at_the_moment_that_the_script_says(
     assert job.ended == (state == JobState.SUCCESS)
 
 
-async def test_time_is_that_of_the_event_loop_by_default() -> None:
-    """Without a clock of its own, an hour of a stream passes with an hour of the loop."""
+async def test_the_default_clock_is_the_event_loop() -> None:
+    """Without a clock, streams run by the event loop's time."""
     emulator = Emulator()
     job_id = emulator.add_job(duration=3600)
     async with emulator.client() as client:
@@ -172,10 +163,8 @@ async def test_time_is_that_of_the_event_loop_by_default() -> None:
     assert states == ["Submitted", "Auditing", "Auditing", "Success"]
 
 
-async def test_a_failing_stream_tells_its_code_and_message_at_the_end(
-    emulator: Emulator, client: LiveAuditClient, clock: Clock
-) -> None:
-    """Until its end the job is like any other; then it is Failed and says why."""
+async def test_a_failing_stream(emulator: Emulator, client: LiveAuditClient, clock: Clock) -> None:
+    """A failing job is like any other until its end, then Failed with code and message."""
     emulator.add_job("av2", duration=10, failure=("ResourceNotFound", "no <stream> & no hope"))
     clock.seconds = 9
     before = await client.query("av2")
@@ -186,10 +175,10 @@ async def test_a_failing_stream_tells_its_code_and_message_at_the_end(
     assert after.message == "no <stream> & no hope"
 
 
-async def test_a_cancelled_job_keeps_what_it_had_found(
+async def test_a_cancelled_job_keeps_its_findings(
     emulator: Emulator, client: LiveAuditClient, clock: Clock
 ) -> None:
-    """After a cancel, time passes without another finding and without another state."""
+    """A cancelled job keeps its state and findings, and gets no new ones."""
     emulator.add_job("av2", duration=10, script=[frame(2), frame(8)], data_id="room 7")
     clock.seconds = 5
     cancelled = await client.cancel("av2")
@@ -201,10 +190,10 @@ async def test_a_cancelled_job_keeps_what_it_had_found(
     assert len(job.snapshots) == 1
 
 
-async def test_a_job_cancelled_before_it_was_begun_has_found_nothing(
+async def test_a_job_cancelled_while_submitted_has_no_findings(
     emulator: Emulator, client: LiveAuditClient, clock: Clock
 ) -> None:
-    """What a Submitted job did not show does not turn up because it was cancelled."""
+    """Cancelling a Submitted job brings up no findings."""
     emulator.add_job("av2", script=[frame(0.2)])
     clock.seconds = 0.5
     assert (await client.query("av2")).snapshots == ()
@@ -213,28 +202,26 @@ async def test_a_job_cancelled_before_it_was_begun_has_found_nothing(
 
 
 @pytest.mark.parametrize("failure", [None, ("InternalError", "…")])
-async def test_a_job_that_has_ended_cannot_be_cancelled(
+async def test_an_ended_job_cannot_be_cancelled(
     emulator: Emulator,
     client: LiveAuditClient,
     clock: Clock,
     failure: tuple[str, str] | None,
 ) -> None:
-    """Neither a success nor a failure nor a cancelled job can be cancelled again."""
+    """Cancelling a job in any terminal state is refused."""
     emulator.add_job("av2", duration=10, failure=failure)
     await client.cancel("av1")
     clock.seconds = 10
     with pytest.raises(InvalidArgument, match="already ended"):
         await client.cancel("av2")
     assert (await client.cancel("av1")).state == JobState.CANCELLED
-    # To the client, that a job is cancelled already is no error.
+    # The client does not raise if the job is already cancelled.
     refused = [arrival.path for arrival in emulator.arrivals if arrival.status == 400]
     assert refused == ["/video/cancel_auditing/av2", "/video/cancel_auditing/av1"]
 
 
-async def test_a_stream_without_a_script_is_clean_and_has_some_of_each(
-    client: LiveAuditClient, clock: Clock
-) -> None:
-    """By default seven frames and three sounds are found, spread over the minute, all normal."""
+async def test_the_default_script_is_normal(client: LiveAuditClient, clock: Clock) -> None:
+    """By default seven frames and three sounds appear within a minute, all normal."""
     clock.seconds = 30
     half = await client.query("av1")
     clock.seconds = 60
@@ -245,10 +232,8 @@ async def test_a_stream_without_a_script_is_clean_and_has_some_of_each(
     assert (job.label, job.result, job.state) == ("Normal", Verdict.NORMAL, JobState.SUCCESS)
 
 
-async def test_a_stream_can_run_for_ever(
-    emulator: Emulator, client: LiveAuditClient, clock: Clock
-) -> None:
-    """With ``duration=math.inf`` a job is still audited after a year, default script and all."""
+async def test_an_endless_stream(emulator: Emulator, client: LiveAuditClient, clock: Clock) -> None:
+    """With ``duration=math.inf`` a job is still being audited after a year."""
     emulator.add_job("av2", duration=math.inf, script=[frame(5)])
     emulator.add_job("av3", duration=math.inf)
     clock.seconds = 365 * 86400.0
@@ -271,7 +256,7 @@ CURSE = sound(4, "Abuse")
         ([NORMAL, CURSE], "Abuse", 1, {"Porn": (0, 0), "Ads": (0, 0), "Abuse": (1, 0)}),
     ],
 )
-async def test_a_job_sums_up_its_findings(
+async def test_a_job_summarizes_its_findings(
     emulator: Emulator,
     client: LiveAuditClient,
     clock: Clock,
@@ -280,7 +265,7 @@ async def test_a_job_sums_up_its_findings(
     result: int | None,
     scenes: dict[str, tuple[int, int]],
 ) -> None:
-    """Label and result are the worst found; a scene has its worst flag and counts its snapshots."""
+    """A job has the worst label and result, and per scene the worst flag and a count."""
     emulator.add_job("av2", script=script)
     clock.seconds = 60
     job = await client.query("av2")
@@ -289,10 +274,10 @@ async def test_a_job_sums_up_its_findings(
     assert job.snapshot_count == (len(job.snapshots) if script else None)
 
 
-async def test_what_a_script_says_of_a_finding_is_what_a_query_tells(
+async def test_a_query_returns_what_was_scripted(
     emulator: Emulator, client: LiveAuditClient, clock: Clock
 ) -> None:
-    """Every argument of `frame` and of `sound` arrives; times are milliseconds since 1970."""
+    """Every argument of `frame` and `sound` is returned; times are epoch milliseconds."""
     picture = frame(1.5, "Porn", score=98, sub_label="SexBehavior", text="a < b & c")
     speech = sound(2, "Abuse", duration=0.5, score=60, result=Verdict.SUSPECTED, text="…")
     script: Script = [picture, speech]
@@ -309,10 +294,8 @@ async def test_what_a_script_says_of_a_finding_is_what_a_query_tells(
     assert section.scenes["Abuse"] == Scene(hit_flag=HitFlag.SUSPECTED, score=60)
 
 
-async def test_only_the_urls_change_from_query_to_query(
-    client: LiveAuditClient, clock: Clock
-) -> None:
-    """URLs lead to the same place with a fresh signature; everything else stays as it was."""
+async def test_only_urls_change_between_queries(client: LiveAuditClient, clock: Clock) -> None:
+    """URLs keep their paths but are signed anew; nothing else changes."""
 
     def parts(job: AuditJob) -> tuple[list[str], list[str]]:
         urls = [(item.url or "").partition("?") for item in findings(job)]
@@ -337,7 +320,7 @@ async def test_only_the_urls_change_from_query_to_query(
 
 
 async def test_a_submission_is_echoed(emulator: Emulator, client: LiveAuditClient) -> None:
-    """Stream address, DataId and UserInfo come back with every query; the creation time is now."""
+    """URL, DataId and UserInfo come back with every query; the creation time is now."""
     user = UserInfo(token_id="t", nickname="<&>", ip="10.0.0.7", room="7", level="9")
     submitted = await client.submit(LIVE, data_id="a & b", user_info=user)
     job = await client.query(submitted.job_id)
@@ -346,10 +329,10 @@ async def test_a_submission_is_echoed(emulator: Emulator, client: LiveAuditClien
     assert submitted.creation_time == job.creation_time == datetime.fromtimestamp(NOW, UTC)
 
 
-async def test_nodes_of_a_user_that_the_service_does_not_know_do_no_harm(
+async def test_unknown_user_info_is_harmless(
     client: LiveAuditClient,
 ) -> None:
-    """A UserInfo with further nodes, whatever their names, leaves a job that can be queried."""
+    """A job submitted with unknown UserInfo nodes can be queried."""
     user = UserInfo(room="7", extra={"Vip": "1", "Extra": "2"})
     submitted = await client.submit(LIVE, user_info=user)
     echoed = (await client.query(submitted.job_id)).user_info
@@ -357,10 +340,10 @@ async def test_nodes_of_a_user_that_the_service_does_not_know_do_no_harm(
     assert echoed.room == "7"
 
 
-async def test_a_submitted_stream_follows_the_script_for_its_url(
+async def test_a_submission_follows_the_script_of_its_url(
     emulator: Emulator, client: LiveAuditClient, clock: Clock
 ) -> None:
-    """`add_stream` is what a submission of that URL gets; another URL gets a clean minute."""
+    """`add_stream` scripts the submissions of one URL; other URLs get the default."""
     emulator.add_stream(LIVE, duration=5, script=[frame(1, "Ads")], failure=("Lost", "gone"))
     known = await client.submit(LIVE)
     other = await client.submit("https://live.example.com/other")
@@ -371,13 +354,13 @@ async def test_a_submitted_stream_follows_the_script_for_its_url(
 
 
 async def test_two_submissions_of_one_stream_are_two_jobs(client: LiveAuditClient) -> None:
-    """As with the service, nothing tells that two submissions are one."""
+    """Submitting a stream twice makes two jobs."""
     first, second = await client.submit(LIVE), await client.submit(LIVE)
     assert first.job_id != second.job_id
 
 
-def test_a_job_added_before_there_is_a_loop_begins_with_its_first_query() -> None:
-    """`add_job` needs no event loop; the stream begins when somebody looks."""
+def test_a_job_can_be_added_without_an_event_loop() -> None:
+    """A job added without an event loop starts with its first query."""
     emulator = Emulator()
     job_id = emulator.add_job(duration=0.5)
 
@@ -388,42 +371,40 @@ def test_a_job_added_before_there_is_a_loop_begins_with_its_first_query() -> Non
     assert asyncio.run(state()) == JobState.SUBMITTED
 
 
-# How it is reached
+# Clients
 
 
-async def test_the_client_in_process_goes_by_the_clock_of_the_emulator() -> None:
-    """Whatever ``now`` an emulator has, its own client's first attempt is signed in time."""
+async def test_the_client_uses_the_clock_of_the_emulator() -> None:
+    """The emulator's client signs by the emulator's ``now``."""
     emulator = Emulator(now=lambda: NOW)
     async with emulator.client() as client:
         await client.query(emulator.add_job())
     assert [arrival.status for arrival in emulator.arrivals] == [200]
 
 
-async def test_options_of_the_client_go_before_those_of_the_emulator(emulator: Emulator) -> None:
-    """An option given to `Emulator.client` is used in place of what would fit."""
+async def test_options_of_the_client_override_defaults(emulator: Emulator) -> None:
+    """Options of `Emulator.client` override its defaults."""
     wrong = Credentials("AKIDEXAMPLE", "wrong")
     async with emulator.client(credentials=wrong, now=lambda: NOW) as client:
         with pytest.raises(AccessDenied, match="SignatureDoesNotMatch"):
             await client.query("av1")
 
 
-async def test_credentials_can_be_changed_while_it_runs(
-    emulator: Emulator, client: LiveAuditClient
-) -> None:
-    """Setting the attribute is a key rotation: the old key is refused from then on."""
+async def test_credentials_can_be_rotated(emulator: Emulator, client: LiveAuditClient) -> None:
+    """Once the attribute is changed, the old key is refused."""
     emulator.credentials = Credentials("AKIDNEXT", "next")
     with pytest.raises(AccessDenied) as caught:
         await client.query("av1")
     assert (caught.value.status, caught.value.code) == (401, "SecretidNotExist")
 
 
-def test_a_bucket_that_cannot_be_is_refused() -> None:
-    """The emulator checks bucket and region as the client does."""
+def test_an_invalid_bucket_is_refused() -> None:
+    """The emulator checks the bucket as the client does."""
     with pytest.raises(ConfigurationError, match="bucket"):
         Emulator(bucket="nodigits")
 
 
-# The wire
+# Requests and responses
 
 
 def submission(body: str) -> httpx.Request:
@@ -440,7 +421,7 @@ def without_length(request: httpx.Request) -> httpx.Request:
 
 
 def data_id(length: int) -> str:
-    """A submission whose DataId has so many bytes, a third as many characters."""
+    """Return a submission with a DataId of ``length`` bytes, most in 3-byte characters."""
     return stream(more=f"<DataId>{'直' * (length // 3)}{'x' * (length % 3)}</DataId>")
 
 
@@ -485,11 +466,11 @@ REFUSALS: dict[str, tuple[httpx.Request, int, str]] = {
 
 
 @pytest.mark.parametrize(("request_", "status", "word"), REFUSALS.values(), ids=REFUSALS)
-async def test_a_refusal_has_the_status_the_code_and_the_headers_of_the_service(
+async def test_a_refusal_is_that_of_the_service(
     emulator: Emulator, request_: httpx.Request, status: int, word: str
 ) -> None:
-    """What the service would refuse is refused in its words, and changes nothing."""
-    response = await ask(emulator, request_)
+    """Refusals have the service's status, code and headers, and change nothing."""
+    response = await send(emulator, request_)
     assert (response.status_code, code(response)) == (status, word)
     assert response.headers["content-type"] == "application/xml"
     assert response.headers["server"] == "tencent-ci"
@@ -503,43 +484,43 @@ async def test_a_refusal_has_the_status_the_code_and_the_headers_of_the_service(
     assert list(emulator.jobs) == ["av1"]
 
 
-async def test_an_error_document_names_its_trace(emulator: Emulator) -> None:
-    """A document of CI has Code, Message, RequestId and TraceId: the same as in the headers."""
-    response = await ask(emulator, signed(path=f"{QUERY}0"))
+async def test_an_error_document_has_its_trace_id(emulator: Emulator) -> None:
+    """A document of CI has the same ids as the headers."""
+    response = await send(emulator, signed(path=f"{QUERY}0"))
     error = ET.fromstring(response.content)
     assert {node.tag for node in error} == {"Code", "Message", "RequestId", "TraceId"}
     assert error.findtext("TraceId") == response.headers["x-ci-trace-id"]
 
 
-async def test_an_answer_has_a_request_id_and_no_trace(emulator: Emulator) -> None:
-    """The request id is in the header and in the document; a trace is for errors only."""
-    response = await ask(emulator, signed())
+async def test_a_response_has_a_request_id_and_no_trace_id(emulator: Emulator) -> None:
+    """The request id is in header and document; only errors have a trace id."""
+    response = await send(emulator, signed())
     document = ET.fromstring(response.content)
     assert document.findtext("RequestId") == response.headers["x-ci-request-id"]
     assert response.headers["server"] == "tencent-ci"
     assert "x-ci-trace-id" not in response.headers
 
 
-async def test_an_illegal_id_is_refused_in_the_very_words_of_the_service(
+async def test_an_illegal_id_has_the_message_of_the_service(
     emulator: Emulator,
 ) -> None:
-    """SDKs of the vendor test for this sentence."""
-    response = await ask(emulator, signed(path="/video/auditing/a.b"))
+    """The vendor's SDKs look for this message."""
+    response = await send(emulator, signed(path="/video/auditing/a.b"))
     assert ET.fromstring(response.content).findtext("Message") == ("auditing jobId is illegal.")
 
 
 async def test_another_bucket_is_refused_by_the_gateway(emulator: Emulator) -> None:
-    """A COS error document names the Resource, a CI one never does."""
+    """Only an error document of the COS gateway has a Resource."""
     host = HOST.replace("example", "other")
-    response = await ask(emulator, signed(host=host))
+    response = await send(emulator, signed(host=host))
     error = ET.fromstring(response.content)
     assert (response.status_code, error.findtext("Code")) == (404, "NoSuchBucket")
     assert error.findtext("Resource") == host
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8080", "ci.example.com"])
-async def test_a_host_that_is_no_bucket_will_do(emulator: Emulator, host: str) -> None:
-    """Whoever serves or proxies the emulator under a name of its own is answered."""
+async def test_any_other_host_is_accepted(emulator: Emulator, host: str) -> None:
+    """The emulator may be served or proxied under any other host name."""
     assert await statuses(emulator, signed(host=host)) == [200]
 
 
@@ -578,19 +559,17 @@ MALFORMED: dict[str, Mapping[str, str]] = {
 async def test_a_malformed_authorization_is_refused(
     emulator: Emulator, fields: Mapping[str, str]
 ) -> None:
-    """Every field is needed, once understood, in order."""
+    """A missing, repeated or disordered field of the signature is refused."""
     header = "&".join(f"{name}={value}" for name, value in fields.items())
-    response = await ask(emulator, authorized(header.encode()))
+    response = await send(emulator, authorized(header.encode()))
     assert (response.status_code, code(response)) == (401, "InvalidAuthorization")
 
 
 @pytest.mark.parametrize("byte", [b"\xc3\xa9", b"\xff"], ids=["UTF-8", "no UTF-8"])
-async def test_bytes_that_are_no_ascii_are_refused_and_not_fatal(
-    emulator: Emulator, byte: bytes
-) -> None:
-    """HTTP lets any byte into a header; in a signature it is as wrong as any other."""
+async def test_bytes_outside_ascii_are_refused(emulator: Emulator, byte: bytes) -> None:
+    """A signature with bytes outside ASCII is refused without a crash."""
     header = "&".join(f"{name}={value}" for name, value in FIELDS.items()).encode()
-    response = await ask(emulator, authorized(header + byte))
+    response = await send(emulator, authorized(header + byte))
     assert response.status_code in {401, 403}
 
 
@@ -599,7 +578,7 @@ HEADERS = {"x-ci-note": "a b&c=d", "content-type": "text/plain"}
 
 
 async def test_signed_headers_and_parameters_are_accepted(emulator: Emulator) -> None:
-    """Any header and any parameter may be signed, and in any order they may arrive."""
+    """Any header and parameter may be signed, and may arrive in any order."""
     request = signed(params=PARAMS, headers=HEADERS)
     reordered = httpx.Request(
         "GET",
@@ -630,30 +609,30 @@ TAMPERED: dict[str, Callable[[httpx.Request], httpx.Request]] = {
 
 
 @pytest.mark.parametrize("tamper", TAMPERED.values(), ids=TAMPERED)
-async def test_what_was_changed_after_signing_is_refused(
+async def test_a_request_changed_after_signing_is_refused(
     emulator: Emulator, tamper: Callable[[httpx.Request], httpx.Request]
 ) -> None:
-    """Key, method, path, and every signed header and parameter hold the signature."""
-    response = await ask(emulator, tamper(signed(params=PARAMS, headers=HEADERS)))
+    """A change of key, method, path, or a signed header or parameter is refused."""
+    response = await send(emulator, tamper(signed(params=PARAMS, headers=HEADERS)))
     assert (response.status_code, code(response)) == (403, "SignatureDoesNotMatch")
 
 
 @pytest.mark.parametrize("position", range(40))
 async def test_every_character_of_the_signature_counts(emulator: Emulator, position: int) -> None:
-    """A signature with one digit changed is another signature."""
+    """A signature with one changed digit is refused."""
     header = signed().headers["authorization"]
     at = len(header) - 40 + position
     digit = string.hexdigits[(string.hexdigits.index(header[at]) + 1) % 16]
     request = signed()
     request.headers["authorization"] = header[:at] + digit + header[at + 1 :]
-    assert code(await ask(emulator, request)) == "SignatureDoesNotMatch"
+    assert code(await send(emulator, request)) == "SignatureDoesNotMatch"
 
 
 @pytest.mark.parametrize("host", [HOST, "127.0.0.1:8080"])
-async def test_a_mismatch_tells_what_should_have_been_signed(emulator: Emulator, host: str) -> None:
-    """As with the service, the document holds the texts to compare one's own with."""
+async def test_a_mismatch_shows_the_signed_strings(emulator: Emulator, host: str) -> None:
+    """As with the service, the document has the strings to compare one's own with."""
     request = signed(host=host, credentials=Credentials("AKIDEXAMPLE", "wrong"))
-    error = ET.fromstring((await ask(emulator, request)).content)
+    error = ET.fromstring((await send(emulator, request)).content)
     key_time = f"{NOW - 60};{NOW + 60}"
     expected = signature.string_to_sign("GET", QUERY, {}, {"host": host}, key_time)
     assert error.findtext("FormatString") == (f"get\n{QUERY}\n\nhost={host.replace(':', '%3A')}\n")
@@ -661,7 +640,7 @@ async def test_a_mismatch_tells_what_should_have_been_signed(emulator: Emulator,
 
 
 async def test_the_host_may_be_signed_without_its_port(emulator: Emulator) -> None:
-    """SDKs of the vendor sign it so."""
+    """A host signed without its port is accepted, as the vendor's SDKs do so."""
     request = signed(host="127.0.0.1")
     request.headers["host"] = "127.0.0.1:8080"
     assert await statuses(emulator, request) == [200]
@@ -669,13 +648,13 @@ async def test_the_host_may_be_signed_without_its_port(emulator: Emulator) -> No
 
 @pytest.mark.parametrize("at", [NOW - 60, NOW + 60])
 async def test_a_signature_is_valid_to_the_second(emulator: Emulator, at: int) -> None:
-    """The first and the last second of the signed time are within it."""
+    """The first and the last second of the signed period are valid."""
     assert await statuses(emulator, signed(at=at)) == [200]
 
 
 @pytest.mark.parametrize("header", ["x-ci-security-token", "x-cos-security-token"])
-async def test_a_token_is_accepted_under_both_of_its_names(emulator: Emulator, header: str) -> None:
-    """SDKs of the vendor do not agree on the header, nor on whether it is signed."""
+async def test_a_token_is_accepted_under_both_names(emulator: Emulator, header: str) -> None:
+    """A token is accepted in both headers of the vendor's SDKs, signed or not."""
     emulator.credentials = attrs.evolve(CREDENTIALS, token="tok/en+1==")
     unsigned = signed()
     unsigned.headers[header] = "tok/en+1=="
@@ -684,13 +663,11 @@ async def test_a_token_is_accepted_under_both_of_its_names(emulator: Emulator, h
 
 
 @pytest.mark.parametrize("token", [None, "other"])
-async def test_the_token_has_to_be_that_of_the_secret_id(
-    emulator: Emulator, token: str | None
-) -> None:
-    """Temporary credentials without their token, or with another, are no credentials."""
+async def test_a_wrong_token_is_refused(emulator: Emulator, token: str | None) -> None:
+    """Temporary credentials with a missing or wrong token are refused."""
     emulator.credentials = attrs.evolve(CREDENTIALS, token="tok/en+1==")
     request = signed(credentials=attrs.evolve(CREDENTIALS, token=token))
-    response = await ask(emulator, request)
+    response = await send(emulator, request)
     assert (response.status_code, code(response)) == (403, "AccessDenied")
 
 
@@ -701,16 +678,16 @@ async def test_the_token_has_to_be_that_of_the_secret_id(
     ("rate", "quota", "window"),
     [(0.5, 1, 2.0), (2.5, 2, 0.8), (20.0, 20, 1.0), (1000.0, 1000, 1.0)],
 )
-async def test_one_request_too_many_is_refused_until_the_second_is_over(
+async def test_requests_above_the_rate_are_refused(
     emulator: Emulator, clock: Clock, rate: float, quota: int, window: float
 ) -> None:
-    """So many requests pass in a window and no more; what was refused does not count."""
+    """A window takes exactly its quota, and refused requests do not count."""
     limited = Emulator(clock=clock, now=lambda: NOW, rate=rate)
     limited.add_job("av1")
     request = signed()
     assert await statuses(limited, *[request] * quota) == [200] * quota
     clock.seconds = window / 2
-    response = await ask(limited, request)
+    response = await send(limited, request)
     assert (response.status_code, code(response)) == (429, "SlowDown")
     clock.seconds = window
     assert await statuses(limited, *[request] * quota) == [200] * quota
@@ -718,7 +695,7 @@ async def test_one_request_too_many_is_refused_until_the_second_is_over(
 
 @pytest.mark.parametrize("rate", [0.5, 2.5, 20.0, 1000.0])
 async def test_paced_requests_pass(clock: Clock, rate: float) -> None:
-    """Requests that keep to the rate, give or take what a network shifts them, all pass."""
+    """Requests paced at the rate pass, even if a network shifts them a little."""
     limited = Emulator(clock=clock, now=lambda: NOW, rate=rate)
     limited.add_job("av1")
     for number in range(60):
@@ -726,13 +703,24 @@ async def test_paced_requests_pass(clock: Clock, rate: float) -> None:
         assert await statuses(limited, signed()) == [200]
 
 
-async def test_without_a_limit_any_number_passes(emulator: Emulator) -> None:
-    """``rate=math.inf`` never answers 429."""
+@pytest.mark.parametrize(("fault", "status"), [(Fault.throttle(), 200), (Fault.error(), 429)])
+async def test_an_injected_throttling_does_not_count(
+    clock: Clock, fault: Fault, status: int
+) -> None:
+    """An injected error counts against the rate, an injected throttling does not."""
+    limited = Emulator(clock=clock, now=lambda: NOW, rate=1.0)
+    limited.add_job("av1")
+    limited.inject(fault, times=1)
+    assert (await statuses(limited, signed(), signed()))[1] == status
+
+
+async def test_an_infinite_rate_refuses_nothing(emulator: Emulator) -> None:
+    """With ``rate=math.inf`` nothing is throttled."""
     assert set(await statuses(emulator, *[signed()] * 200)) == {200}
 
 
-async def test_the_own_client_keeps_to_the_rate() -> None:
-    """A hundred queries at once through the client take five seconds, and none is refused."""
+async def test_the_client_keeps_to_the_rate() -> None:
+    """A hundred concurrent queries of its client take five seconds, and none is refused."""
     emulator = Emulator()
     job_id = emulator.add_job()
     began = asyncio.get_running_loop().time()
@@ -742,12 +730,12 @@ async def test_the_own_client_keeps_to_the_rate() -> None:
     assert {arrival.status for arrival in emulator.arrivals} == {200}
 
 
-async def test_arrivals_tell_what_came_in(emulator: Emulator, clock: Clock) -> None:
-    """Each request is recorded in order with its time, and with the status it was answered."""
+async def test_arrivals_are_recorded(emulator: Emulator, clock: Clock) -> None:
+    """Each request is recorded in order, with its time and the status of its response."""
     clock.seconds = 1.5
-    await ask(emulator, signed())
+    await send(emulator, signed())
     clock.seconds = 2.5
-    await ask(emulator, signed("POST", f"{CANCEL}0"))
+    await send(emulator, signed("POST", f"{CANCEL}0"))
     assert emulator.arrivals == [
         Arrival(1.5, "GET", QUERY, 200),
         Arrival(2.5, "POST", f"{CANCEL}0", 404),
@@ -767,12 +755,12 @@ async def test_arrivals_tell_what_came_in(emulator: Emulator, clock: Clock) -> N
         (Fault.error(503), 503, "ServiceUnavailable", None),
     ],
 )
-async def test_a_fault_answers_in_place_of_the_service(
+async def test_a_refusing_fault_replaces_the_response(
     emulator: Emulator, fault: Fault, status: int, word: str, retry_after: str | None
 ) -> None:
-    """Throttling and errors have their status, code and header, and carry nothing out."""
+    """Throttling and errors have their status, code and header; nothing is carried out."""
     emulator.inject(fault)
-    response = await ask(emulator, signed("POST", CANCEL))
+    response = await send(emulator, signed("POST", CANCEL))
     emulator.faults.clear()
     assert (response.status_code, code(response)) == (status, word)
     assert response.headers.get("retry-after") == retry_after
@@ -790,14 +778,14 @@ async def test_a_fault_answers_in_place_of_the_service(
         (Fault.garbage(), DecodeError, 200),
     ],
 )
-async def test_a_lost_answer_does_not_undo_what_was_asked(
+async def test_a_lost_response_does_not_undo_the_request(
     emulator: Emulator,
     client: LiveAuditClient,
     fault: Fault,
     error: type[LiveAuditError],
     status: int,
 ) -> None:
-    """The request is carried out, and the caller cannot know it."""
+    """The request is carried out, and the client knows that it may have been."""
     emulator.inject(fault, times=1)
     with pytest.raises(error) as caught:
         await client.cancel("av1")
@@ -806,25 +794,25 @@ async def test_a_lost_answer_does_not_undo_what_was_asked(
     assert (await client.query("av1")).state == JobState.CANCELLED
 
 
-async def test_a_truncated_answer_announces_more_than_it_sends(emulator: Emulator) -> None:
-    """Half of the body arrives under the length of the whole."""
+async def test_a_truncated_response_announces_its_whole_length(emulator: Emulator) -> None:
+    """Half of the body is sent under the length of the whole."""
     emulator.inject(Fault.truncated(), times=1)
-    cut, whole = await ask(emulator, signed()), await ask(emulator, signed())
+    cut, whole = await send(emulator, signed()), await send(emulator, signed())
     assert cut.headers["content-length"] == whole.headers["content-length"]
     assert len(cut.content) == len(whole.content) // 2
 
 
-async def test_garbage_is_no_document_of_the_service(emulator: Emulator) -> None:
-    """What comes is a page of somebody else, with status 200, and it says that it is HTML."""
+async def test_garbage_is_an_html_page(emulator: Emulator) -> None:
+    """Garbage is an HTML page with status 200."""
     emulator.inject(Fault.garbage())
-    response = await ask(emulator, signed())
+    response = await send(emulator, signed())
     assert response.status_code == 200
     assert response.content.startswith(b"<html>")
     assert response.headers["content-type"].startswith("text/html")
 
 
-async def test_a_slow_answer_is_late_and_right(emulator: Emulator) -> None:
-    """The answer comes so many seconds late, by the loop's clock."""
+async def test_a_slow_response_is_late_and_correct(emulator: Emulator) -> None:
+    """A slow response is delayed by the given seconds."""
     emulator.inject(Fault.slow(45))
     began = asyncio.get_running_loop().time()
     assert await statuses(emulator, signed()) == [200]
@@ -832,7 +820,7 @@ async def test_a_slow_answer_is_late_and_right(emulator: Emulator) -> None:
 
 
 async def test_a_slow_request_counts_from_its_arrival() -> None:
-    """Whoever is answered late is not refused for the requests that came after it."""
+    """A slow request counts against the rate when it arrives."""
     emulator = Emulator(now=lambda: NOW, rate=1.0)
     emulator.add_job("av1")
     emulator.inject(Fault.slow(5), times=1)
@@ -844,46 +832,46 @@ async def test_a_slow_request_counts_from_its_arrival() -> None:
 
 
 @pytest.mark.parametrize(("ahead", "status"), [(3600.0, 401), (-3600.0, 403)])
-async def test_a_clock_that_is_off_shows_in_the_date_and_in_the_verdict(
+async def test_a_skewed_clock_refuses_signatures(
     emulator: Emulator, client: LiveAuditClient, ahead: float, status: int
 ) -> None:
-    """With a skew, honest signatures are refused until a client learns the time from the Date."""
+    """A skewed clock refuses valid signatures until the client learns it from the Date."""
     emulator.inject(Fault.skew(ahead))
-    response = await ask(emulator, signed())
+    response = await send(emulator, signed())
     assert response.status_code == status
-    assert response.headers["date"] == httpx_date(NOW + ahead)
+    assert response.headers["date"] == http_date(NOW + ahead)
     await client.with_options(retry=RetryPolicy(attempts=2)).query("av1")
     assert [arrival.status for arrival in emulator.arrivals] == [status, status, 200]
 
 
-def httpx_date(seconds: float) -> str:
+def http_date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
 
 
-async def test_faults_happen_in_the_order_and_as_often_as_they_were_injected(
+async def test_faults_apply_in_their_order(
     emulator: Emulator,
 ) -> None:
-    """The first that applies meets a request; when it is used up, the next one does."""
+    """The first fault that applies is used until it is used up."""
     emulator.inject(Fault.error(503), times=2)
     emulator.inject(Fault.error(500), times=1)
     assert await statuses(emulator, *[signed()] * 4) == [503, 503, 500, 200]
 
 
 @pytest.mark.parametrize("operation", ["query", "cancel", "submit"])
-async def test_a_fault_can_be_for_one_operation(emulator: Emulator, operation: str) -> None:
-    """The other operations go well."""
+async def test_a_fault_can_be_limited_to_one_operation(emulator: Emulator, operation: str) -> None:
+    """The other operations succeed."""
     emulator.inject(Fault.error(), operation=operation)
     requests = {
         "query": signed(),
         "cancel": signed("POST", CANCEL),
         "submit": submission(stream()),
     }
-    answered = dict(zip(requests, await statuses(emulator, *requests.values()), strict=True))
-    assert answered == dict.fromkeys(requests, 200) | {operation: 500}
+    found = dict(zip(requests, await statuses(emulator, *requests.values()), strict=True))
+    assert found == dict.fromkeys(requests, 200) | {operation: 500}
 
 
-async def test_a_share_is_the_same_requests_for_the_same_seed() -> None:
-    """Chance follows the seed, and comes near the share."""
+async def test_a_share_is_repeatable() -> None:
+    """The same seed picks the same requests, about as many as the share."""
 
     async def pattern(seed: int) -> list[int]:
         emulator = Emulator(now=lambda: NOW, rate=math.inf, seed=seed)
@@ -897,16 +885,16 @@ async def test_a_share_is_the_same_requests_for_the_same_seed() -> None:
 
 
 @pytest.mark.parametrize("limits", [{"times": 0}, {"share": 0.0}], ids=["never", "no share"])
-async def test_a_fault_for_nobody_meets_nobody(
+async def test_a_fault_can_be_limited_to_nothing(
     emulator: Emulator, limits: dict[str, float]
 ) -> None:
-    """Neither zero times nor a share of nothing is for ever."""
+    """A fault with zero times or a zero share never happens."""
     emulator.inject(Fault.error(), **limits)  # type: ignore[arg-type]
     assert await statuses(emulator, *[signed()] * 20) == [200] * 20
 
 
 async def test_cleared_faults_are_over(emulator: Emulator) -> None:
-    """After ``faults.clear()`` everything goes well again."""
+    """After ``faults.clear()`` requests succeed."""
     emulator.inject(Fault.throttle())
     emulator.inject(Fault.error())
     emulator.faults.clear()
@@ -917,16 +905,16 @@ async def test_cleared_faults_are_over(emulator: Emulator) -> None:
     ("fault", "error"),
     [(Fault.throttle(status=503), Throttled), (Fault.error(503), ServiceUnavailable)],
 )
-async def test_a_client_tells_the_faults_apart(
+async def test_a_client_distinguishes_throttling_from_an_outage(
     emulator: Emulator, client: LiveAuditClient, fault: Fault, error: type[LiveAuditError]
 ) -> None:
-    """A 503 is a throttle or an outage by its code alone."""
+    """The code alone makes a 503 throttling or an outage."""
     emulator.inject(fault)
     with pytest.raises(error):
         await client.query("av1")
 
 
 def test_a_rate_must_be_above_zero() -> None:
-    """An emulator that could never answer is refused."""
+    """A rate of 0 is refused."""
     with pytest.raises(ConfigurationError, match="rate"):
         Emulator(rate=0)

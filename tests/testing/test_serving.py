@@ -244,7 +244,7 @@ async def test_a_truncated_answer_ends_in_the_middle_of_its_body() -> None:
         await wire.close()
 
 
-@pytest.mark.parametrize("fault", [Fault.reset(), Fault.truncated()], ids=lambda f: f.kind)
+@pytest.mark.parametrize("fault", [Fault.reset(), Fault.truncated()], ids=str)
 async def test_a_client_sees_a_transport_error_and_goes_on(fault: Fault) -> None:
     """A broken connection is not used again: the next call goes well."""
     emulator = Emulator()

@@ -1,4 +1,4 @@
-"""The vendor's own SDK against the emulator: a client that nobody here wrote."""
+"""The vendor's own SDK against the emulator: an independent client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USER = {"TokenId": "t1", "Nickname": "Zoë <&>", "Room": "7", "IP": "10.0.0.7", 
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Real time, by which callers and server agree though each has a loop of its own."""
+    """Use real time, as the client and the server have separate event loops."""
     return "asyncio"
 
 
@@ -36,7 +36,7 @@ async def url(emulator: Emulator) -> AsyncIterator[str]:
 
 
 class Vendor:
-    """The SDK, its blocking methods called in a worker thread."""
+    """The SDK, whose blocking methods are called in a worker thread."""
 
     def __init__(self, url: str, bucket: str, credentials: Credentials) -> None:
         self.bucket = bucket
@@ -47,7 +47,7 @@ class Vendor:
             Token=credentials.token,
             Scheme="http",
             Domain=url.removeprefix("http://"),
-            KeepAlive=False,  # its pool is never closed, so its sockets would be left open
+            KeepAlive=False,  # its pool is never closed and would leave sockets open
             Timeout=10,
         )
         self.client = CosS3Client(config)
@@ -81,15 +81,15 @@ async def client(url: str, emulator: Emulator) -> AsyncIterator[LiveAuditClient]
 async def test_a_submission_of_the_sdk_is_understood(
     vendor: Vendor, client: LiveAuditClient
 ) -> None:
-    """What the SDK submits, our client finds: stream, DataId and UserInfo."""
-    answer = await vendor.submit(
+    """The client finds URL, DataId and UserInfo of a job that the SDK submitted."""
+    response = await vendor.submit(
         BizType="b81d45f9",
         Url=LIVE,
         DataId="room 7 <&>",
         UserInfo=USER,
         Callback="https://example.com/hook?a=1&b=2",
     )
-    details = answer["JobsDetail"]
+    details = response["JobsDetail"]
     job = await client.query(details["JobId"])
     assert (details["State"], details["DataId"]) == ("Submitted", "room 7 <&>")
     assert (job.url, job.data_id, job.type) == (LIVE, "room 7 <&>", "live_video")
@@ -101,19 +101,19 @@ async def test_a_submission_of_the_sdk_is_understood(
 async def test_the_sdk_reads_the_same_job_as_our_client(
     vendor: Vendor, client: LiveAuditClient, emulator: Emulator
 ) -> None:
-    """State, judgement, snapshots and sections have the same values in both."""
+    """State, verdict, snapshots and sections have the same values in both."""
     script = (frame(0, "Porn", score=98, text="a < b"), frame(0), sound(0, "Abuse", duration=0))
     job_id = emulator.add_job(duration=0, script=script, data_id="7")
-    answer, job = (await vendor.query(job_id))["JobsDetail"], await client.query(job_id)
-    assert (answer["JobId"], answer["DataId"], answer["State"]) == (job_id, "7", "Success")
-    assert (answer["Label"], answer["Result"], answer["SnapshotCount"]) == ("Porn", "1", "2")
+    details, job = (await vendor.query(job_id))["JobsDetail"], await client.query(job_id)
+    assert (details["JobId"], details["DataId"], details["State"]) == (job_id, "7", "Success")
+    assert (details["Label"], details["Result"], details["SnapshotCount"]) == ("Porn", "1", "2")
     assert (job.label, job.result, job.snapshot_count) == ("Porn", 1, 2)
-    assert answer["PornInfo"] == {"HitFlag": "1", "Count": "1"}
-    assert [(s["SnapshotTime"], s["Label"], s.get("Text")) for s in answer["Snapshot"]] == [
+    assert details["PornInfo"] == {"HitFlag": "1", "Count": "1"}
+    assert [(s["SnapshotTime"], s["Label"], s.get("Text")) for s in details["Snapshot"]] == [
         (str(s.snapshot_time), s.label, s.text) for s in job.snapshots
     ]
-    assert answer["Snapshot"][0]["PornInfo"] == {"HitFlag": "1", "Score": "98"}
-    assert [(s["OffsetTime"], s["Duration"]) for s in answer["AudioSection"]] == [
+    assert details["Snapshot"][0]["PornInfo"] == {"HitFlag": "1", "Score": "98"}
+    assert [(s["OffsetTime"], s["Duration"]) for s in details["AudioSection"]] == [
         (str(s.offset_time), str(s.duration)) for s in job.audio_sections
     ]
 
@@ -121,10 +121,10 @@ async def test_the_sdk_reads_the_same_job_as_our_client(
 async def test_a_cancel_of_the_sdk_is_seen_by_our_client(
     vendor: Vendor, client: LiveAuditClient, emulator: Emulator
 ) -> None:
-    """A job that the SDK cancels is over for both."""
+    """A job that the SDK cancels is cancelled for both."""
     job_id = emulator.add_job()
-    answer = await vendor.cancel(job_id)
-    assert answer["JobsDetail"]["JobId"] == job_id
+    response = await vendor.cancel(job_id)
+    assert response["JobsDetail"]["JobId"] == job_id
     assert (await client.query(job_id)).state == JobState.CANCELLED
     assert (await vendor.query(job_id))["JobsDetail"]["State"] == "Cancelled"
 
@@ -132,14 +132,14 @@ async def test_a_cancel_of_the_sdk_is_seen_by_our_client(
 async def test_a_cancel_of_our_client_is_seen_by_the_sdk(
     vendor: Vendor, client: LiveAuditClient
 ) -> None:
-    """And the other way round."""
+    """A job that our client cancels is cancelled for both."""
     submitted = await client.submit(LIVE)
     await client.cancel(submitted.job_id)
     assert (await vendor.query(submitted.job_id))["JobsDetail"]["State"] == "Cancelled"
 
 
 async def test_the_sdk_is_accepted_with_a_token(url: str, emulator: Emulator) -> None:
-    """Its temporary credentials are the signed ``x-ci-security-token``, for every operation."""
+    """The SDK's temporary credentials are accepted for every operation."""
     emulator.credentials = attrs.evolve(emulator.credentials, token="tok/en+1==")
     vendor = Vendor(url, emulator.bucket, emulator.credentials)
     job_id = (await vendor.submit(BizType="b", Url=LIVE))["JobsDetail"]["JobId"]
@@ -159,7 +159,7 @@ async def test_the_sdk_is_accepted_with_a_token(url: str, emulator: Emulator) ->
 async def test_the_sdk_is_refused_with_wrong_credentials(
     url: str, emulator: Emulator, changes: dict[str, Any], status: int, code: str
 ) -> None:
-    """It sees the status and the code, and tries no second time."""
+    """The SDK sees the status and the code, and does not retry."""
     vendor = Vendor(url, emulator.bucket, attrs.evolve(emulator.credentials, **changes))
     with pytest.raises(CosServiceError) as caught:
         await vendor.query(emulator.add_job())
@@ -169,17 +169,15 @@ async def test_the_sdk_is_refused_with_wrong_credentials(
 
 
 async def test_the_sdk_sees_that_a_job_does_not_exist(vendor: Vendor) -> None:
-    """An error document of CI has no Resource, so the SDK itself cannot tell its code."""
+    """The SDK sees a 404, but no code, as an error document of CI has no Resource."""
     with pytest.raises(CosServiceError) as caught:
         await vendor.query("av0")
     assert (caught.value.get_status_code(), caught.value.get_error_code()) == (404, "Unknown")
     assert "<Code>AuditingJobNotFound</Code>" in caught.value.get_origin_msg()
 
 
-async def test_the_sdk_does_not_repeat_what_was_throttled(
-    vendor: Vendor, emulator: Emulator
-) -> None:
-    """One request comes in for one call: 429 is nothing that the SDK would retry."""
+async def test_the_sdk_does_not_retry_throttling(vendor: Vendor, emulator: Emulator) -> None:
+    """The SDK sends one request and does not retry a 429."""
     emulator.add_job("av1")
     emulator.inject(Fault.throttle())
     with pytest.raises(CosServiceError) as caught:

@@ -1,4 +1,4 @@
-"""Virtual time: hours that pass at once, in the right order."""
+"""Virtual time: hours pass at once, in the right order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ci_live_audit.testing import VirtualTimeLoop
 
 
 async def test_time_jumps_to_the_next_timer() -> None:
-    """Sleeping takes none of the real time, and everything happens in its order."""
+    """Sleeping takes no real time, and timers fire in their order."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
     order: list[int] = []
@@ -25,8 +25,8 @@ async def test_time_jumps_to_the_next_timer() -> None:
     assert time.monotonic() - real < 3600
 
 
-async def test_without_timers_it_waits_for_what_is_real() -> None:
-    """Where nothing is due, the loop waits for threads and sockets as any other does."""
+async def test_without_timers_the_loop_waits() -> None:
+    """Without a due timer, the loop waits for threads and sockets."""
     began = time.monotonic()
     await asyncio.to_thread(time.sleep, 0.01)
     assert time.monotonic() - began >= 0.01

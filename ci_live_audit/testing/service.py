@@ -1,0 +1,215 @@
+"""The behaviour of the emulated service: what it does with a request, and how it refuses one."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import attrs
+
+from ci_live_audit._checks import above_zero
+from ci_live_audit.credentials.values import Credentials
+from ci_live_audit.limits.limiter import quota
+from ci_live_audit.models import (
+    ENDED,
+    CancelledJob,
+    JobState,
+    ReadOnly,
+    SubmittedJob,
+    UserInfo,
+    tags,
+)
+from ci_live_audit.testing.render import Refusal, render
+from ci_live_audit.testing.streams import LiveJob, Stream
+from ci_live_audit.testing.verify import verify
+from ci_live_audit.wire import endpoint
+
+__all__ = ["Call", "Quota", "Service"]
+
+# Paced requests may arrive this much too early: networks and busy loops shift them a little.
+JITTER = 0.025
+
+
+@attrs.frozen(kw_only=True)
+class Call:
+    """A request as it arrived; header names are in lower case."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+    request_id: str
+
+    @property
+    def operation(self) -> str:
+        """``"submit"``, ``"query"``, ``"cancel"``, or empty if it is none of them."""
+        folder, _, name = self.path.rpartition("/")
+        return {
+            ("POST", "/video", "auditing"): "submit",
+            ("GET", "/video/auditing", self.job_id): "query",
+            ("POST", "/video/cancel_auditing", self.job_id): "cancel",
+        }.get((self.method, folder, name), "")
+
+    @property
+    def job_id(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+
+class Quota:
+    """Bounds the number of requests in every sliding window.
+
+    Args:
+        rate: Requests a second.
+
+    Raises:
+        ConfigurationError: The rate is not above 0.
+    """
+
+    def __init__(self, rate: float) -> None:
+        above_zero("rate", rate, "requests a second")
+        count, seconds = quota(rate)
+        self._window = seconds - JITTER
+        self._recent: deque[float] = deque([-math.inf] * count, maxlen=count)
+
+    def refusal(self, time: float) -> Refusal | None:
+        """Return the refusal of a request that arrives now, or count the request.
+
+        Args:
+            time: Seconds, by any clock.
+        """
+        if time - self._recent[0] < self._window:
+            return Refusal.slow_down()
+        self._recent.append(time)
+        return None
+
+
+class Service:
+    """Keeps the jobs of one bucket and decides the response to each request.
+
+    Args:
+        bucket: The bucket it serves.
+        region: The region it is in.
+        clock: Seconds, for streams.
+        now: Unix seconds at which jobs are submitted.
+        new_id: Makes the part of a job id that is unique.
+
+    Raises:
+        ConfigurationError: The bucket or the region is malformed.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        region: str,
+        *,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self.host: str = endpoint.host(bucket, region)
+        self.jobs: dict[str, LiveJob] = {}
+        self.streams: dict[str, Stream] = {}
+        self._storage = f"{bucket}.cos.{region}.myqcloud.com"
+        self._clock = clock
+        self._now = now
+        self._new_id = new_id
+
+    def add(self, stream: Stream, *, job_id: str | None = None, **facts: Any) -> LiveJob:
+        """Start a job for a stream; ``facts`` are further attributes of the `LiveJob`."""
+        try:
+            started = self._clock()
+        except RuntimeError:  # no event loop yet: the stream begins with the first query
+            started = None
+        job_id = job_id or f"av{self._new_id()}"
+        job = LiveJob(job_id=job_id, stream=stream, created=self._now(), started=started, **facts)
+        self.jobs[job_id] = job
+        return job
+
+    def respond(self, call: Call, credentials: Credentials, now: float) -> bytes | Refusal:
+        """Carry out a request, or refuse it.
+
+        Args:
+            call: The request.
+            credentials: The only credentials that are accepted.
+            now: Unix seconds by the service's clock.
+
+        Returns:
+            The body of the response, or the refusal.
+        """
+        refusal = self._check(call, credentials, now)
+        if refusal is not None:
+            return refusal
+        if call.operation == "submit":
+            return self._submit(call)
+        if call.operation not in {"query", "cancel"}:
+            return Refusal(404, "InvalidUrl", "The URL is not one of this service.")
+        if not call.job_id.replace("-", "").replace("_", "").isalnum():
+            return Refusal(400, "InvalidArgument", "auditing jobId is illegal.")
+        job = self.jobs.get(call.job_id)
+        if job is None:
+            return Refusal(404, "AuditingJobNotFound", "The auditing job does not exist.")
+        if call.operation == "cancel":
+            return self._cancel(job, call)
+        found = job.found(self._clock(), now, self._storage)
+        return render(attrs.evolve(found, request_id=call.request_id))
+
+    def _check(self, call: Call, credentials: Credentials, now: float) -> Refusal | None:
+        host = call.headers.get("host", "")
+        if host.endswith(".myqcloud.com") and host != self.host:
+            return Refusal(404, "NoSuchBucket", "The bucket does not exist.", {"Resource": host})
+        if call.method == "POST" and "content-length" not in call.headers:
+            return Refusal(411, "MissingContentLength", "Content-Length is missing.")
+        return verify(call.method, call.path, call.query, call.headers, credentials, now)
+
+    def _cancel(self, job: LiveJob, call: Call) -> bytes | Refusal:
+        if job.state(self._clock()) in ENDED:
+            return Refusal(400, "InvalidArgument", "The auditing job has already ended.")
+        job.cancelled = self._clock()
+        return render(
+            CancelledJob(
+                job_id=job.job_id,
+                data_id=job.data_id,
+                creation_time=job.creation_time(),
+                state=JobState.CANCELLED,
+                request_id=call.request_id,
+            )
+        )
+
+    def _submit(self, call: Call) -> bytes | Refusal:
+        if not call.body:
+            return Refusal(400, "MissingContent", "The request has no body.")
+        try:
+            request = ET.fromstring(call.body)  # noqa: S314 - from a test on this machine
+        except (ET.ParseError, LookupError, ValueError):
+            return Refusal(400, "InvalidContent", "The body is not well-formed XML.")
+        url = request.findtext("Input/Url")
+        if request.tag != "Request" or request.findtext("Type") != "live_video" or not url:
+            return Refusal(400, "InvalidArgument", "Type must be live_video, with an Input.Url.")
+        data_id = request.findtext("Input/DataId")
+        if data_id is not None and len(data_id.encode()) > 512:
+            return Refusal(400, "InvalidArgument", "DataId is longer than 512 bytes.")
+        stream = self.streams.get(url, Stream.scripted(60.0, None, None))
+        job = self.add(stream, url=url, data_id=data_id, user_info=_user_info(request))
+        return render(
+            SubmittedJob(
+                job_id=job.job_id,
+                data_id=data_id,
+                creation_time=job.creation_time(),
+                state=JobState.SUBMITTED,
+                request_id=call.request_id,
+            )
+        )
+
+
+def _user_info(request: ET.Element) -> UserInfo | None:
+    node = request.find("Input/UserInfo")
+    if node is None:
+        return None
+    names = {tag.name: attribute for attribute, tag in tags(UserInfo).items()}
+    texts: dict[str, Any] = {names[n.tag]: n.text for n in node if n.tag in names}
+    return UserInfo(extra=ReadOnly({n.tag: n.text for n in node if n.tag not in names}), **texts)
