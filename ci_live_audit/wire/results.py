@@ -1,12 +1,12 @@
-"""A body of the service → xmltodict (or json) → a frozen result, or the error that it stands for.
+"""A body of the service → documents → nodes → a frozen result.
 
-Pure: bytes in, a value or a `LiveAuditError` out.
+Pure: takes bytes, returns a value or raises a `LiveAuditError`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -23,8 +23,7 @@ from ci_live_audit.models import (
     SubmittedJob,
     wire_name,
 )
-from ci_live_audit.wire import documents, refusals
-from ci_live_audit.wire.nodes import Context, values
+from ci_live_audit.wire import documents, nodes, refusals
 from ci_live_audit.wire.responses import Response
 from ci_live_audit.wire.scalars import Unreadable, Value
 
@@ -32,15 +31,8 @@ __all__ = ["cancelled", "job", "submitted"]
 
 # "Each URL is valid for two hours": https://www.tencentcloud.com/document/product/1045/49342
 URL_LIFE = timedelta(hours=2)
-DETAILS, DETAILS_END = b"<JobsDetail>", b"</JobsDetail>"
-LISTS: dict[str, type[Snapshot | AudioSection]] = {
-    "Snapshot": Snapshot,
-    "AudioSection": AudioSection,
-}
-OTHER_ENCODING = re.compile(rb"(?i)encoding\s*=\s*[\"'](?!utf-8[\"'])")
-
-
-# Answers
+# The lists that make a body large.
+LISTS: dict[str, type[Any]] = {"Snapshot": Snapshot, "AudioSection": AudioSection}
 
 
 def job(
@@ -49,56 +41,59 @@ def job(
     received_at: datetime | None = None,
     pause: Callable[[], object] | None = None,
 ) -> AuditJob:
-    """Decode the answer to a query, or the body of a Detail callback (JSON).
+    """Decode the response to a query, or the body of a Detail callback (JSON).
 
     Args:
         body: What the service sent.
-        received_at: When it came; with it, snapshots and sections know when their URLs expire.
-        pause: Called after every few KB of a large body: in a thread, ``time.sleep(0)`` lets the
-            others go on.
+        received_at: When it arrived; it decides ``url_expires_at`` of snapshots and sections.
+        pause: Called after every 8 KB of a large XML body; in a thread, ``time.sleep(0)`` lets
+            other threads run.
 
     Raises:
-        DecodeError: The body is no such answer, or a value in it cannot be read.
+        DecodeError: The body is not such a document, or a value in it cannot be read.
         ServiceError: The body is an error document.
 
     Source: https://www.tencentcloud.com/document/product/1045/49342
     """
-    return _answer(AuditJob, body, received_at, pause)
+    return _decode(AuditJob, body, received_at, pause)
 
 
 def submitted(body: bytes) -> SubmittedJob:
-    """Decode the answer to a submission; raises as `job` does.
+    """Decode the response to a submission; raises as `job` does.
 
     Source: https://www.tencentcloud.com/document/product/1045/49340
     """
-    return _answer(SubmittedJob, body)
+    return _decode(SubmittedJob, body)
 
 
 def cancelled(body: bytes, *, job_id: str | None = None) -> CancelledJob:
-    """Decode the answer to a cancellation; raises as `job` does.
+    """Decode the response to a cancellation; raises as `job` does.
 
-    With the ``job_id`` that was asked for, an empty body will do: the status has said it all.
+    With the ``job_id`` of the request, the body may be empty: the status says enough.
 
     Source: https://www.tencentcloud.com/document/product/1045/49341
     """
     if job_id is not None and not body.strip():
         return CancelledJob(job_id=job_id)
-    return _answer(CancelledJob, body)
+    return _decode(CancelledJob, body)
 
 
-A = TypeVar("A", AuditJob, SubmittedJob, CancelledJob)
+R = TypeVar("R", AuditJob, SubmittedJob, CancelledJob)
 
 
-def _answer(
-    cls: type[A],
+def _decode(
+    cls: type[R],
     body: bytes,
     received_at: datetime | None = None,
     pause: Callable[[], object] | None = None,
-) -> A:
-    shared: dict[Any, Any] | None = None if documents.is_json(body) else {}
-    context = Context(received_at and received_at + URL_LIFE, shared)
-    document = _streamed(body, context, pause) if len(body) > documents.LARGE_BODY else None
-    document = document or documents.read(body)
+) -> R:
+    context = nodes.Context(
+        expires_at=received_at and received_at + URL_LIFE,
+        # In JSON 1 equals true, so nodes that look alike may differ.
+        max_shared=0 if documents.is_json(body) else nodes.MAX_SHARED,
+    )
+    streamed = cls is AuditJob and len(body) > documents.LARGE_BODY
+    document = documents.read(body, _reader_of_lists(context, pause) if streamed else None)
     response: Value = document.get("Response", document)
     around = dict(response) if isinstance(response, dict) else {}
     details: Value = around.pop("JobsDetail", None)
@@ -109,14 +104,8 @@ def _answer(
             "expected a Response with one JobsDetail", excerpt=documents.beginning(body)
         )
     try:
-        known = values(cls, details, context)
-        for name in ("job_id", "state") if cls is AuditJob else ("job_id",):
-            if known.get(name) is None:
-                raise Unreadable("missing").within(wire_name(name))
-    except Unreadable as problem:
-        raise problem.within("JobsDetail").error() from None
-    try:
-        outer = values(_Around, around, context)
+        known = _details(cls, details, context)
+        outer = nodes.values(nodes.reader(_Around), around, context)
     except Unreadable as problem:
         raise problem.error() from None
     extra: dict[str, Any] = dict(known.get("extra", EMPTY))
@@ -132,47 +121,42 @@ def _answer(
 
 @attrs.frozen(kw_only=True)
 class _Around:
-    """What stands beside ``JobsDetail``."""
+    """The nodes beside ``JobsDetail``."""
 
     request_id: str | None = None
     extra: Mapping[str, Any] = EMPTY
 
 
-def _streamed(
-    body: bytes, context: Context, pause: Callable[[], object] | None
-) -> dict[str, Any] | None:
-    """As `documents.read`, with snapshots and sections made as their tags close, in little memory.
-
-    xmltodict hands out the elements of one depth and forgets what stands above them. So it gets
-    ``JobsDetail`` as a document of its own, and what is around it separately. None if that does not
-    work out: then the body is not what it looks like, and is read whole.
-    """
-    opened, closed = body.find(DETAILS), body.rfind(DETAILS_END)
-    if not 0 <= opened < closed or OTHER_ENCODING.search(body, 0, min(opened, documents.MAX_PAGE)):
-        return None
-    details: dict[str, Any] = {}
-    lists: dict[str, list[Any]] = {tag: [] for tag in LISTS}
-
-    def take(path: list[tuple[str, Any]], item: Value) -> bool:
-        tag = path[-1][0]
-        if tag in LISTS and isinstance(item, dict):
-            lists[tag].append(LISTS[tag](**values(LISTS[tag], item, context)))
-        elif tag not in details:
-            details[tag] = item
-        elif isinstance(details[tag], list):
-            details[tag].append(item)
-        else:
-            details[tag] = [details[tag], item]
-        return True
-
+def _details(cls: Any, node: dict[str, Any], context: nodes.Context) -> dict[str, Any]:
     try:
-        around = documents.read(body[:opened] + DETAILS + body[closed:])
-        documents.elements(body, opened, closed + len(DETAILS_END), take, pause)
-    except (DecodeError, Unreadable, *documents.REFUSED):
-        return None
-    if around.get("Response", {}).get("JobsDetail", ...) is not None:
-        return None
-    if not details or details.keys() & lists:
-        return None
-    around["Response"]["JobsDetail"] = details | {tag: tuple(found) for tag, found in lists.items()}
-    return around
+        known = nodes.values(nodes.reader(cls), node, context)
+        for name in ("job_id", "state") if cls is AuditJob else ("job_id",):
+            if name not in known:
+                raise Unreadable("missing").within(wire_name(name))
+    except Unreadable as problem:
+        raise problem.within("JobsDetail") from None
+    return known
+
+
+def _reader_of_lists(
+    context: nodes.Context, pause: Callable[[], object] | None
+) -> Callable[[documents.Opened], None]:
+    """Return what reads snapshots and sections after each slice, so that no large tree builds up.
+
+    Unreadable ones are left for the end: until then, the body may not be a document at all.
+    """
+    counts = dict.fromkeys(LISTS, 0)
+
+    def read_lists(opened: documents.Opened) -> None:
+        if [name for name, _ in opened[:2]] == ["Response", "JobsDetail"]:
+            for tag, cls in LISTS.items():
+                items = opened[1][1].get(tag)
+                if isinstance(items, list):
+                    for index in range(counts[tag], len(items)):
+                        with suppress(Unreadable):
+                            items[index] = nodes.read(cls, items[index], context)
+                    counts[tag] = len(items)
+        if pause is not None:
+            pause()
+
+    return read_lists
