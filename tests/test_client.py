@@ -733,12 +733,6 @@ def test_bad_options_are_refused(options: dict[str, Any]) -> None:
         for_tests(**options)
 
 
-@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:8080", "http://[::1]:80/", "https://ci"])
-def test_good_endpoints_are_taken(endpoint: str) -> None:
-    """A scheme, a host and perhaps a port make an endpoint."""
-    for_tests(endpoint=endpoint)
-
-
 async def test_siblings_share_and_differ(emulator: Emulator) -> None:
     """with_options changes what is given, shares the rest, and does not close what is shared."""
     seen: list[Attempt] = []
