@@ -1,0 +1,86 @@
+"""What a response means, and what another attempt can change about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ci_live_audit.errors import (
+    AccessDenied,
+    ConfigurationError,
+    DecodeError,
+    LiveAuditError,
+    ServiceError,
+    ServiceUnavailable,
+    Throttled,
+    TransportError,
+)
+from ci_live_audit.testing.render import error_document
+from ci_live_audit.wire.refusals import Remedy, failure, remedy
+from ci_live_audit.wire.responses import Response
+
+BROKEN = TransportError("the connection broke")
+
+
+@pytest.mark.parametrize("status", [200, 204, 299])
+def test_a_success_has_a_body_to_read(status: int) -> None:
+    """A complete response with a 2xx status is not a failure."""
+    assert failure(Response(status=status)) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(404, ServiceError), (429, Throttled), (500, ServiceUnavailable), (302, ServiceError)],
+)
+def test_every_other_status_is_an_error_of_the_service(
+    status: int, kind: type[ServiceError]
+) -> None:
+    """A complete response with another status is the error that it stands for."""
+    error = failure(Response(status=status))
+    assert isinstance(error, kind)
+    assert error.__cause__ is None
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_response_without_its_body_is_the_error_of_its_transfer(status: int) -> None:
+    """Without its body, a response with most statuses means only that its transfer failed."""
+    assert failure(Response(status=status, error=BROKEN)) is BROKEN
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_an_overloaded_service_needs_no_body(status: int) -> None:
+    """A status that refuses service for now is enough, and the failed transfer is its cause."""
+    error = failure(Response(status=status, error=BROKEN))
+    assert isinstance(error, ServiceError)
+    assert (error.status, error.__cause__) == (status, BROKEN)
+
+
+def refused(status: int, code: str, message: str = "why") -> ServiceError:
+    error = failure(Response(status=status, body=error_document(code, message, "r")))
+    assert isinstance(error, ServiceError)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (TransportError("reset", reused=True), Remedy.NEW_CONNECTION),
+        (TransportError("reset"), None),
+        (DecodeError("not a document"), None),
+        (ConfigurationError("bucket: none"), None),
+        (refused(400, "ExpiredToken"), Remedy.RENEW_CREDENTIALS),
+        (refused(403, "InvalidAccessKeyId"), Remedy.RENEW_CREDENTIALS),
+        (refused(403, "RequestTimeTooSkewed"), Remedy.CORRECT_CLOCK),
+        (refused(401, "SignatureExpired"), Remedy.CORRECT_CLOCK),
+        (refused(403, "AccessDenied", "Request has expired"), Remedy.CORRECT_CLOCK),
+        (refused(403, "AccessDenied"), Remedy.ROTATED_CREDENTIALS),
+        (AccessDenied("no"), Remedy.ROTATED_CREDENTIALS),
+        (refused(404, "AuditingJobNotFound"), None),
+        (refused(503, "SlowDown"), None),
+    ],
+    ids=lambda value: getattr(value, "code", "") or str(value),
+)
+def test_remedy(error: LiveAuditError, expected: Any) -> None:
+    """Each error has the remedy that another attempt can use at once, or none."""
+    assert remedy(error) is expected
