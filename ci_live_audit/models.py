@@ -99,8 +99,8 @@ class JobState(StrEnum):
         # No document spells the cancelled state; media jobs of the same service say "Cancel".
         if value.casefold() in {"cancel", "canceled", "cancelled"}:
             return cls.CANCELLED
-        known = (state for state in cls if state.value.casefold() == value.casefold())
-        return next(known, None) or _unlisted(cls, str.__new__(cls, value), value)
+        listed = (state for state in cls if state.value.casefold() == value.casefold())
+        return next(listed, None) or _unlisted(str.__new__(cls, value), value)
 
 
 class _Judgement(IntEnum):
@@ -108,7 +108,7 @@ class _Judgement(IntEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> Any:
-        return _unlisted(cls, int.__new__(cls, value), value) if isinstance(value, int) else None
+        return _unlisted(int.__new__(cls, value), value) if isinstance(value, int) else None
 
     @property
     def severity(self) -> int:
@@ -135,7 +135,7 @@ class HitFlag(_Judgement):
 E = TypeVar("E", bound=Enum)
 
 
-def _unlisted(_: type[E], member: E, value: object) -> E:
+def _unlisted(member: E, value: object) -> E:
     member._name_ = "UNLISTED"
     member._value_ = value
     return member

@@ -13,11 +13,7 @@ __all__ = ["base_url", "host", "is_this_machine", "url_fault"]
 
 
 def host(bucket: str, region: str) -> str:
-    """Return the host that serves the jobs of a bucket.
-
-    Raises:
-        ConfigurationError: The bucket or the region is not a name of Tencent's kind.
-    """
+    """Return the host that serves the jobs of a bucket; refuse names that could change it."""
     bucket, region = text("bucket", bucket), text("region", region)
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?-[0-9]{5,12}", bucket):
         raise ConfigurationError(
@@ -38,9 +34,6 @@ def base_url(
         region: Region.
         endpoint: A URL in place of the bucket's: http or https, a host and optionally a port.
         allow_http: Whether the endpoint may be http on another machine.
-
-    Raises:
-        ConfigurationError: An argument is not what it must be.
     """
     url = f"https://{host(bucket, region)}"
     if endpoint is None:

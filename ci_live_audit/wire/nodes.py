@@ -20,7 +20,7 @@ from ci_live_audit.models import ReadOnly, Scene, tags
 from ci_live_audit.wire.documents import MAX_DEPTH
 from ci_live_audit.wire.scalars import SCALARS, Unreadable, Value, as_integer, as_text, is_null
 
-__all__ = ["Context", "read", "reader", "values"]
+__all__ = ["MAX_SHARED", "Context", "Field", "Reader", "read", "reader", "values"]
 
 MAX_SHARED = 4096
 TEXT = "#text"  # xmltodict's name for the text of an element that has children too

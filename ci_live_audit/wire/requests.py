@@ -25,14 +25,8 @@ __all__ = ["Request", "cancel", "query", "submit"]
 class Request:
     """One call of the service, not yet signed.
 
-    Attributes:
-        operation: ``"query"``, ``"cancel"`` or ``"submit"``.
-        method: HTTP method.
-        path: Path, not percent-encoded.
-        headers: Headers by lower-case name.
-        body: Body.
-        idempotent: Whether sending it twice does no more than sending it once.
-        job_id: The job that the call is about; None for a submission.
+    The names of its headers are lower-case. It is ``idempotent`` if sending it twice does no more
+    than sending it once.
     """
 
     operation: str

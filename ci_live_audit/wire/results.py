@@ -5,12 +5,11 @@ Pure: takes bytes, returns a value or raises a `LiveAuditError`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
-
-import attrs
 
 from ci_live_audit.errors import DecodeError
 from ci_live_audit.models import (
@@ -25,7 +24,7 @@ from ci_live_audit.models import (
 )
 from ci_live_audit.wire import documents, nodes, refusals
 from ci_live_audit.wire.responses import Response
-from ci_live_audit.wire.scalars import Unreadable, Value
+from ci_live_audit.wire.scalars import Unreadable, Value, as_text
 
 __all__ = ["cancelled", "job", "submitted"]
 
@@ -95,47 +94,47 @@ def _decode(
     streamed = cls is AuditJob and len(body) > documents.LARGE_BODY
     document = documents.read(body, _reader_of_lists(context, pause) if streamed else None)
     response: Value = document.get("Response", document)
-    around = dict(response) if isinstance(response, dict) else {}
-    details: Value = around.pop("JobsDetail", None)
-    if details is None and "Error" in around:
+    sent = response if isinstance(response, dict) else {}
+    if "Error" in sent and sent.get("JobsDetail") is None:
         raise refusals.refusal(Response(status=200, body=body))
-    if not isinstance(details, dict):
+    if not isinstance(sent.get("JobsDetail"), dict):
         raise DecodeError(
             "expected a Response with one JobsDetail", excerpt=documents.beginning(body)
         )
     try:
-        known = _details(cls, details, context)
-        outer = nodes.values(nodes.reader(_Around), around, context)
+        around = nodes.values(RESPONSES[cls], sent, context)
     except Unreadable as problem:
         raise problem.error() from None
+    known: dict[str, Any] = around.pop("details")
     extra: dict[str, Any] = dict(known.get("extra", EMPTY))
-    for tag, value in outer.pop("extra", EMPTY).items():
+    for tag, value in around.pop("extra", EMPTY).items():
         extra[f"Response.{tag}" if tag in extra else tag] = value
-    if "request_id" in known and "request_id" in outer:
+    if "request_id" in known and "request_id" in around:
         extra["RequestId"] = known["request_id"]
-    known |= outer | {"extra": ReadOnly(extra)}
+    known |= around | {"extra": ReadOnly(extra)}
     if received_at is not None:
         known["received_at"] = received_at
     return cls(**known)
 
 
-@attrs.frozen(kw_only=True)
-class _Around:
-    """The nodes beside ``JobsDetail``."""
-
-    request_id: str | None = None
-    extra: Mapping[str, Any] = EMPTY
-
-
-def _details(cls: Any, node: dict[str, Any], context: nodes.Context) -> dict[str, Any]:
-    try:
-        known = nodes.values(nodes.reader(cls), node, context)
-        for name in ("job_id", "state") if cls is AuditJob else ("job_id",):
-            if name not in known:
-                raise Unreadable("missing").within(wire_name(name))
-    except Unreadable as problem:
-        raise problem.within("JobsDetail") from None
+def _details(cls: Any, node: Any, context: nodes.Context) -> dict[str, Any]:
+    known = nodes.values(nodes.reader(cls), node, context)
+    for name in ("job_id", "state") if cls is AuditJob else ("job_id",):
+        if name not in known:
+            raise Unreadable("missing").within(wire_name(name))
     return known
+
+
+#: The readers of whole responses.
+RESPONSES = {
+    cls: nodes.Reader(
+        {
+            "JobsDetail": nodes.Field("details", partial(_details, cls)),
+            "RequestId": nodes.Field("request_id", as_text),
+        }
+    )
+    for cls in (AuditJob, SubmittedJob, CancelledJob)
+}
 
 
 def _reader_of_lists(

@@ -12,15 +12,7 @@ from typing import Any, TypeAlias
 
 from ci_live_audit.errors import DecodeError
 
-__all__ = [
-    "SCALARS",
-    "Unreadable",
-    "Value",
-    "as_integer",
-    "as_text",
-    "excerpt",
-    "is_null",
-]
+__all__ = ["SCALARS", "Unreadable", "Value", "as_integer", "as_text", "excerpt", "is_null"]
 
 #: What xmltodict and json make of a node.
 Value: TypeAlias = dict[str, Any] | list[Any] | str | int | float | None
@@ -30,12 +22,7 @@ INT64 = 2**63
 
 
 class Unreadable(Exception):
-    """A value that its attribute cannot hold; its path is built from the inside out.
-
-    Args:
-        reason: What was expected.
-        value: What was found.
-    """
+    """A value that its attribute cannot hold; its path is built from the inside out."""
 
     def __init__(self, reason: str, value: Value = None) -> None:
         if isinstance(value, list):
@@ -67,7 +54,7 @@ def is_null(value: Value) -> bool:
     return value is None or (isinstance(value, str) and (not value or value.isspace()))
 
 
-# Readers take the context of a document as a second argument; scalars do not need it.
+# All readers get the context of the document as a second argument; those of scalars ignore it.
 
 
 def as_text(value: Value, _: object = None) -> str:
