@@ -1,4 +1,4 @@
-"""What a response means, and what another attempt can change about it."""
+"""Responses: their heads, what they mean, and what another attempt can change about it."""
 
 from __future__ import annotations
 
@@ -84,3 +84,10 @@ def refused(status: int, code: str, message: str = "why") -> ServiceError:
 def test_remedy(error: LiveAuditError, expected: Any) -> None:
     """Each error has the remedy that another attempt can use at once, or none."""
     assert remedy(error) is expected
+
+
+def test_the_head_of_a_response() -> None:
+    """The head of a response has its status, and its headers by lower-case name."""
+    head = Response.head(200, [(b"X-CI-Request-Id", b"r"), (b"X-Name", b"\xe9")])
+    assert (head.status, head.headers) == (200, {"x-ci-request-id": "r", "x-name": "\u00e9"})
+    assert (head.request_id, head.body, head.error) == ("r", b"", None)
