@@ -1,10 +1,10 @@
-"""What decoding a body costs, against the parsers below it (the limit) and the SDK (the peer).
+"""The cost of decoding a body, against the parsers below it (the limit) and the SDK (the peer).
 
 `decode.job` makes typed, frozen values of what `xmltodict.parse` makes of what expat reads. So
-expat with handlers that do nothing is what cannot be beaten, bare xmltodict is what is left when
-our own part costs nothing, and the SDK (ElementTree, a dict of its own, ``eval`` of its text, lists
-where there may be several) is what users have today. Memory is the peak growth while decoding, in
-multiples of the body, for a large body must not exhaust a small machine.
+expat with handlers that do nothing cannot be beaten, bare xmltodict is the cost if our own part
+were free, and the SDK (ElementTree, a dict of its own, ``eval`` of its text, lists where there may
+be several) is what users have today. Memory is the peak growth while decoding, in multiples of the
+body, as a large body must not exhaust a small machine.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from ci_live_audit import decode
 
 __all__ = ["run"]
 
-#: Snapshots, and as many audio sections: about 2.5 KB, 190 KB, 3.9 MB and 39 MB.
+#: Numbers of snapshots, and of audio sections: about 2.5 KB, 190 KB, 3.9 MB and 39 MB.
 COUNTS = (1, 112, 2275, 22750)
 NOW = datetime(2026, 8, 7, 5, 0, tzinfo=UTC)
 EXPAT, XMLTODICT, OURS, VENDOR = "expat", "xmltodict.parse", "decode.job", "SDK"
 
 
 def run(*, quick: bool) -> Iterator[Table]:
-    """The table."""
+    """Yield the table."""
     rows = []
     for count in COUNTS[:2] if quick else COUNTS:
         body = service.answer(count)
@@ -57,7 +57,7 @@ def run(*, quick: bool) -> Iterator[Table]:
                 cost[name] / cost[EXPAT],
                 cost[name] / cost[XMLTODICT],
                 cost[name] / cost[VENDOR],
-                # Tracing what the SDK allocates for a huge body takes minutes.
+                # Tracing the allocations of the SDK for a huge body takes minutes.
                 None if huge and name == VENDOR else round(_peak(run_one) / len(body), 2),
             )
             for name, run_one in decoders.items()
@@ -90,7 +90,7 @@ def _vendor(body: bytes) -> Callable[[], Any]:
 
 
 def _cpu(run_one: Callable[[], object], times: int) -> float:
-    """CPU milliseconds for one."""
+    """Return the CPU milliseconds of one decoding."""
     gc.collect()
     began = time.process_time()
     for _ in range(times):
@@ -99,7 +99,7 @@ def _cpu(run_one: Callable[[], object], times: int) -> float:
 
 
 def _peak(run_one: Callable[[], object]) -> int:
-    """Bytes by which memory grew at the most."""
+    """Return the peak growth of memory in bytes."""
     gc.collect()
     tracemalloc.start()
     try:

@@ -1,8 +1,8 @@
-"""How late a heartbeat gets while the answer about a whole night arrives and is decoded.
+"""The lateness of a heartbeat while the response about a whole night arrives and is decoded.
 
-A task of the same event loop wakes every 5 ms and notes by how much it was late. Meanwhile one
-answer after the other is asked for. An idle loop is the limit. The peer is the vendor's SDK in a
-thread, which is how a synchronous library is used from asyncio.
+A task of the same event loop wakes every 5 ms and notes how late it is, during one query after
+another. An idle loop is the limit. The peer is the vendor's SDK in a thread, which is how a
+synchronous library is used from asyncio.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import service
 from peers import ours, vendor
 from report import Sample, Table, interleaved
 
-__all__ = ["run"]
+__all__ = ["BEAT", "beat_during", "run"]
 
-#: Snapshots, and as many audio sections: about 190 KB, 3.9 MB and 39 MB; answers for one round.
+#: Numbers of snapshots and of sections (about 190 KB, 3.9 MB, 39 MB), and of queries in a round.
 BODIES = {112: 10, 2275: 3, 22750: 1}
 BEAT = 0.005
 IDLE, OURS, VENDOR = "idle loop", "ci_live_audit", "SDK in a thread"
@@ -34,7 +34,7 @@ class _Lateness:
 
 
 def run(*, quick: bool) -> Iterator[Table]:
-    """The table."""
+    """Yield the table."""
     bodies = dict(list(BODIES.items())[:2]) if quick else BODIES
     rounds = 3 if quick else 5
     rows = []
@@ -64,9 +64,9 @@ def run(*, quick: bool) -> Iterator[Table]:
         ]
     yield Table(
         f"Lateness of a {BEAT * 1000:.0f} ms heartbeat, {rounds} rounds",
-        ("body: what goes on", "p99 ms", "most ms", "most vs SDK"),
+        ("body: activity", "p99 ms", "most ms", "most vs SDK"),
         rows,
-        ("The largest body comes once in a round, the others several times.",),
+        ("The largest body is queried once in a round, the others several times.",),
     )
 
 
@@ -74,15 +74,16 @@ def _measure(
     runner: asyncio.Runner, work: Callable[[], Awaitable[object]], times: int
 ) -> _Lateness:
     gc.collect()
-    return runner.run(_beat_during(work, times))
+    return runner.run(beat_during(work, times))
 
 
-async def _beat_during(work: Callable[[], Awaitable[object]], times: int) -> _Lateness:
+async def beat_during(work: Callable[[], Awaitable[object]], times: int) -> _Lateness:
+    """Do ``work`` so many times, and return how late the heartbeat was meanwhile."""
     late: list[float] = []
     beat = asyncio.create_task(_beat(late))
     for _ in range(times):
         await work()
-    await asyncio.sleep(2 * BEAT)  # what came last has its effect too
+    await asyncio.sleep(2 * BEAT)  # for the effect of the last query
     beat.cancel()
     late.sort()
     return _Lateness(late[len(late) * 99 // 100] * 1000, late[-1] * 1000)

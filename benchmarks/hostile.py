@@ -1,10 +1,10 @@
-"""What a hostile answer costs, against an honest one of the same size.
+"""The cost of a hostile response, against an honest one of the same size.
 
-A server that was taken over, or whoever stands in front of it, can answer with documents that are
-made to be dear. Each kind is asked for over a socket, on an event loop with a heartbeat of 5 ms:
-how late that gets is what everything else on the loop feels. What is refused early is cheaper than
-an honest answer; of what is not, the ratio tells how dear it is. As the body of a refusal (a 500)
-a document is looked at on the loop itself, so that is measured too.
+A server that was taken over, or a machine in front of it, can send documents made to be expensive.
+Each kind is queried over a socket, on an event loop with a heartbeat of 5 ms, whose lateness is
+what everything else on the loop feels. Documents that are refused early cost less than an honest
+response; for the others, the ratio is their price. The body of an error (a 500) is read on the
+loop itself, so that is measured too.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from ci_live_audit import LiveAuditClient, LiveAuditError, RetryPolicy, decode
 
 __all__ = ["run"]
 
-#: Bytes of an answer, and the rounds of each.
+#: Bytes of a response, and the rounds of each size.
 SIZES = {2**16: 11, 2**22: 5}
 HONEST = "honest"
-#: Bytes of a snapshot and a section of an honest answer.
+#: Bytes of a snapshot and a section of an honest response.
 PER_SNAPSHOT = 1714
 #: The default bound on a decoded body.
 MAX_BODY = 2**26
@@ -39,7 +39,7 @@ MAX_BODY = 2**26
 
 @attrs.frozen
 class _Cost:
-    """Milliseconds: CPU of the client, lateness of the loop, and on it of the same as a refusal."""
+    """Milliseconds: CPU of the client, lateness of the loop, and reading the body as an error."""
 
     cpu: float
     late: float
@@ -48,7 +48,7 @@ class _Cost:
 
 
 def run(*, quick: bool) -> Iterator[Table]:
-    """The tables."""
+    """Yield the tables."""
     sizes = {2**16: 3, 2**20: 1} if quick else SIZES
     for size, rounds in sizes.items():
         yield _documents(size, rounds)
@@ -68,22 +68,22 @@ def _documents(size: int, rounds: int) -> Table:
             cpu[name] / cpu[HONEST],
             Sample.of(one.late for one in found[name]),
             Sample.of(one.refusal for one in found[name]),
-            # To trace the memory of millions of elements takes minutes.
+            # Tracing the memory of millions of elements takes minutes.
             None if size >= 2**24 else round(_peak(body) / len(body), 2),
             found[name][-1].outcome,
         )
         for name, body in bodies.items()
     ]
     return Table(
-        f"Hostile answers of {size / 2**20:g} MiB, {rounds} rounds",
+        f"Hostile responses of {size / 2**20:g} MiB, {rounds} rounds",
         ("body", "CPU ms", "vs honest", "loop late ms", "as a 500 ms", "peak memory vs body", "is"),
         rows,
-        (f"Late: the most of a {heartbeat.BEAT * 1000:.0f} ms heartbeat during one query.",),
+        (f"Late: the most that a {heartbeat.BEAT * 1000:.0f} ms heartbeat is late in one query.",),
     )
 
 
 def _compressed(rounds: int) -> Table:
-    """What is small on the wire: the bound on the decoded body ends it."""
+    """Measure bodies that are small on the wire and exceed the bound when unpacked."""
     bodies = {
         "honest, gzip": gzip.compress(service.answer(MAX_BODY // PER_SNAPSHOT // 16)),
         "bomb of twice the bound": gzip.compress(bytes(2 * MAX_BODY)),
@@ -91,7 +91,7 @@ def _compressed(rounds: int) -> Table:
         "bomb in a bomb": gzip.compress(gzip.compress(bytes(8 * MAX_BODY))),
     }
     with asyncio.Runner() as runner:
-        cases = {name: partial(_unpacked, runner, body) for name, body in bodies.items()}
+        cases = {name: partial(_cost_unpacked, runner, body) for name, body in bodies.items()}
         found = interleaved(cases, rounds)
     rows = [
         (
@@ -104,10 +104,10 @@ def _compressed(rounds: int) -> Table:
         for name, body in bodies.items()
     ]
     return Table(
-        f"Compressed answers, max_body {MAX_BODY >> 20} MiB, {rounds} rounds",
+        f"Compressed responses, max_body {MAX_BODY >> 20} MiB, {rounds} rounds",
         ("body", "KB on the wire", "CPU ms", "loop late ms", "is"),
         rows,
-        ("The honest one is of 4 MiB when unpacked.",),
+        ("The honest one has 4 MiB when unpacked.",),
     )
 
 
@@ -115,7 +115,7 @@ def _compressed(rounds: int) -> Table:
 
 
 def _bodies(size: int) -> dict[str, bytes]:
-    """Answers of about so many bytes."""
+    """Return responses of about ``size`` bytes."""
     flood = partial(_flood, size)
     named = b"".join(b"<A%x/>" % number for number in range(size // 9))
     scenes = b"".join(b"<A%xInfo><B/></A%xInfo>" % (n, n) for n in range(size // 26))
@@ -124,35 +124,38 @@ def _bodies(size: int) -> dict[str, bytes]:
     return {
         HONEST: service.answer(max(size // PER_SNAPSHOT, 1)),
         "empty elements": flood(b"<A/>"),
-        "elements of all names": _answer(named),
+        "elements of all names": _response(named),
         "snapshots": flood(b"<Snapshot/>"),
-        "scenes": _answer(b"<Snapshot>" + scenes + b"</Snapshot>"),
+        "scenes": _response(b"<Snapshot>" + scenes + b"</Snapshot>"),
         "keywords": flood(b"<Keywords>a</Keywords>", b"<PornInfo>", b"</PornInfo>"),
         "text nodes": flood(b"x<A/>"),
         "comments": flood(b"<!---->"),
         "a long comment": flood(b"x", b"<!--", b"-->"),
-        "a tag of attributes": _answer(b"<A " + attributes + b"/>"),
+        "a tag of attributes": _response(b"<A " + attributes + b"/>"),
         "sections": flood(b"<![CDATA[x]]>", b"<Label>", b"</Label>"),
         "references": flood(b"&#65;", b"<Label>", b"</Label>"),
         "lines": flood(b"\n", b"<Label>", b"</Label>"),
         "depth": flood(b"<A>"),
         "html": b"<p>" * (size // 3),
-        "default attributes": b"<!DOCTYPE r [<!ATTLIST JobsDetail " + defaults + b">]>" + _answer(),
+        "default attributes": b"<!DOCTYPE r [<!ATTLIST JobsDetail "
+        + defaults
+        + b">]>"
+        + _response(),
         "blanks": b" " * size,
-        "blanks before": b" " * size + _answer(),
-        "encodings": b"<!--" + b"encoding " * (size // 9) + b"-->" + _answer(),
+        "blanks before": b" " * size + _response(),
+        "encodings": b"<!--" + b"encoding " * (size // 9) + b"-->" + _response(),
         "json of objects": _json(b"{}," * (size // 3)),
         "json of a text": _json(b'"' + b"x" * (size - 100) + b'",'),
     }
 
 
-def _answer(inside: bytes = b"") -> bytes:
+def _response(inside: bytes = b"") -> bytes:
     details = b"<JobId>%b</JobId><State>Auditing</State>" % service.JOB_ID.encode() + inside
     return b"<Response><JobsDetail>" + details + b"</JobsDetail></Response>"
 
 
 def _flood(size: int, unit: bytes, front: bytes = b"", back: bytes = b"") -> bytes:
-    return _answer(front + unit * (size // len(unit)) + back)
+    return _response(front + unit * (size // len(unit)) + back)
 
 
 def _json(items: bytes) -> bytes:
@@ -165,18 +168,18 @@ def _json(items: bytes) -> bytes:
 
 def _cost(runner: asyncio.Runner, body: bytes) -> _Cost:
     with service.serving(body) as url:
-        cpu, late, outcome = runner.run(_asked(url))
+        cpu, late, outcome = runner.run(_measured(url))
     began = time.process_time()
     decode.error(500, {}, body)
     return _Cost(cpu, late, (time.process_time() - began) * 1e3, outcome)
 
 
-def _unpacked(runner: asyncio.Runner, body: bytes) -> _Cost:
-    cpu, late, outcome = runner.run(_unpacking(body))
+def _cost_unpacked(runner: asyncio.Runner, body: bytes) -> _Cost:
+    cpu, late, outcome = runner.run(_measured_unpacked(body))
     return _Cost(cpu, late, 0, outcome)
 
 
-async def _unpacking(body: bytes) -> tuple[float, float, str]:
+async def _measured_unpacked(body: bytes) -> tuple[float, float, str]:
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -187,17 +190,17 @@ async def _unpacking(body: bytes) -> tuple[float, float, str]:
         writer.close()
 
     async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
-        return await _asked(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        return await _measured(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
 
 
-async def _asked(url: str) -> tuple[float, float, str]:
-    """CPU milliseconds of one query, how late the loop got meanwhile, and what came of it."""
+async def _measured(url: str) -> tuple[float, float, str]:
+    """Return the CPU milliseconds of one query, the lateness of the loop, and the outcome."""
     async with ours(url) as client:
         once = client.with_options(retry=RetryPolicy(attempts=1))
         gc.collect()
         began = time.process_time()
         outcomes: list[str] = []
-        lateness = await heartbeat._beat_during(partial(_query, once, outcomes), 1)
+        lateness = await heartbeat.beat_during(partial(_query, once, outcomes), 1)
         return (time.process_time() - began) * 1e3, lateness.most, outcomes[0]
 
 
@@ -207,11 +210,11 @@ async def _query(client: LiveAuditClient, outcomes: list[str]) -> None:
     except LiveAuditError as error:
         outcomes.append(error.args[0].partition(":")[0] + ": " + error.args[0][-40:])
     else:
-        outcomes.append("an answer")
+        outcomes.append("a result")
 
 
 def _peak(body: bytes) -> int:
-    """Bytes by which memory grew at the most."""
+    """Return the peak growth of memory in bytes."""
     gc.collect()
     tracemalloc.start()
     try:

@@ -1,7 +1,4 @@
-"""Decode response bodies that are at hand: pure functions from bytes to results.
-
-The public face of `ci_live_audit.wire`.
-"""
+"""Decode the bodies of responses and callbacks: pure functions from bytes to results."""
 
 from ci_live_audit.wire.refusals import error
 from ci_live_audit.wire.results import cancelled, job, submitted

@@ -1,8 +1,10 @@
-"""What the service answers, as frozen, typed values.
+"""Results of the service as frozen, typed values.
 
-The attributes carry the service's own names (``HitFlag`` is ``hit_flag``). What a document of the
-service names but did not send is None, a list that it did not send is an empty tuple, and a node
-that no document names is kept in the nearest ``extra``.
+Attributes have the service's own names (``HitFlag`` is ``hit_flag``). A value that was not sent is
+None, a list that was not sent is an empty tuple, and a node that no document of the service names
+is kept in the nearest ``extra``: a mapping of tags to texts, mappings and tuples.
+``keywords_raw`` is the text as sent where several keywords came as one, joined by commas; a keyword
+may contain a comma itself. A ``score`` is from 0 to 100.
 
 Sources: https://www.tencentcloud.com/document/product/1045/49342 (query),
 https://www.tencentcloud.com/document/product/1045/49341 (cancel),
@@ -51,7 +53,7 @@ V_co = TypeVar("V_co", covariant=True)
 
 
 class ReadOnly(Mapping[str, V_co]):
-    """A mapping that does not change, and that can be pickled."""
+    """An immutable mapping that can be pickled."""
 
     __slots__ = ("_items",)
 
@@ -78,9 +80,9 @@ EMPTY: ReadOnly[Any] = ReadOnly()
 
 
 class JobState(StrEnum):
-    """Where a job stands; an unknown word of the service stays readable as ``.value``.
+    """The state of a job; an unknown word of the service stays readable as ``.value``.
 
-    Compare with ``==``: a word that is not listed here is a new object each time.
+    Compare with ``==``: a word that is not listed here makes a new object each time.
     """
 
     SUBMITTED = "Submitted"
@@ -97,20 +99,20 @@ class JobState(StrEnum):
         # No document spells the cancelled state; media jobs of the same service say "Cancel".
         if value.casefold() in {"cancel", "canceled", "cancelled"}:
             return cls.CANCELLED
-        known = (state for state in cls if state.value.casefold() == value.casefold())
-        return next(known, None) or _unlisted(cls, str.__new__(cls, value), value)
+        listed = (state for state in cls if state.value.casefold() == value.casefold())
+        return next(listed, None) or _unlisted(str.__new__(cls, value), value)
 
 
 class _Judgement(IntEnum):
-    """A judgement as a number of the service; 1 is worse than 2, and other numbers may come."""
+    """A judgement of the service as a number, of which 1 is the worst; others may be added."""
 
     @classmethod
     def _missing_(cls, value: object) -> Any:
-        return _unlisted(cls, int.__new__(cls, value), value) if isinstance(value, int) else None
+        return _unlisted(int.__new__(cls, value), value) if isinstance(value, int) else None
 
     @property
     def severity(self) -> int:
-        """How bad it is, for comparing: 0 normal or unknown, 1 suspected, 2 sensitive or hit."""
+        """Severity for comparisons: 0 normal or unknown, 1 suspected, 2 sensitive or hit."""
         return {1: 2, 2: 1}.get(self.value, 0)
 
 
@@ -133,7 +135,7 @@ class HitFlag(_Judgement):
 E = TypeVar("E", bound=Enum)
 
 
-def _unlisted(_: type[E], member: E, value: object) -> E:
+def _unlisted(member: E, value: object) -> E:
     member._name_ = "UNLISTED"
     member._value_ = value
     return member
@@ -141,23 +143,24 @@ def _unlisted(_: type[E], member: E, value: object) -> E:
 
 @attrs.frozen
 class Tag:
-    """The wire name of a field where it is not the field's own name in CamelCase."""
+    """The tag of an attribute where it is not the attribute's name in CamelCase.
+
+    ``also`` is another spelling of it; ``item`` is the tag inside, if it contains a list.
+    """
 
     name: str
-    #: Another spelling that the service uses for the same thing.
     also: str | None = None
-    #: For a list that the service wraps in a container of its own: the name inside.
     item: str | None = None
 
 
 def wire_name(attribute: str) -> str:
-    """The name that the service gives an attribute: ``hit_flag`` is ``HitFlag``."""
+    """Return the tag of an attribute: ``HitFlag`` for ``hit_flag``."""
     return "".join(word.capitalize() for word in attribute.split("_"))
 
 
 @cache
 def tags(cls: Any) -> Mapping[str, Tag]:
-    """The wire name of every attribute of a result class that has a node of its own."""
+    """Return the tag of every attribute of a result class that has a node of its own."""
     hints = get_type_hints(cls, include_extras=True)
     marks = {
         field.name: [mark for mark in get_args(hints[field.name]) if isinstance(mark, Tag)]
@@ -167,19 +170,19 @@ def tags(cls: Any) -> Mapping[str, Tag]:
     return {name: own[0] if own else Tag(wire_name(name)) for name, own in marks.items()}
 
 
-# Attributes that are filled from something else than a node of their own.
+# Attributes without a node of their own.
 DERIVED = {"scenes", "extra", "keywords_raw", "url_expires_at", "received_at"}
 
 
 class Result:
-    """What all result classes share."""
+    """The base of all result classes."""
 
     __slots__ = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The result with everything in it as plain values, ready for ``json.dumps``.
+        """Return the result as plain values, ready for ``json.dumps``.
 
-        Keys are the attribute names, times are ISO 8601 text, enums are their values.
+        Keys are the names of the attributes; times become ISO 8601 texts, enums their values.
         """
         return {
             field.name: plain(getattr(self, field.name))
@@ -188,7 +191,7 @@ class Result:
 
 
 def plain(value: Any) -> Any:
-    """A value ready for ``json.dumps``: what has a ``to_dict`` is asked for it."""
+    """Return a value, with all results in it, as plain values ready for ``json.dumps``."""
     if hasattr(value, "to_dict"):
         return value.to_dict()
     if isinstance(value, tuple):
@@ -202,7 +205,11 @@ def plain(value: Any) -> Any:
 
 @attrs.frozen(kw_only=True)
 class Location(Result):
-    """Where something stands in a snapshot: pixels from the top left corner, degrees 0 to 360."""
+    """A rectangle in a snapshot.
+
+    ``x`` and ``y`` are pixels from the top left corner, ``width`` and ``height`` are pixels,
+    ``rotate`` is degrees from 0 to 360.
+    """
 
     x: float | None = None
     y: float | None = None
@@ -214,11 +221,7 @@ class Location(Result):
 
 @attrs.frozen(kw_only=True)
 class OcrResult(Result):
-    """A text that was read in a snapshot.
-
-    ``keywords_raw`` is the text as sent where several keywords came as one, joined by commas;
-    a keyword may hold a comma itself.
-    """
+    """A text that was read in a snapshot, and the keywords that it hit."""
 
     text: str | None = None
     keywords: tuple[str, ...] = ()
@@ -230,7 +233,7 @@ class OcrResult(Result):
 
 @attrs.frozen(kw_only=True)
 class ObjectResult(Result):
-    """An object or a person that was recognized in a snapshot."""
+    """An object or a person recognized in a snapshot."""
 
     name: str | None = None
     sub_label: str | None = None
@@ -258,7 +261,7 @@ class LibResult(Result):
 
 @attrs.frozen(kw_only=True)
 class TimedLabel(Result):
-    """A label for a stretch of sound: a language, a speaker, a recognized sound.
+    """A label of a stretch of sound: a language, a speaker or a recognized sound.
 
     ``start_time`` and ``end_time`` are milliseconds within the section.
     """
@@ -272,7 +275,7 @@ class TimedLabel(Result):
 
 @attrs.frozen(kw_only=True)
 class Position(Result):
-    """Where a keyword stands in a text, in characters."""
+    """The position of a keyword in a text, in characters."""
 
     start: int | None = None
     end: int | None = None
@@ -293,7 +296,7 @@ class HitInfo(Result):
 
 @attrs.frozen(kw_only=True)
 class OcrHitInfo(Result):
-    """A text read in a picture, and what was hit in it."""
+    """A text read in a picture, and the hits in it."""
 
     text: str | None = None
     hit_infos: tuple[HitInfo, ...] = ()
@@ -302,10 +305,10 @@ class OcrHitInfo(Result):
 
 @attrs.frozen(kw_only=True)
 class Scene(Result):
-    """What moderation found for one kind of content (``PornInfo``, ``AdsInfo``, …).
+    """The result for one kind of content (``PornInfo``, ``AdsInfo``, …).
 
-    On a job ``count`` is how many snapshots hit; on a snapshot or a section ``score`` is the
-    confidence from 0 to 100.
+    On a job, ``count`` is the number of snapshots with a hit; on a snapshot or a section,
+    ``score`` is the confidence.
     """
 
     hit_flag: HitFlag | None = None
@@ -328,7 +331,7 @@ class Scene(Result):
 
 
 class Scenes(Result):
-    """What has scenes: a job, a snapshot, an audio section."""
+    """The base of results with scenes, by their names: a job, a snapshot, an audio section."""
 
     __slots__ = ()
     scenes: Mapping[str, Scene]
@@ -348,8 +351,8 @@ class Scenes(Result):
 class Snapshot(Scenes):
     """A picture of the stream and what was found in it.
 
-    ``snapshot_time`` is milliseconds, for a live stream since 1970. The ``url`` works until
-    ``url_expires_at`` (two hours after the query); query again for a fresh one.
+    ``snapshot_time`` is milliseconds, since 1970 for a live stream. ``text`` was read in it. The
+    ``url`` works until ``url_expires_at`` (two hours after the query); query again for a new one.
     """
 
     url: str | None = None
@@ -367,8 +370,8 @@ class Snapshot(Scenes):
 class AudioSection(Scenes):
     """A stretch of sound of the stream and what was found in it.
 
-    ``offset_time`` (for a live stream since 1970) and ``duration`` are milliseconds. The ``url``
-    works until ``url_expires_at`` (two hours after the query); query again for a fresh one.
+    ``offset_time`` (since 1970 for a live stream) and ``duration`` are milliseconds. ``text`` was
+    spoken in it. The ``url`` works as in `Snapshot`.
     """
 
     url: str | None = None
@@ -386,7 +389,7 @@ class AudioSection(Scenes):
 
 @attrs.frozen(kw_only=True)
 class UserInfo(Result):
-    """Business fields given at submission and returned as they were; each at most 128 bytes."""
+    """Fields of your own, given at submission and returned unchanged; 128 bytes each at most."""
 
     token_id: str | None = None
     nickname: str | None = None
@@ -414,7 +417,7 @@ class ListResult(Result):
 
 @attrs.frozen(kw_only=True)
 class MaskOutput(Result):
-    """Where the masked recording was put."""
+    """Where the masked recording was stored: a COS region, bucket and object key."""
 
     region: str | None = None
     bucket: str | None = None
@@ -424,7 +427,7 @@ class MaskOutput(Result):
 
 @attrs.frozen(kw_only=True)
 class MaskRecordInfo(Result):
-    """What became of the masked recording."""
+    """The outcome of masking the recording."""
 
     code: str | None = None
     message: str | None = None
@@ -434,7 +437,7 @@ class MaskRecordInfo(Result):
 
 @attrs.frozen(kw_only=True)
 class MaskLiveInfo(Result):
-    """What became of the masked live stream."""
+    """The outcome of masking the live stream: times as sent, and the URL it was pushed to."""
 
     start_time: str | None = None
     end_time: str | None = None
@@ -444,7 +447,7 @@ class MaskLiveInfo(Result):
 
 @attrs.frozen(kw_only=True)
 class MaskInfo(Result):
-    """What became of a submission's ``Conf.Mask``."""
+    """The outcome of ``Conf.Mask`` of the submission."""
 
     record_info: MaskRecordInfo | None = None
     live_info: MaskLiveInfo | None = None
@@ -456,8 +459,8 @@ class AuditJob(Scenes):
     """A live stream moderation job and what it has found so far.
 
     ``label`` and ``result`` are final only once ``ended``. ``code`` and ``message`` say why a job
-    failed (the service may send "Success" in them otherwise). ``received_at`` is when the answer
-    came, by the service's clock as far as it is known; None on a job that was decoded by hand.
+    failed (otherwise the service may send "Success" in them). ``received_at`` is the time of the
+    response by the service's clock as far as it is known; None if `decode.job` was not given it.
     """
 
     job_id: str
@@ -490,7 +493,7 @@ class AuditJob(Scenes):
 
     @property
     def ended(self) -> bool:
-        """Whether the job has reached a state that it will not leave."""
+        """Whether the job has reached a final state."""
         return self.state in ENDED
 
 
@@ -498,8 +501,8 @@ ENDED = frozenset({JobState.SUCCESS, JobState.FAILED, JobState.CANCELLED})
 
 
 @attrs.frozen(kw_only=True)
-class SubmittedJob(Result):
-    """The answer to ``submit``."""
+class _Accepted(Result):
+    """What the service says of a job that it has just started or stopped."""
 
     job_id: str
     data_id: str | None = None
@@ -510,12 +513,10 @@ class SubmittedJob(Result):
 
 
 @attrs.frozen(kw_only=True)
-class CancelledJob(Result):
-    """The answer to ``cancel``. The service does not promise to send anything but the id."""
+class SubmittedJob(_Accepted):
+    """The result of ``submit``."""
 
-    job_id: str
-    data_id: str | None = None
-    creation_time: datetime | None = None
-    state: JobState | None = None
-    request_id: str | None = None
-    extra: Mapping[str, Any] = EMPTY
+
+@attrs.frozen(kw_only=True)
+class CancelledJob(_Accepted):
+    """The result of ``cancel``; the service guarantees nothing but the id."""

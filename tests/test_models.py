@@ -1,4 +1,4 @@
-"""The results: frozen, plain, open to words of the service that nobody knows yet."""
+"""Results: frozen, plain, and open to unknown words of the service."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CLASSES: list[type[Any]] = [
 
 
 def example(cls: type[Any]) -> Any:
-    """A value of a class, with no more in it than must be."""
+    """Return a result with its required attributes only."""
     must = {"job_id": "j", "state": JobState.AUDITING}
     return cls(**{name: must[name] for name in must.keys() & attrs.fields_dict(cls).keys()})
 
@@ -47,8 +47,8 @@ def example(cls: type[Any]) -> Any:
 # Mappings
 
 
-def test_read_only_behaves_as_the_dict_it_was_made_of() -> None:
-    """It equals a dict, reads like one, and prints like one."""
+def test_read_only_behaves_like_its_dict() -> None:
+    """A mapping equals, reads and prints like the dict that it was made of."""
     items = {"a": 1, "b": 2}
     mapping = ReadOnly(items)
     assert mapping == items
@@ -61,12 +61,12 @@ def test_read_only_behaves_as_the_dict_it_was_made_of() -> None:
 
 @pytest.mark.parametrize("items", [None, {}, ReadOnly()])
 def test_read_only_may_be_empty(items: dict[str, int] | None) -> None:
-    """Nothing makes an empty mapping."""
+    """A mapping made of nothing is empty."""
     assert ReadOnly(items) == {}
 
 
 def test_read_only_does_not_change() -> None:
-    """Neither through itself nor through the dict that it was made of."""
+    """A mapping changes neither through itself nor through the dict that it was made of."""
     items = {"a": 1}
     mapping: Any = ReadOnly(items)
     items["b"] = 2
@@ -80,13 +80,13 @@ def test_read_only_does_not_change() -> None:
 
 
 def test_read_only_hashes_by_its_items() -> None:
-    """Equal mappings hash equal, in whatever order they were filled."""
+    """Equal mappings have equal hashes, whatever their order."""
     assert hash(ReadOnly({"a": 1, "b": 2})) == hash(ReadOnly({"b": 2, "a": 1}))
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_read_only_pickles(protocol: int) -> None:
-    """It survives every protocol of today."""
+    """A mapping survives every protocol of pickle."""
     mapping = ReadOnly({"a": ReadOnly({"b": (1, None)})})
     again = pickle.loads(pickle.dumps(mapping, protocol))
     assert (again, type(again)) == (mapping, ReadOnly)
@@ -96,8 +96,8 @@ def test_read_only_pickles(protocol: int) -> None:
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_result_is_frozen_and_slotted(cls: type[Any]) -> None:
-    """No attribute can be changed, and none added."""
+def test_a_result_is_frozen_and_slotted(cls: type[Any]) -> None:
+    """No attribute of a result can be changed or added."""
     result = example(cls)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         result.extra = {}
@@ -107,15 +107,15 @@ def test_result_is_frozen_and_slotted(cls: type[Any]) -> None:
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_result_takes_names_only(cls: type[Any]) -> None:
-    """The order of the attributes is no promise, so nobody may build on it."""
+def test_a_result_takes_keywords_only(cls: type[Any]) -> None:
+    """A result takes keyword arguments only, as the order of its attributes may change."""
     with pytest.raises(TypeError):
         cls("j", JobState.AUDITING)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_result_has_its_extra(cls: type[Any]) -> None:
-    """Every class has a place for what it does not know, and it is empty by default."""
+def test_a_result_has_an_extra(cls: type[Any]) -> None:
+    """Every result class has an `extra`, empty by default."""
     assert example(cls).extra == ReadOnly()
 
 
@@ -129,7 +129,7 @@ def test_result_has_its_extra(cls: type[Any]) -> None:
     ],
 )
 def test_equal_results(copied: AuditJob) -> None:
-    """A job is its values: equal ones compare and hash equal, however they were made."""
+    """Jobs with equal values compare and hash equal, however they were made."""
     assert copied == JOB
     assert hash(copied) == hash(JOB)
     assert {copied, JOB} == {JOB}
@@ -140,12 +140,12 @@ def test_equal_results(copied: AuditJob) -> None:
     [{"label": "Normal"}, {"snapshots": ()}, {"scenes": ReadOnly()}, {"state": JobState.SUCCESS}],
 )
 def test_results_that_differ(change: dict[str, Any]) -> None:
-    """One other value makes another job."""
+    """Jobs that differ in one value are not equal."""
     assert attrs.evolve(JOB, **change) != JOB
 
 
 def test_results_of_different_classes_differ() -> None:
-    """A submission's answer is not a cancellation's, though they look the same."""
+    """A submission does not equal a cancellation with the same values."""
     submitted: Result = SubmittedJob(job_id="j")
     cancelled: Result = CancelledJob(job_id="j")
     assert submitted.to_dict() == cancelled.to_dict()
@@ -164,8 +164,8 @@ def test_results_of_different_classes_differ() -> None:
         (JobState("Paused"), False),
     ],
 )
-def test_ended(state: JobState, *, ended: bool) -> None:
-    """Three states are the last; an unknown one is not taken for one of them."""
+def test_final_states(state: JobState, *, ended: bool) -> None:
+    """Three states are final; an unknown one is not."""
     assert AuditJob(job_id="j", state=state).ended is ended
 
 
@@ -178,13 +178,13 @@ def test_ended(state: JobState, *, ended: bool) -> None:
     ],
 )
 def test_scene_shorthands(found: AuditJob | Snapshot | AudioSection) -> None:
-    """What was moderated has its scene, what was not has none."""
+    """The shorthand of a scene is the scene, or None where there is none."""
     assert found.porn == Scene()
     assert found.ads is None
 
 
 def test_ads_shorthand() -> None:
-    """The advertising scene has its shorthand too."""
+    """The advertising scene has a shorthand too."""
     assert Snapshot(scenes={"Ads": Scene(score=1)}).ads == Scene(score=1)
 
 
@@ -193,13 +193,13 @@ def test_ads_shorthand() -> None:
 
 @pytest.mark.parametrize("word", ["Success", "success", "SUCCESS"])
 def test_state_in_any_case(word: str) -> None:
-    """A word of the documents is that state, however it is capitalized."""
+    """A documented word is its state in any capitalization."""
     assert JobState(word) is JobState.SUCCESS
 
 
 @pytest.mark.parametrize("word", ["Cancel", "Canceled", "Cancelled", "cancel", "CANCELED"])
 def test_cancelled_in_any_spelling(word: str) -> None:
-    """No document spells the cancelled state, so every spelling is it."""
+    """Every spelling of the cancelled state is read, as no document has it."""
     assert JobState(word) is JobState.CANCELLED
 
 
@@ -218,8 +218,8 @@ def test_cancelled_in_any_spelling(word: str) -> None:
     ],
     ids=["itself", "again", "pickled", "copied", "copied deeply"],
 )
-def test_unlisted_member(cls: Any, value: object, remade: Any) -> None:
-    """An unknown value is a member that reads, compares and hashes as the value does."""
+def test_an_unlisted_member_is_its_value(cls: Any, value: object, remade: Any) -> None:
+    """An unknown value is a member that reads, compares and hashes like the value."""
     member = remade(cls(value))
     assert isinstance(member, cls)
     assert (member, member.value, member.name, hash(member)) == (
@@ -233,7 +233,7 @@ def test_unlisted_member(cls: Any, value: object, remade: Any) -> None:
 
 
 def test_unlisted_members_differ_by_value() -> None:
-    """Two unknown values are not the same only because both are unknown."""
+    """Two different unknown values are not equal."""
     assert JobState("Paused") != JobState("Queued")
     assert Verdict(7) != Verdict(8)
 
@@ -241,8 +241,8 @@ def test_unlisted_members_differ_by_value() -> None:
 @pytest.mark.parametrize(
     ("cls", "value"), [(JobState, 1), (JobState, None), (Verdict, "1"), (HitFlag, 1.5)]
 )
-def test_not_a_member(cls: Any, value: object) -> None:
-    """A value of another type is a mistake, not an unknown word."""
+def test_a_value_of_another_type_is_not_a_member(cls: Any, value: object) -> None:
+    """A value of another type is an error, not an unknown word."""
     with pytest.raises(ValueError, match="is not a valid"):
         cls(value)
 
@@ -251,7 +251,7 @@ def test_not_a_member(cls: Any, value: object) -> None:
 
 
 def test_to_dict() -> None:
-    """Attribute names, values of enums, ISO times, lists, and nothing left out."""
+    """The plain values have all attributes, enums as values, times as ISO texts, and lists."""
     job = AuditJob(
         job_id="j",
         state=JobState("Paused"),
@@ -279,7 +279,7 @@ def test_to_dict() -> None:
 
 
 def test_to_dict_is_ready_for_json() -> None:
-    """A job with everything in it becomes JSON, and comes back as the same plain values."""
+    """A complete job becomes JSON and comes back as the same plain values."""
     assert json.loads(json.dumps(JOB.to_dict(), allow_nan=False)) == JOB.to_dict()
 
 
@@ -288,11 +288,11 @@ def test_to_dict_is_ready_for_json() -> None:
     [("url", "Url"), ("hit_flag", "HitFlag"), ("receive_token_id", "ReceiveTokenId")],
 )
 def test_wire_name(attribute: str, name: str) -> None:
-    """An attribute's name on the wire follows a rule."""
+    """The tag of an attribute is its name in CamelCase."""
     assert wire_name(attribute) == name
 
 
 @pytest.mark.parametrize("kind", [Verdict, HitFlag])
 def test_severity_orders_judgements(kind: type[Verdict | HitFlag]) -> None:
-    """1 is worse than 2, and both are worse than 0; a number nobody knows counts as 0."""
+    """1 is worse than 2, which is worse than 0; an unknown number counts as 0."""
     assert [kind(number).severity for number in (0, 2, 1, 9)] == [0, 1, 2, 0]

@@ -1,7 +1,7 @@
-"""A body → nested dicts, by xmltodict or json, within bounds that no honest answer comes near.
+"""A body → nested dicts, by xmltodict or json, within bounds that no honest response comes near.
 
-A document can be small and still cost minutes, in a parser that holds the interpreter meanwhile.
-So XML is fed in slices, and after each one it is checked what has become of it.
+A small document can still cost minutes in a parser that holds the interpreter meanwhile. So XML is
+fed in slices, and the bounds are checked after each one.
 """
 
 from __future__ import annotations
@@ -10,59 +10,46 @@ import json
 import math
 import re
 from collections.abc import Callable, Generator
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 from xml.parsers import expat
 
 import xmltodict
 
 from ci_live_audit.errors import DecodeError
-from ci_live_audit.wire.scalars import excerpt
+from ci_live_audit.wire.scalars import Value, excerpt
 
-__all__ = ["LARGE_BODY", "MAX_PAGE", "REFUSED", "beginning", "elements", "is_json", "read", "tree"]
+__all__ = ["LARGE_BODY", "MAX_DEPTH", "Opened", "beginning", "is_json", "read"]
 
-# Above this, a body is read in a worker thread, its items made as their tags close.
+#: Names of the open elements and the children of each that have closed, the root first.
+Opened: TypeAlias = list[tuple[str, dict[str, Value]]]
+
+# Bodies above this are read in a worker thread.
 LARGE_BODY = 64 * 1024
-# Bytes in which a page shows what it is.
-MAX_PAGE = 4096
-
-# Half a millisecond or so of parsing.
+# About half a millisecond of parsing.
 SLICE = 8192
-# What the documents of the service name ends at a depth of 7.
+# The service's documents are at most 7 deep.
 MAX_DEPTH = 64
-# A tag with its attributes, a comment or the like; text is not counted.
+# Bytes of one tag with its attributes, or of one comment; text is not bounded.
 MAX_TOKEN = 2**17
-# An answer of 64 MiB has some four millions.
+# An honest response of 64 MiB has some four million.
 MAX_TAGS = 8_000_000
-# JSON is parsed in one go. It comes in callbacks, which are small.
+# JSON is parsed in one go; only callbacks are JSON, and they are small.
 MAX_JSON = 4 * 2**20
 AS_SENT: dict[str, Any] = {
     "xml_attribs": False,
     "strip_whitespace": False,
     "disable_entities": True,
 }
-#: How a document is refused: bounds, entities and encodings come as ValueError and LookupError.
-REFUSED = (expat.ExpatError, ValueError, LookupError, RecursionError)
-# What opens, what closes, and texts, which may hold the same signs.
+# Bounds, entities and encodings are refused with ValueError and LookupError.
+UNPARSEABLE = (expat.ExpatError, ValueError, LookupError, RecursionError)
+# A bracket, or a text, which may contain brackets too.
 JSON_PART = re.compile(r'[{}\[\]]|"(?:[^"\\]|\\.)*"?', re.DOTALL)
 JSON_OBJECT = re.compile(rb"[\xef\xbb\xbf \t\r\n]*\{")
 
 
 def is_json(body: bytes) -> bool:
-    """Whether a body is JSON, by its first byte."""
+    """Return whether a body is a JSON object, by its first character."""
     return JSON_OBJECT.match(body, 0, SLICE) is not None
-
-
-def read(body: bytes) -> dict[str, Any]:
-    """Parse a whole body.
-
-    Raises:
-        DecodeError: It is not a document, or out of bounds.
-    """
-    try:
-        return tree(body)
-    except REFUSED as problem:
-        what = f"not a document: {problem}" if body.strip() else "an empty body"
-        raise DecodeError(what, excerpt=beginning(body)) from problem
 
 
 def beginning(body: bytes) -> str:
@@ -70,57 +57,60 @@ def beginning(body: bytes) -> str:
     return excerpt(body[:500].decode("utf-8", "replace"))
 
 
-def tree(body: bytes) -> dict[str, Any]:
-    """The whole document.
-
-    Raises:
-        Exception: One of `REFUSED`.
-    """
-    if is_json(body):
-        if len(body) > MAX_JSON:
-            raise ValueError(f"JSON of more than {MAX_JSON} bytes")
-        text = body.decode("utf-8-sig")  # https://www.rfc-editor.org/rfc/rfc8259#section-8.1
-        _check_depth(text)
-        found = json.loads(text, parse_constant=_finite, parse_float=_finite)
-        return cast("dict[str, Any]", found)
-    return cast("dict[str, Any]", _parse(body, 0, len(body)))
-
-
-def elements(
-    body: bytes,
-    start: int,
-    end: int,
-    take: Callable[[list[tuple[str, Any]], Any], bool],
-    pause: Callable[[], object] | None,
-) -> None:
-    """Hand out the children of the root as they close, and keep none of them.
+def read(body: bytes, after_slice: Callable[[Opened], object] | None = None) -> dict[str, Any]:
+    """Parse a body.
 
     Args:
-        body: What the document is part of.
-        start: Where it begins.
-        end: Where it ends.
-        take: Called with the path and the child; gives True.
-        pause: Called after every slice.
+        body: XML or JSON.
+        after_slice: Called after each slice of XML; it may replace children that have closed.
 
     Raises:
-        Exception: One of `REFUSED`, or what ``take`` raises.
+        DecodeError: The body is not a document, or exceeds a bound.
     """
-    _parse(body, start, end, pause, item_depth=2, item_callback=take)
+    try:
+        return _read_json(body) if is_json(body) else _read_xml(body, after_slice)
+    except UNPARSEABLE as problem:
+        reason = f"not a document: {problem}" if body.strip() else "an empty body"
+        raise DecodeError(reason, excerpt=beginning(body)) from problem
 
 
-def _parse(
-    body: bytes, start: int, end: int, pause: Callable[[], object] | None = None, **options: Any
-) -> Any:
-    if body.count(b"<", start, end) > MAX_TAGS:
+def _read_json(body: bytes) -> dict[str, Any]:
+    if len(body) > MAX_JSON:
+        raise ValueError(f"JSON of more than {MAX_JSON} bytes")
+    text = body.decode("utf-8-sig")  # https://www.rfc-editor.org/rfc/rfc8259#section-8.1
+    _check_depth(text)
+    document = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    return cast("dict[str, Any]", document)
+
+
+def _check_depth(text: str) -> None:
+    # Some versions of Python crash in json when deep nesting exhausts a small stack.
+    if text.count("{") + text.count("[") <= MAX_DEPTH:
+        return
+    depth = 0
+    for match in JSON_PART.finditer(text):
+        first = match[0][0]
+        depth += (first in "{[") - (first in "}]")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH} values")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a number")
+    return number
+
+
+def _read_xml(body: bytes, after_slice: Callable[[Opened], object] | None) -> dict[str, Any]:
+    if body.count(b"<") > MAX_TAGS:
         raise ValueError(f"more than {MAX_TAGS} tags")
     parsers = _Parsers()
-    return xmltodict.parse(
-        parsers.feed(body, start, end, pause), expat=parsers, **AS_SENT, **options
-    )
+    return xmltodict.parse(parsers.slices(body, after_slice), expat=parsers, **AS_SENT)
 
 
 class _Parsers:
-    """What xmltodict takes in place of `xml.parsers.expat`, to see what becomes of each slice."""
+    """Stands in for `xml.parsers.expat` in xmltodict, to check on the parser after each slice."""
 
     ExpatError = expat.ExpatError
     parser: expat.XMLParserType
@@ -130,39 +120,22 @@ class _Parsers:
         self.parser.StartDoctypeDeclHandler = _refuse_type
         return self.parser
 
-    def feed(
-        self, body: bytes, start: int, end: int, pause: Callable[[], object] | None
+    def slices(
+        self, body: bytes, after_slice: Callable[[Opened], object] | None
     ) -> Generator[bytes, None, None]:
-        for at in range(start, end, SLICE):
-            piece = body[at : min(at + SLICE, end)]
-            yield piece
-            if at + len(piece) - start - self.parser.CurrentByteIndex > MAX_TOKEN:
+        for start in range(0, len(body), SLICE):
+            end = min(start + SLICE, len(body))
+            yield body[start:end]
+            if end - self.parser.CurrentByteIndex > MAX_TOKEN:
                 raise ValueError(f"a tag or a comment of more than {MAX_TOKEN} bytes")
-            # The path is that of xmltodict's own handler: counting here would cost a tenth more.
-            handler: Any = self.parser.StartElementHandler
-            if len(handler.__self__.path) > MAX_DEPTH:
+            # xmltodict's own bookkeeping: handlers of ours would make parsing a tenth slower.
+            state: Any = cast("Any", self.parser.StartElementHandler).__self__
+            if len(state.path) > MAX_DEPTH:
                 raise ValueError(f"nested deeper than {MAX_DEPTH} elements")
-            if pause is not None:
-                pause()
-
-
-def _check_depth(text: str) -> None:
-    """Refuse what would exhaust a small stack: in some versions of Python json crashes on it."""
-    depth = 0
-    if text.count("{") + text.count("[") <= MAX_DEPTH:
-        return
-    for found in JSON_PART.finditer(text):
-        part = found[0][0]
-        depth += (part in "{[") - (part in "}]")
-        if depth > MAX_DEPTH:
-            raise ValueError(f"nested deeper than {MAX_DEPTH} values")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is no number")
-    return number
+            if after_slice is not None:
+                _, *children = (*(item for item, _ in state.stack), state.item)
+                opened = zip(state.path, children, strict=True)
+                after_slice([(name, item or {}) for (name, _), item in opened])
 
 
 def _refuse_type(*_: object) -> None:

@@ -13,50 +13,50 @@ __all__ = ["base_url", "host", "is_this_machine", "url_fault"]
 
 
 def host(bucket: str, region: str) -> str:
-    """The host that serves a bucket's jobs; both names are checked first."""
+    """Return the host that serves the jobs of a bucket; refuse names that could change it."""
     bucket, region = text("bucket", bucket), text("region", region)
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?-[0-9]{5,12}", bucket):
         raise ConfigurationError(
             f"bucket: expected a name with its APPID, as examplebucket-1250000000; got {bucket!r}"
         )
     if not re.fullmatch(r"[a-z]{2}(-[a-z0-9]{1,20}){1,3}", region):
-        raise ConfigurationError(f"region: expected a name as ap-beijing; got {region!r}")
+        raise ConfigurationError(f"region: expected a name such as ap-beijing; got {region!r}")
     return f"{bucket}.ci.{region}.myqcloud.com"
 
 
 def base_url(
     bucket: str, region: str, endpoint: str | None = None, *, allow_http: bool = False
 ) -> str:
-    """Where requests are sent: to the bucket's host, or to the endpoint in its place.
+    """Return the base URL of all requests, without a slash at its end.
 
     Args:
         bucket: Bucket with its APPID.
         region: Region.
-        endpoint: http or https, a host, and perhaps a port.
-        allow_http: Whether it may be http on another machine.
+        endpoint: A URL in place of the bucket's: http or https, a host and optionally a port.
+        allow_http: Whether the endpoint may be http on another machine.
     """
     url = f"https://{host(bucket, region)}"
     if endpoint is None:
         return url
     shape = r"(https?)://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?"
     endpoint = text("endpoint", endpoint)
-    found = re.fullmatch(shape, endpoint)
-    fault = url_fault(endpoint, {"http", "https"}) if found else "it is none, or more than that"
-    if not found or fault is not None:
-        # It is not quoted: it may hold a password.
+    match = re.fullmatch(shape, endpoint)
+    fault = url_fault(endpoint, {"http", "https"}) if match else "it is something else"
+    if not match or fault is not None:
+        # It is not quoted: it may contain a password.
         raise ConfigurationError(
-            f"endpoint: expected http or https, a host and perhaps a port, but {fault}"
+            f"endpoint: expected http or https, a host and optionally a port, but {fault}"
         )
-    if found[1] == "http" and not allow_http and not is_this_machine(found[2].strip("[]")):
+    if match[1] == "http" and not allow_http and not is_this_machine(match[2].strip("[]")):
         raise ConfigurationError(
-            f"endpoint: {found[2]} without TLS would show token and signature to everybody on the "
-            "way; use https, or say allow_http=True (--allow-http)"
+            f"endpoint: without TLS, anyone between here and {match[2]} could read the token and "
+            "the signature; use https, or pass allow_http=True (--allow-http)"
         )
     return endpoint.rstrip("/")
 
 
 def is_this_machine(name: str) -> bool:
-    """Whether a host is this machine, by its address or its name."""
+    """Return whether a host is this machine, by its address or its name."""
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:  # https://www.rfc-editor.org/rfc/rfc6761#section-6.3
@@ -66,7 +66,7 @@ def is_this_machine(name: str) -> bool:
 def url_fault(url: str, schemes: set[str]) -> str | None:
     """Return what is wrong with a URL that must have one of ``schemes``; None if nothing is."""
     if re.search(r"\s", url):
-        return "it has a blank in it"
+        return "it contains white space"
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -1,8 +1,8 @@
 """A node of a document → the frozen value that the annotations of its class describe.
 
-A plan for each result class is made once. The XML answers and the JSON callbacks share their names,
-so they share the plans; what differs (numbers as texts, one element in place of a list) is read
-leniently, and what cannot be read says where it stands.
+A reader is made once for each result class. XML responses and JSON callbacks use the same names, so
+they share the readers; what differs (numbers as texts, one element in place of a list) is read
+leniently.
 """
 
 from __future__ import annotations
@@ -12,33 +12,21 @@ from datetime import datetime
 from enum import Enum
 from functools import cache, partial
 from types import NoneType
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
 import attrs
 
 from ci_live_audit.models import ReadOnly, Scene, tags
-from ci_live_audit.wire.scalars import (
-    QUICK,
-    SCALARS,
-    Reader,
-    Unreadable,
-    Value,
-    as_integer,
-    as_text,
-    expected,
-    is_blank,
-    is_empty,
-)
+from ci_live_audit.wire.documents import MAX_DEPTH
+from ci_live_audit.wire.scalars import SCALARS, Unreadable, Value, as_integer, as_text, is_null
 
-__all__ = ["Context", "values"]
+__all__ = ["MAX_SHARED", "Context", "Field", "Reader", "read", "reader", "values"]
 
-# What the documents name ends at a depth of 7; the rest of an answer may not exhaust the stack.
-MAX_DEPTH = 64
 MAX_SHARED = 4096
 TEXT = "#text"  # xmltodict's name for the text of an element that has children too
 
 # Scenes that a document or an SDK of the service names. The set is open: any other container
-# ``<Name>Info`` is a scene as well if it can be read as one.
+# ``<Name>Info`` that can be read as a scene is one too.
 SCENES = frozenset(
     {
         *("PornInfo", "AdsInfo", "TerrorismInfo", "TerroristInfo", "PoliticsInfo", "TeenagerInfo"),
@@ -47,50 +35,63 @@ SCENES = frozenset(
 )
 
 
-# Plans
-
-
 @attrs.define
 class Context:
-    """What holds for all the nodes of one document.
+    """What applies to all nodes of one document.
 
     Attributes:
         expires_at: When the URLs in it stop working.
-        scenes: Scenes by what they are made of. Most of a night's snapshots look alike, and equal
-            scenes are one object. None where equal values may differ (in JSON 1 equals true).
+        max_shared: How many different scenes are remembered in ``scenes``.
+        scenes: Scenes by the content of their nodes. Most snapshots of a stream look alike, and
+            equal scenes are one object.
     """
 
     expires_at: datetime | None = None
-    scenes: dict[tuple[Any, ...], Scene] | None = None
+    max_shared: int = 0
+    scenes: dict[tuple[Any, ...], Scene] = attrs.Factory(dict[tuple[Any, ...], Scene])
 
 
-class _Field(NamedTuple):
+# Readers
+
+Read: TypeAlias = Callable[[Any, Context], Any]
+
+
+class Field(NamedTuple):
+    """How one attribute is read.
+
+    ``plain`` is False for what takes more than the value: another spelling, keywords that may be
+    joined, and a list in a ``container`` of its own.
+    """
+
     attribute: str
-    read: Reader
-    item: str | None
-    #: What a text means, where that is plain; None where ``read`` must look at it.
-    quick: Callable[[str], Any]
+    read: Read
+    plain: bool = True
+    container: Reader | None = None
 
 
-class _Plan(NamedTuple):
-    fields: dict[str, _Field]
-    has_scenes: bool
-    has_url: bool
+class Reader(NamedTuple):
+    """How a class of results is read: its fields by tag, and what else it has."""
+
+    fields: Mapping[str, Field]
+    has_scenes: bool = False
+    has_url: bool = False
 
 
 @cache
-def _plan(cls: Any) -> _Plan:
+def reader(cls: Any) -> Reader:
+    """Return the reader of a result class."""
     hints = get_type_hints(cls)
-    fields: dict[str, _Field] = {}
+    fields: dict[str, Field] = {}
     for name, tag in tags(cls).items():
-        read = _reader(hints[name])
-        quick = _not_quick if tag.also else _quick(read)
-        field = _Field(name, read, tag.item, quick)
+        read_value = _read_as(hints[name])
+        field = Field(name, read_value, plain=not tag.also and read_value is not _keywords)
+        if tag.item is not None:
+            field = Field(name, read_value, plain=False, container=Reader({tag.item: field}))
         fields |= {spelling: field for spelling in (tag.name, tag.also) if spelling}
-    return _Plan(fields, "scenes" in hints, "url_expires_at" in hints)
+    return Reader(fields, "scenes" in hints, "url_expires_at" in hints)
 
 
-def _reader(hint: Any) -> Reader:
+def _read_as(hint: Any) -> Read:
     if get_origin(hint) is tuple:
         kind = get_args(hint)[0]
         return _keywords if kind is str else partial(_objects, kind)
@@ -99,150 +100,157 @@ def _reader(hint: Any) -> Reader:
     kind = next((kind for kind in get_args(hint) if kind is not NoneType), hint)
     if kind in SCALARS:
         return SCALARS[kind]
-    return partial(_member if issubclass(kind, Enum) else _object, kind)
+    return _member(kind) if issubclass(kind, Enum) else partial(read, kind)
 
 
-def values(cls: Any, node: dict[str, Any], document: Context) -> dict[str, Any]:
-    """The arguments for ``cls`` out of its node.
+def values(how: Reader, node: Mapping[str, Any], context: Context) -> dict[str, Any]:
+    """Return the arguments for a class out of its node.
 
     An empty element is the service's null. A node that the class does not know is kept in
     ``extra``.
 
-    Args:
-        cls: A class of results.
-        node: Its node.
-        document: What the node is part of.
-
     Raises:
         Unreadable: A value is not what its attribute can hold.
     """
-    fields, has_scenes, has_url = _plan(cls)
+    fields, has_scenes, has_url = how
     known: dict[str, Any] = {}
     scenes: dict[str, Scene] = {}
     extra: dict[str, Any] = {}
     for tag, sent in node.items():
         field = fields.get(tag)
         try:
-            if field is not None:
-                rest = _fill(known, field, sent, document)
-                if rest is not None:
-                    extra[tag] = _freeze(rest)
-            elif has_scenes and _is_scene(tag, sent):
-                scene = _scene(tag, sent, document)
+            if field is None:
+                scene = _scene(tag, sent, context) if has_scenes else None
                 if scene is not None:
                     scenes[tag.removesuffix("Info")] = scene
-                elif not is_empty(sent):
+                elif not _says_nothing(tag, sent, has_scenes=has_scenes):
                     extra[tag] = _freeze(sent)
-            elif tag != TEXT or not is_blank(sent):  # not the white space between elements
-                extra[tag] = _freeze(sent)
+            # `is_null` written out: a call for each value would make decoding 2 % slower.
+            elif sent is None or (isinstance(sent, str) and (not sent or sent.isspace())):
+                continue
+            elif field.plain:
+                known[field.attribute] = field.read(sent, context)
+            else:
+                rest = _fill(known, field, sent, context)
+                if rest is not None:
+                    extra[tag] = _freeze(rest)
         except Unreadable as problem:
             raise problem.within(tag) from None
     if scenes:
         known["scenes"] = ReadOnly(scenes)
     if extra:
         known["extra"] = ReadOnly(extra)
-    if has_url and document.expires_at is not None:
-        known["url_expires_at"] = document.expires_at
+    if has_url and context.expires_at is not None:
+        known["url_expires_at"] = context.expires_at
     return known
 
 
-def _fill(known: dict[str, Any], field: _Field, sent: Value, document: Context) -> Value:
-    """Read a value into its attribute; what has no place there comes back."""
-    if isinstance(sent, str) and (quick := field.quick(sent)) is not None:
-        known[field.attribute] = quick
-        return None
-    if sent is None or is_blank(sent):
-        return None
-    if field.attribute in known:  # the same under another spelling
+def _fill(known: dict[str, Any], field: Field, sent: Value, context: Context) -> Value:
+    """Read a value that is not plain, and return what has no place in its attribute."""
+    if field.attribute in known:  # under its other spelling
         return sent
-    if field.item is not None and isinstance(sent, dict):
-        rest = {name: one for name, one in sent.items() if name != TEXT or not is_blank(one)}
-        try:
-            known[field.attribute] = field.read(rest.pop(field.item, None), document)
-        except Unreadable as problem:
-            raise problem.within(field.item) from None
-        return rest or None
-    known[field.attribute] = field.read(sent, document)
+    if field.container is not None and isinstance(sent, dict):
+        inside = values(field.container, sent, context)
+        rest: Value = inside.pop("extra", None)
+        known |= inside
+        return rest
+    known[field.attribute] = field.read(sent, context)
     if field.read is _keywords and isinstance(sent, str) and "," in sent:
         known["keywords_raw"] = sent
     return None
+
+
+# Scenes
 
 
 def _is_scene(tag: str, value: Value) -> bool:
     return tag in SCENES or (tag.endswith("Info") and tag != "Info" and isinstance(value, dict))
 
 
-def _scene(tag: str, value: Value, document: Context) -> Scene | None:
-    shared, key = document.scenes, None
-    if shared is not None and isinstance(value, dict):
-        key = (*value, *value.values())
-        try:
-            if key in shared:
-                return shared[key]
-        except TypeError:  # it holds more than texts
-            key = None
+def _scene(tag: str, value: Value, context: Context) -> Scene | None:
+    if not _is_scene(tag, value):
+        return None
+    key = (*value, *value.values()) if isinstance(value, dict) else ()
     try:
-        scene = None if is_empty(value) else _object(Scene, value, document)
+        scene = context.scenes.get(key)
+    except TypeError:  # it holds more than texts
+        key, scene = (), None
+    if scene is not None or _is_empty(value):
+        return scene
+    try:
+        new: Scene = read(Scene, value, context)
     except Unreadable:
         if tag in SCENES:
             raise
         return None
-    if shared is not None and key and scene is not None and len(shared) < MAX_SHARED:
-        shared[key] = scene
-    return scene
+    if key and len(context.scenes) < context.max_shared:
+        context.scenes[key] = new
+    return new
 
 
-# Readers
+def _says_nothing(tag: str, value: Value, *, has_scenes: bool) -> bool:
+    """Return whether a node is an empty scene, or the white space between elements."""
+    if tag == TEXT:
+        return is_null(value)
+    return has_scenes and _is_scene(tag, value) and _is_empty(value)
 
 
-def _object(cls: type[Any], value: Value, document: Context) -> Any:
+def _is_empty(value: Value) -> bool:
+    return is_null(value) or value in ({}, [])
+
+
+# Values
+
+
+def read(cls: Any, value: Value, context: Context) -> Any:
+    """Return a result of a class out of its node; None out of an empty node.
+
+    Raises:
+        Unreadable: A value is not what its attribute can hold.
+    """
     if isinstance(value, dict):
-        return cls(**values(cls, value, document)) if value else None
-    raise Unreadable(expected("an element with children", value), value)
+        return cls(**values(reader(cls), value, context)) if value else None
+    raise Unreadable("expected an element with children", value)
 
 
-def _objects(cls: type[Any], value: Value, document: Context) -> tuple[Any, ...]:
-    """Repeated elements: none, one or several; a tuple has been read before."""
-    if isinstance(value, tuple):
-        return value
+def _objects(cls: type[Any], value: Value, context: Context) -> tuple[Any, ...]:
+    """Return repeated elements, of which there are none, one or several."""
     found: list[Any] = []
     for index, item in enumerate(value if isinstance(value, list) else [value]):
-        if is_empty(item):
-            continue
         try:
-            found.append(_object(cls, item, document))
+            if isinstance(item, cls):  # it was read as soon as it closed
+                found.append(item)
+            elif not _is_empty(item):
+                found.append(read(cls, item, context))
         except Unreadable as problem:
             raise problem.within(f"[{index}]") from None
     return tuple(found)
 
 
-def _keywords(value: Value, _: Context | None = None) -> tuple[str, ...]:
-    """Repeated elements, or one text that joins them with commas: no document says which."""
+def _keywords(value: Value, _: Context) -> tuple[str, ...]:
+    """Return repeated elements, or those of one text joined by commas: no document says which."""
     if isinstance(value, str):
         return tuple(word.strip() for word in value.split(",") if word.strip())
-    words = [as_text(word) for word in (value if isinstance(value, list) else [value])]
-    return tuple(word for word in words if word and not is_blank(word))
+    words = value if isinstance(value, list) else [value]
+    return tuple(as_text(word) for word in words if not is_null(word))
 
 
-def _member(cls: type[Enum], value: Value, _: Context | None = None) -> Any:
-    return cls(as_integer(value) if issubclass(cls, int) else str(as_text(value)).strip())
+def _member(cls: type[Enum]) -> Read:
+    listed = {str(one.value): one for one in cls}
+
+    def member(value: Value, _: Context) -> Any:
+        found = listed.get(value) if isinstance(value, str) else None
+        if found is not None:
+            return found
+        return cls(as_integer(value) if issubclass(cls, int) else as_text(value).strip())
+
+    return member
 
 
-def _mapping(value: Value, _: Context | None = None) -> Mapping[str, Any]:
+def _mapping(value: Value, _: Context) -> Mapping[str, Any]:
     if isinstance(value, dict):
         return _freeze(value)  # type: ignore[no-any-return]
-    raise Unreadable(expected("an element with children", value), value)
-
-
-def _quick(read: Reader) -> Callable[[str], Any]:
-    if read in QUICK:
-        return QUICK[read]
-    kind = read.args[0] if isinstance(read, partial) and read.func is _member else None
-    return {str(one.value): one for one in kind}.get if kind is not None else _not_quick
-
-
-def _not_quick(_: str) -> None:
-    return None
+    raise Unreadable("expected an element with children", value)
 
 
 def _freeze(value: Value, depth: int = 0) -> Any:
@@ -253,9 +261,9 @@ def _freeze(value: Value, depth: int = 0) -> Any:
             {
                 tag: _freeze(item, depth + 1)
                 for tag, item in value.items()
-                if tag != TEXT or not is_blank(item)
+                if tag != TEXT or not is_null(item)
             }
         )
     if isinstance(value, list):
         return tuple(_freeze(item, depth + 1) for item in value)
-    return None if is_blank(value) else value
+    return None if is_null(value) else value

@@ -44,6 +44,8 @@ CODES: dict[str, type[ServiceError]] = {
 }
 STALE_CREDENTIALS = {"ExpiredToken", "InvalidAccessKeyId", "SecretidNotExist", "InvalidToken"}
 CLOCK_SKEW = {"RequestTimeTooSkewed", "SignatureExpired"}
+# Bytes in which a page shows its title.
+MAX_PAGE = 4096
 
 
 class Remedy(Enum):
@@ -138,7 +140,7 @@ def _error_document(body: bytes) -> dict[str, str]:
         found = {}
     if "code" in found or "message" in found:
         return found
-    page = body[: documents.MAX_PAGE]
+    page = body[:MAX_PAGE]
     title = re.search(rb"(?is)<title[^>]*>(.*?)</title>", page)
     words = b" ".join((title.group(1) if title else page).split())
     return {"message": documents.beginning(words)}

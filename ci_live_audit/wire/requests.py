@@ -1,6 +1,6 @@
-"""Arguments → checks → a `Request`: what is asked of the service, before any signing or sending.
+"""Arguments of a call → a checked `Request`, not yet signed.
 
-Pure. What the service would refuse for sure is refused here, with the name of the argument.
+Pure. Arguments that the service would certainly refuse are refused here, by name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ __all__ = ["Request", "cancel", "query", "submit"]
 class Request:
     """One call of the service, not yet signed.
 
-    ``idempotent`` tells whether sending it twice does no more than sending it once.
+    The names of its headers are lower-case. It is ``idempotent`` if sending it twice does no more
+    than sending it once.
     """
 
     operation: str
@@ -38,14 +39,14 @@ class Request:
 
 
 def query(job_id: str) -> Request:
-    """Ask what a job has found: https://www.tencentcloud.com/document/product/1045/49342."""
+    """Return the request for a job: https://www.tencentcloud.com/document/product/1045/49342."""
     job_id = _job_id(job_id)
     path = f"/video/auditing/{job_id}"
     return Request(operation="query", method="GET", path=path, job_id=job_id)
 
 
 def cancel(job_id: str) -> Request:
-    """Stop a job: https://www.tencentcloud.com/document/product/1045/49341."""
+    """Return the request that stops a job: https://www.tencentcloud.com/document/product/1045/49341."""
     job_id = _job_id(job_id)
     return Request(
         operation="cancel",
@@ -67,22 +68,22 @@ def submit(
     storage_path: str | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Request:
-    """Start a job: https://www.tencentcloud.com/document/product/1045/49340.
+    """Return the request that starts a job: https://www.tencentcloud.com/document/product/1045/49340.
 
     The arguments are those of `LiveAuditClient.submit`.
     """
     tree: dict[str, Any] = {
         "Input": {
             "Url": _url("url", url, {"rtmp", "hls", "http", "https"}),
-            "DataId": _given("data_id", data_id, limit=512),
+            "DataId": _setting("data_id", data_id, at_most=512),
             "UserInfo": _user_info(user_info),
         },
         "Conf": {
-            "BizType": _given("biz_type", biz_type),
+            "BizType": _setting("biz_type", biz_type),
             "Callback": None if callback is None else _url("callback", callback, {"http", "https"}),
             "CallbackType": _callback_type(callback_type),
         },
-        "StorageConf": {"Path": _given("storage_path", storage_path)},
+        "StorageConf": {"Path": _setting("storage_path", storage_path)},
         "Type": "live_video",
     }
     body = _render("Request", "extra", _merged(tree, {} if extra is None else extra)).encode()
@@ -99,46 +100,45 @@ def submit(
 
 # Checks of arguments
 
+# Characters that XML 1.0 cannot carry: https://www.w3.org/TR/xml/#charsets
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
 
 def _job_id(value: str) -> str:
-    # It becomes part of the path, so it must not be able to leave its place in it.
+    # It becomes a segment of the path, which it must not be able to leave.
     value = text("job_id", value)
     if re.fullmatch(r"[A-Za-z0-9_-]{1,128}", value):
         return value
     raise ConfigurationError(f"job_id: expected 1 to 128 of A-Z a-z 0-9 _ -; got {value[:140]!r}")
 
 
-# What XML 1.0 can carry: https://www.w3.org/TR/xml/#charsets
-NOT_XML = "[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
-
-
-def _text(name: str, value: str | None, *, limit: int | None = None) -> str | None:
-    if value is None:
-        return None
+def _xml_text(name: str, value: str, *, at_most: float = math.inf) -> str:
     value = text(name, value)
-    bad = re.search(NOT_XML, value)
+    bad = NOT_XML.search(value)
     if bad:
         raise ConfigurationError(f"{name}: {bad.group()!r} at {bad.start()} cannot be sent in XML")
-    if limit is not None and len(value.encode()) > limit:
-        raise ConfigurationError(
-            f"{name}: at most {limit} bytes of UTF-8, got {len(value.encode())}"
-        )
+    size = len(value.encode())
+    if size > at_most:
+        raise ConfigurationError(f"{name}: at most {at_most} bytes of UTF-8, got {size}")
     return value
 
 
-def _given(name: str, value: str | None, *, limit: int | None = None) -> str | None:
-    if value is not None and not text(name, value):
-        # A setting that was never set, more likely than not; it would be left out in silence.
+def _setting(name: str, value: str | None, *, at_most: float = math.inf) -> str | None:
+    if value is None:
+        return None
+    value = _xml_text(name, value, at_most=at_most)
+    if not value:
+        # Probably a setting that was never set; it would be left out silently.
         raise ConfigurationError(f"{name}: empty; leave the argument out to use the default")
-    return _text(name, value, limit=limit)
+    return value
 
 
 def _url(name: str, value: str, schemes: set[str]) -> str:
-    url = _text(name, text(name, value)) or ""
+    url = _xml_text(name, value)
     fault = url_fault(url, schemes)
     if fault is None:
         return url
-    # The URL itself is not quoted: a stream's address may hold its key.
+    # The URL is not quoted: a stream's address may contain its key.
     raise ConfigurationError(f"{name}: expected a URL of {', '.join(sorted(schemes))}, but {fault}")
 
 
@@ -148,7 +148,7 @@ def _callback_type(value: int | None) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool) and value in {1, 2}:
         return str(int(value))
     raise ConfigurationError(
-        f"callback_type: 1 (everything) or 2 (only what violates); got {value!r}"
+        f"callback_type: expected 1 (everything) or 2 (violations only); got {value!r}"
     )
 
 
@@ -157,14 +157,16 @@ def _user_info(value: UserInfo | None) -> dict[str, Any]:
         return {}
     if not isinstance(value, UserInfo):
         raise ConfigurationError(f"user_info: expected UserInfo, got {type(value).__name__}")
-    known = {
-        tag.name: _text(f"user_info.{name}", getattr(value, name), limit=128)
-        for name, tag in tags(UserInfo).items()
-    }
-    return _merged(known, value.extra, "user_info.extra")
+    fields: dict[str, Any] = {}
+    for name, tag in tags(UserInfo).items():
+        if (field := getattr(value, name)) is not None:
+            fields[tag.name] = _xml_text(f"user_info.{name}", field, at_most=128)
+    return _merged(fields, value.extra, "user_info.extra")
 
 
 # The body
+
+Tree: TypeAlias = Mapping[str, Any] | list[Any] | tuple[Any, ...] | str | float | None
 
 
 def _merged(tree: Mapping[str, Any], extra: Mapping[str, Any], at: str = "extra") -> dict[str, Any]:
@@ -173,30 +175,27 @@ def _merged(tree: Mapping[str, Any], extra: Mapping[str, Any], at: str = "extra"
     merged = dict(tree)
     value: Tree
     for tag, value in extra.items():
-        here: Tree = merged.get(tag)
-        if isinstance(here, Mapping) and isinstance(value, Mapping):
-            merged[tag] = _merged(here, value, f"{at}.{tag}")
-        elif here is None or here == {}:
+        given: Tree = merged.get(tag)
+        if isinstance(given, Mapping) and isinstance(value, Mapping):
+            merged[tag] = _merged(given, value, f"{at}.{tag}")
+        elif given is None or given == {}:
             merged[tag] = value
         else:
             raise ConfigurationError(f"{at}.{tag}: already given by an argument of its own")
     return merged
 
 
-Tree: TypeAlias = Mapping[str, Any] | list[Any] | tuple[Any, ...] | str | float | None
-
-
 def _render(tag: str, at: str, value: Tree) -> str:
-    """An element with everything in it escaped; nothing where there is nothing to say."""
+    """Return an element with its content escaped; an empty text where there is no content."""
     if not isinstance(tag, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", tag):
-        raise ConfigurationError(f"{at}: not a name of an element")
+        raise ConfigurationError(f"{at}: not a name for an element")
     tag = str.__str__(tag)
     if isinstance(value, list | tuple):
         return "".join(_render(tag, at, item) for item in value)
     if isinstance(value, Mapping):
         inside = "".join(_render(name, f"{at}.{name}", item) for name, item in value.items())
     elif isinstance(value, str):
-        inside = escape(_text(at, value) or "", {"\r": "&#13;"})
+        inside = escape(_xml_text(at, value), {"\r": "&#13;"})
     elif value is None:
         inside = ""
     elif isinstance(value, int) and not isinstance(value, bool):
@@ -205,5 +204,5 @@ def _render(tag: str, at: str, value: Tree) -> str:
         inside = float.__repr__(value)
     else:
         raise ConfigurationError(f"{at}: expected text, numbers, mappings or lists of them")
-    # The document requires Conf, and none of its children.
+    # The service requires Conf, but none of its children.
     return f"<{tag}>{inside}</{tag}>" if inside or at == "extra.Conf" else ""

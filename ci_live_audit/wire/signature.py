@@ -15,26 +15,26 @@ from ci_live_audit.wire.requests import Request
 
 __all__ = ["authorization", "sign"]
 
-# A request is signed when it leaves, so its signature need not live long: a minute for clocks that
-# run ahead of the service's, ten for those behind it and for the way.
+# Seconds. A request is signed as it leaves, so its signature is short-lived: a minute for clocks
+# that run ahead of the service's, ten for clocks behind it and for the transfer.
 BEFORE = 60
 AFTER = 600
 
 
 def sign(request: Request, host: str, credentials: Credentials, now: float) -> dict[str, str]:
-    """The headers with which a request is sent.
+    """Return the headers with which a request is sent, the authorization included.
 
     Args:
-        request: What is asked.
+        request: The request.
         host: The ``Host`` header, with the port if the URL has one.
-        credentials: Whose signature.
+        credentials: Credentials of the signer.
         now: Unix seconds, by the service's clock as far as it is known.
     """
     headers = {"host": host, **request.headers}
     if credentials.token is not None:
         headers["x-ci-security-token"] = Secret(credentials.token)
     key_time = f"{int(now) - BEFORE};{int(now) + AFTER}"
-    # All of these are signed; what a proxy may rewrite on the way is better not among them.
+    # All of these are signed, so there is none among them that a proxy may rewrite.
     headers["authorization"] = authorization(
         request.method, request.path, {}, headers, credentials, key_time
     )
@@ -49,14 +49,14 @@ def authorization(  # noqa: PLR0917 - the parts of a request, in its order
     credentials: Credentials,
     key_time: str,
 ) -> str:
-    """The value of the ``Authorization`` header.
+    """Return the value of the ``Authorization`` header.
 
     Args:
         method: HTTP method.
         path: Path, not percent-encoded.
         params: Query parameters to sign, not percent-encoded.
         headers: Headers to sign, not percent-encoded.
-        credentials: Whose signature.
+        credentials: Credentials of the signer.
         key_time: ``"<start>;<end>"`` in Unix seconds.
     """
     key = sign_key(credentials, key_time)
@@ -70,15 +70,15 @@ def authorization(  # noqa: PLR0917 - the parts of a request, in its order
 
 
 def sign_key(credentials: Credentials, key_time: str) -> str:
-    """The key that signs everything within ``key_time``."""
+    """Return the key that signs everything within ``key_time``."""
     return Secret(_hmac(credentials.secret_key, key_time))
 
 
 def string_to_sign(
     method: str, path: str, params: Mapping[str, str], headers: Mapping[str, str], key_time: str
 ) -> str:
-    """The canonical text of a request; its HMAC-SHA1 under the sign key is the signature."""
-    # It holds the token.
+    """Return the text whose HMAC-SHA1 under the sign key is the signature of a request."""
+    # It contains the token.
     http_string = Secret(f"{method.lower()}\n{path}\n{_pairs(params)}\n{_pairs(headers)}\n")
     digest = hashlib.sha1(http_string.encode(), usedforsecurity=False).hexdigest()
     return f"sha1\n{key_time}\n{digest}\n"

@@ -1,1 +1,1 @@
-"""What a fuzzer looks for: the check, seeds for it, and what it has found."""
+"""The fuzzer: its check, the files it starts from, and its findings."""

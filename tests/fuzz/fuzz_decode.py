@@ -1,13 +1,13 @@
-"""Coverage-guided fuzzing of `decode`: any bytes are an answer, or an error of the library.
+"""Coverage-guided fuzzing of `decode`: any bytes are a result or an error of the library.
 
 ::
 
     python tests/fuzz/fuzz_decode.py tests/fuzz/corpus -max_total_time=600 \
         -dict=tests/fuzz/words.dict -artifact_prefix=tests/fuzz/findings/
 
-The options are libFuzzer's. A file that it leaves in ``findings`` is minimised with
-``-minimize_crash=1`` and replayed by ``test_corpus.py`` from then on. Needs ``atheris``, which not
-every platform has, and so nothing else imports it.
+The options are libFuzzer's. Minimise a file that it leaves in ``findings`` with
+``-minimize_crash=1``; ``test_corpus.py`` replays it from then on. Needs ``atheris``, which is not
+available on every platform, so nothing else imports this module.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Fuzz until the options say that it is enough."""
+    """Fuzz until a limit of the options is reached."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     atheris: Any = importlib.import_module("atheris")
     with atheris.instrument_imports(

@@ -1,4 +1,4 @@
-"""R10: what the fuzzer starts from, and all that it ever found, read again without it."""
+"""R10: the files that the fuzzer starts from, and all its findings, replayed without it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ FILES = {
 
 
 def test_the_corpus_is_small() -> None:
-    """There are files, and they are as many and as large as a repository should carry."""
+    """The files are few and small enough for a repository."""
     assert 20 < len(FILES) < 100
     assert sum(map(len, FILES.values())) < 300_000
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_r10_what_was_found_stays_mended(name: str) -> None:
-    """Every file is a good answer or an error of the library, in whatever way it is read."""
+def test_r10_findings_stay_fixed(name: str) -> None:
+    """Every file is a usable result or an error of the library, however it is read."""
     check(FILES[name])
 
 
-def test_r10_what_is_cut_is_an_answer_or_an_error() -> None:
-    """So is every one of them cut at a dozen places."""
+def test_r10_truncated_files_are_a_result_or_an_error() -> None:
+    """Every file, cut at a dozen places, is a usable result or an error of the library."""
     for body in FILES.values():
         for twelfth in range(12):
             check(body[: len(body) * twelfth // 12])
@@ -49,9 +49,9 @@ headers = st.sampled_from(["retry-after", "date", "location", "x-ci-request-id",
 @example({"retry-after": b"nan"}, b"")
 @example({"retry-after": b"1e999"}, b"{}")
 @example({"date": b"Mon, 99 Foo 99999999999 00:00:00 +9999", "retry-after": b"x"}, b"<a")
-def test_r10_any_headers_and_bytes_are_an_answer_or_an_error(
+def test_r10_any_headers_and_bytes_are_a_result_or_an_error(
     fields: dict[str, bytes], body: bytes
 ) -> None:
-    """Random bytes, under random headers, are a good answer or an error of the library."""
+    """Random bytes under random headers are a usable result or an error of the library."""
     head = b"".join(b"%b: %b\r\n" % (name.encode(), value) for name, value in fields.items())
     check(head + b"\r\n" + body)

@@ -1,7 +1,7 @@
-"""S6, S7, S8: no body harms whoever asked for it.
+"""S6, S7, S8: no response body harms the client.
 
-Bombs are bounded in memory and work, whoever reads the wire; what is no answer is one error that
-says all; and is asked for again only where that is safe.
+Bombs are bounded in memory and work with every HTTP library; a body that is not a result is one
+error with all the facts, and is requested again only where that is safe.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ci_live_audit import (
 )
 from ci_live_audit.wire import documents
 
-pytestmark = pytest.mark.waits  # for sockets
+pytestmark = pytest.mark.waits  # on sockets
 
 BUCKET, REGION = "examplebucket-1250000000", "ap-beijing"
 CREDENTIALS = Credentials("AKIDEXAMPLE", "secretexample")
@@ -47,7 +47,7 @@ MAX_BODY = 2**20
 async def client_of(
     handler: Handler, backend: str = "own", **options: Any
 ) -> AsyncIterator[tuple[Served, LiveAuditClient]]:
-    """A raw server, and a client over own connections or those of a library."""
+    """Run a raw server, and a client with its own connections or those of an HTTP library."""
     options = {"retry": ONCE, "timeout": 5.0, "rate": 1000, **options}
     library = BACKENDS[backend]
     async with contextlib.AsyncExitStack() as stack:
@@ -64,12 +64,12 @@ async def client_of(
         yield served, await stack.enter_async_context(client)
 
 
-def answer(inside: str = "", around: str = "") -> bytes:
+def response(inside: str = "", around: str = "") -> bytes:
     details = f"<JobsDetail><JobId>j</JobId><State>Auditing</State>{inside}</JobsDetail>"
     return f"<Response>{details}{around}</Response>".encode()
 
 
-# S6: bodies that are too much
+# S6: oversized bodies
 
 
 def deflated(data: bytes) -> bytes:
@@ -84,31 +84,31 @@ BOMBS: dict[str, tuple[str, bytes]] = {
     "GZip": ("GZip", ZIPPED),
     "deflate": ("deflate", zlib.compress(FLOOD, 9)),
     "raw deflate": ("deflate", deflated(FLOOD)),
-    "gzip said to be deflate": ("deflate", ZIPPED),
-    "deflate said to be gzip": ("gzip", zlib.compress(FLOOD, 9)),
+    "gzip declared as deflate": ("deflate", ZIPPED),
+    "deflate declared as gzip": ("gzip", zlib.compress(FLOOD, 9)),
     "gzip in gzip": ("gzip", gzip.compress(ZIPPED)),
     "gzip, gzip": ("gzip, gzip", gzip.compress(ZIPPED)),
     "gzip twice": ("gzip\r\nContent-Encoding: gzip", gzip.compress(ZIPPED)),
     "x-gzip": ("x-gzip", ZIPPED),
     "members": ("gzip", gzip.compress(b"x" * 2**17) * 200),
     "empty members": ("gzip", gzip.compress(b"") * 20_000),
-    "bytes after it": ("gzip", gzip.compress(b"ok") + FLOOD),
+    "bytes after the end": ("gzip", gzip.compress(b"ok") + FLOOD),
     "br": ("br", b"\xcb\xff\x7f\xf8\x2f\x00\x70" * 1000),
     "zstd": ("zstd", b"\x28\xb5\x2f\xfd\xa4\x00\x00\x90\x01\x55" + b"\x00" * 5000),
     "compress": ("compress", b"\x1f\x9d\x90" + b"\x00" * 5000),
     "unknown": ("bomb", FLOOD[:MAX_BODY]),
-    "none of it": ("gzip", b"\x00" * MAX_BODY),
+    "not gzip": ("gzip", b"\x00" * MAX_BODY),
     "identity": ("identity", FLOOD),
-    "nothing said": ("", FLOOD),
+    "not declared": ("", FLOOD),
 }
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 async def test_s06_bombs_are_bounded_in_memory(backend: str) -> None:
-    """Of a body 100 times too large, no more than a few times the limit is ever in memory."""
+    """A body of 100 times the limit never takes more memory than three times the limit."""
     for name, (encoding, body) in BOMBS.items():
         headers = f"Content-Encoding: {encoding}\r\n" if encoding else ""
-        # In pieces: what the server has still to send is in the memory of this process too.
+        # In pieces: the memory of this process also holds what the server has not sent yet.
         pieces = [body[start : start + 2**16] for start in range(0, len(body), 2**16)]
         handler = answering(*pieces, headers=headers)
         async with client_of(handler, backend, max_body=MAX_BODY) as (_, client):
@@ -128,7 +128,7 @@ JOB = b"<Response><JobsDetail><JobId>j</JobId><State>Auditing</State></JobsDetai
 
 
 def raw(first: bytes, again: bytes = b"", *, close: bool = True) -> Handler:
-    """Write bytes, then the same for ever, or the end."""
+    """Write ``first``, then ``again`` for ever or, without it, the end."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert isinstance(reader, Recorder)
@@ -152,35 +152,35 @@ def lengths(*values: str) -> bytes:
 
 OK = b"HTTP/1.1 200 OK\r\n"
 ENDLESS: dict[str, Handler] = {
-    "body without an end": raw(OK + b"\r\n", b"x" * 65536),
-    "chunks without an end": raw(CHUNKED, b"10000\r\n" + b"x" * 65536 + b"\r\n"),
-    "tiny chunks without an end": raw(CHUNKED, b"1\r\nx\r\n" * 1000),
-    "headers without an end": raw(OK, b"X-More: " + b"x" * 1000 + b"\r\n"),
-    "a header without an end": raw(OK + b"X-More: ", b"x" * 65536),
-    "a status without an end": raw(b"HTTP/1.1 200 ", b"O" * 65536),
-    "1xx without an end": raw(b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 100),
-    "100 without an end": raw(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
-    "blank lines without an end": raw(b"", b"\r\n" * 1000),
-    "trailers without an end": raw(CHUNKED + b"1\r\nx\r\n0\r\n", b"X: " + b"y" * 1000 + b"\r\n"),
-    "chunk extensions without an end": raw(CHUNKED + b"1;", b"x" * 65536),
+    "endless body": raw(OK + b"\r\n", b"x" * 65536),
+    "endless chunks": raw(CHUNKED, b"10000\r\n" + b"x" * 65536 + b"\r\n"),
+    "endless tiny chunks": raw(CHUNKED, b"1\r\nx\r\n" * 1000),
+    "endless headers": raw(OK, b"X-More: " + b"x" * 1000 + b"\r\n"),
+    "endless header": raw(OK + b"X-More: ", b"x" * 65536),
+    "endless status": raw(b"HTTP/1.1 200 ", b"O" * 65536),
+    "endless 1xx": raw(b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 100),
+    "endless 100": raw(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+    "endless blank lines": raw(b"", b"\r\n" * 1000),
+    "endless trailers": raw(CHUNKED + b"1\r\nx\r\n0\r\n", b"X: " + b"y" * 1000 + b"\r\n"),
+    "endless chunk extensions": raw(CHUNKED + b"1;", b"x" * 65536),
 }
 BROKEN: dict[str, Handler] = {
     "huge header": raw(OK + b"X: " + b"x" * 1_000_000 + b"\r\n\r\n"),
     "many headers": raw(OK + b"X: y\r\n" * 100_000 + b"\r\n"),
     "huge chunk size": raw(CHUNKED + b"f" * 30 + b"\r\nx"),
-    "chunk of 4 EiB that never comes": raw(CHUNKED + b"4000000000000000\r\nx"),
+    "chunk of 4 EiB that never arrives": raw(CHUNKED + b"4000000000000000\r\nx"),
     "negative chunk size": raw(CHUNKED + b"-1\r\nx\r\n0\r\n\r\n"),
-    "chunk size that is none": raw(CHUNKED + b"zz\r\nx\r\n0\r\n\r\n"),
+    "invalid chunk size": raw(CHUNKED + b"zz\r\nx\r\n0\r\n\r\n"),
     "chunks cut": raw(CHUNKED + b"5\r\nab"),
     "length too large": raw(lengths(str(len(JOB) + 1)) + JOB),
     "length too small": raw(lengths(str(len(JOB) - 1)) + JOB),
     "length of 20 digits": raw(lengths("9" * 20) + JOB),
     "length of 5000 digits": raw(lengths("9" * 5000) + JOB),
     "negative length": raw(lengths("-1") + JOB),
-    "length that is none": raw(lengths("0x55") + JOB),
+    "invalid length": raw(lengths("0x55") + JOB),
     "lengths that differ": raw(lengths("1", "2") + JOB),
     "lengths in a list": raw(lengths("1, 2") + JOB),
-    "no HTTP": raw(JOB),
+    "not HTTP": raw(JOB),
     "status of 4 digits": raw(b"HTTP/1.1 2000 OK\r\n\r\n" + JOB),
     "line break in a header": raw(OK + b"X: a\rb\r\n\r\n" + JOB),
     "NUL in a header": raw(OK + b"X: a\0b\r\n\r\n" + JOB),
@@ -190,10 +190,10 @@ BROKEN: dict[str, Handler] = {
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-async def test_s06_answers_without_an_end_are_bounded(backend: str) -> None:
-    """Whatever the server goes on with for ever, the call ends with a typed error, in time."""
+async def test_s06_endless_responses_are_bounded(backend: str) -> None:
+    """A call whose response never ends fails with a typed error within its deadline."""
 
-    async def ask(name: str, handler: Handler) -> None:
+    async def query(name: str, handler: Handler) -> None:
         async with client_of(handler, backend, max_body=MAX_BODY, timeout=0.15) as (served, client):
             with pytest.raises((DecodeError, TransportError)):
                 await client.query("j")
@@ -202,7 +202,7 @@ async def test_s06_answers_without_an_end_are_bounded(backend: str) -> None:
     gc.collect()
     tracemalloc.start()
     try:
-        await asyncio.gather(*(ask(*one) for one in ENDLESS.items()))
+        await asyncio.gather(*(query(*one) for one in ENDLESS.items()))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -210,10 +210,10 @@ async def test_s06_answers_without_an_end_are_bounded(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-async def test_s06_broken_answers_are_one_typed_error(backend: str) -> None:
-    """Lengths that lie, headers that break and chunks that are none end in a typed error."""
+async def test_s06_broken_responses_are_one_typed_error(backend: str) -> None:
+    """Wrong lengths, broken headers and invalid chunks end in one typed error."""
 
-    async def ask(name: str, handler: Handler) -> None:
+    async def query(name: str, handler: Handler) -> None:
         async with client_of(handler, backend, max_body=MAX_BODY, timeout=20.0) as (_, client):
             with pytest.raises((DecodeError, TransportError, ServiceError)) as caught:
                 await client.query("j")
@@ -221,60 +221,60 @@ async def test_s06_broken_answers_are_one_typed_error(backend: str) -> None:
         assert (caught.value.operation, caught.value.job_id) == ("query", "j"), name
         assert caught.value.attempts == 1, name
 
-    await asyncio.gather(*(ask(*one) for one in BROKEN.items()))
+    await asyncio.gather(*(query(*one) for one in BROKEN.items()))
 
 
-# S7: documents that cost more than they should
+# S7: expensive documents
 
 
 N = times(100_000)
 ENTITIES = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
 DOCUMENTS: dict[str, bytes] = {
     "billion laughs": b'<!DOCTYPE r [<!ENTITY e0 "ha">%b]>' % ENTITIES.encode()
-    + answer("<Label>&e9;</Label>"),
+    + response("<Label>&e9;</Label>"),
     "quadratic blow-up": b'<!DOCTYPE r [<!ENTITY a "%b">]>' % (b"a" * N)
-    + answer("<Label>" + "&a;" * N + "</Label>"),
+    + response("<Label>" + "&a;" * N + "</Label>"),
     "laughs in attributes": b'<!DOCTYPE r [<!ENTITY e0 "ha">%b]>' % ENTITIES.encode()
-    + answer("<A b='&e9;'/>"),
-    "laughs of parameters": b"<!DOCTYPE r [<!ENTITY % a '<!ENTITY b \"c\">'> %a;]>" + answer(),
+    + response("<A b='&e9;'/>"),
+    "laughs of parameters": b"<!DOCTYPE r [<!ENTITY % a '<!ENTITY b \"c\">'> %a;]>" + response(),
     "default attributes": b"<!DOCTYPE r [<!ATTLIST JobsDetail %b>]>"
     % b" ".join(b'a%d CDATA "x"' % n for n in range(20_000))
-    + answer(),
-    "element types": b"<!DOCTYPE r [%b]>" % (b"<!ELEMENT a ANY>" * 20_000) + answer(),
-    "comment in the type": b"<!DOCTYPE r [<!--%b-->]>" % (b"x" * 2_000_000) + answer(),
-    "type without entities": b"<!DOCTYPE Response>" + answer(),
-    "type of html": b"<!DOCTYPE html>" + answer(),
-    "depth": answer("<A>" * N + "</A>" * N),
+    + response(),
+    "element types": b"<!DOCTYPE r [%b]>" % (b"<!ELEMENT a ANY>" * 20_000) + response(),
+    "comment in the type": b"<!DOCTYPE r [<!--%b-->]>" % (b"x" * 2_000_000) + response(),
+    "type without entities": b"<!DOCTYPE Response>" + response(),
+    "type of html": b"<!DOCTYPE html>" + response(),
+    "depth": response("<A>" * N + "</A>" * N),
     "depth outside": b"<A>" * N + b"</A>" * N,
     "depth unclosed": b"<p>" * N,
     "depth of json": b'{"JobsDetail":' + b'{"A":' * N + b"1" + b"}" * N + b"}",
     "depth of lists": b'{"JobsDetail":{"JobId":"j","State":"x","A":' + b"[" * N + b"]" * N + b"}}",
     "depth unclosed in json": b'{"JobsDetail":' + b"[" * N,
-    "elements": answer("<A/>" * N),
-    "elements outside": answer(around="<A/>" * N),
-    "elements of all names": answer("".join(f"<A{n}/>" for n in range(N))),
-    "snapshots": answer("<Snapshot/>" * N),
-    "scenes": answer("".join(f"<A{n}Info><B/></A{n}Info>" for n in range(20_000))),
-    "keywords": answer("<PornInfo>" + "<Keywords>a</Keywords>" * N + "</PornInfo>"),
-    "commas": answer("<PornInfo><Keywords>" + "a," * N + "</Keywords></PornInfo>"),
-    "text nodes": answer("x<A/>" * N),
-    "comments": answer("<!---->" * N),
-    "a long comment": answer("<!--" + "x" * 4_000_000 + "-->"),
-    "instructions": answer("<?a?>" * N),
-    "a long instruction": answer("<?a " + "x" * 4_000_000 + "?>"),
-    "sections": answer("<Label>" + "<![CDATA[x]]>" * N + "</Label>"),
-    "references": answer("<Label>" + "&#65;" * N + "</Label>"),
-    "attributes": answer("<A " + " ".join(f"a{n}=''" for n in range(N)) + "/>"),
-    "the same attribute": answer("<A " + "a='' " * N + "/>"),
-    "a long attribute": answer("<A a='" + "x" * 4_000_000 + "'/>"),
-    "namespaces": answer("<a:A xmlns:a='b'/>" * N),
-    "nested namespaces": answer("".join(f"<A xmlns:a{n}='b'>" for n in range(N))),
-    "a long name": answer("<" + "A" * 1_000_000 + "/>"),
-    "a long text": answer("<Label>" + "x" * 4_000_000 + "</Label>"),
-    "lines": answer("<Label>" + "\n" * N + "</Label>"),
-    "blanks": b" " * 4_000_000 + answer(),
-    "digits": answer("<Result>" + "9" * N + "</Result>"),
-    "digits after the point": answer(f"<PornInfo><Score>0.{'1' * N}</Score></PornInfo>"),
+    "elements": response("<A/>" * N),
+    "elements outside": response(around="<A/>" * N),
+    "elements of all names": response("".join(f"<A{n}/>" for n in range(N))),
+    "snapshots": response("<Snapshot/>" * N),
+    "scenes": response("".join(f"<A{n}Info><B/></A{n}Info>" for n in range(20_000))),
+    "keywords": response("<PornInfo>" + "<Keywords>a</Keywords>" * N + "</PornInfo>"),
+    "commas": response("<PornInfo><Keywords>" + "a," * N + "</Keywords></PornInfo>"),
+    "text nodes": response("x<A/>" * N),
+    "comments": response("<!---->" * N),
+    "a long comment": response("<!--" + "x" * 4_000_000 + "-->"),
+    "instructions": response("<?a?>" * N),
+    "a long instruction": response("<?a " + "x" * 4_000_000 + "?>"),
+    "sections": response("<Label>" + "<![CDATA[x]]>" * N + "</Label>"),
+    "references": response("<Label>" + "&#65;" * N + "</Label>"),
+    "attributes": response("<A " + " ".join(f"a{n}=''" for n in range(N)) + "/>"),
+    "the same attribute": response("<A " + "a='' " * N + "/>"),
+    "a long attribute": response("<A a='" + "x" * 4_000_000 + "'/>"),
+    "namespaces": response("<a:A xmlns:a='b'/>" * N),
+    "nested namespaces": response("".join(f"<A xmlns:a{n}='b'>" for n in range(N))),
+    "a long name": response("<" + "A" * 1_000_000 + "/>"),
+    "a long text": response("<Label>" + "x" * 4_000_000 + "</Label>"),
+    "lines": response("<Label>" + "\n" * N + "</Label>"),
+    "blanks": b" " * 4_000_000 + response(),
+    "digits": response("<Result>" + "9" * N + "</Result>"),
+    "digits after the point": response(f"<PornInfo><Score>0.{'1' * N}</Score></PornInfo>"),
     "json of objects": b'{"JobsDetail":{"JobId":"j","State":"x","A":[%b0]}}' % (b"{}," * N),
     "json of keys": b'{"JobsDetail":{%b"JobId":"j","State":"x"}}'
     % b"".join(b'"k%d":0,' % n for n in range(N)),
@@ -285,8 +285,8 @@ DOCUMENTS: dict[str, bytes] = {
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_s07_bombs_are_an_answer_or_an_error(name: str) -> None:
-    """Every bomb is a result or an error of the library, as an answer and as a refusal."""
+def test_s07_bombs_are_a_result_or_an_error(name: str) -> None:
+    """Every bomb is a result or an error of the library, whatever its status."""
     body = DOCUMENTS[name]
     for read in (decode.job, decode.submitted, decode.cancelled):
         with contextlib.suppress(LiveAuditError):
@@ -295,8 +295,8 @@ def test_s07_bombs_are_an_answer_or_an_error(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in DOCUMENTS if name.startswith(("type", "depth"))])
-def test_s07_types_and_depth_are_refused(name: str) -> None:
-    """A document type, whatever is in it, and any depth beyond what is meant are errors."""
+def test_s07_document_types_and_depth_are_refused(name: str) -> None:
+    """Any document type and any excessive depth are errors."""
     with pytest.raises(DecodeError):
         decode.job(DOCUMENTS[name])
 
@@ -314,13 +314,13 @@ def test_s07_types_and_depth_are_refused(name: str) -> None:
         ("<Snapshot>", "<PornInfo><Keywords>a</Keywords></PornInfo>", "</Snapshot>"),
     ],
 )
-def test_s07_bombs_around_the_size_that_is_large(
+def test_s07_bombs_read_the_same_around_the_threshold_of_streaming(
     size: int, front: str, unit: str, back: str
 ) -> None:
-    """What is just too small to be streamed and what is just streamed mean the same."""
-    room = size - len(answer(front + back))
+    """A body gives the same result or error whether it is just streamed or just not."""
+    room = size - len(response(front + back))
     inside = front + unit * (room // len(unit))
-    body = answer(inside + back) + b" " * (room % len(unit))
+    body = response(inside + back) + b" " * (room % len(unit))
     assert len(body) == size
     with pytest.MonkeyPatch.context() as patch:
         found = [outcome(body)]
@@ -331,7 +331,7 @@ def test_s07_bombs_around_the_size_that_is_large(
 
 
 def outcome(body: bytes) -> object:
-    """The result, or the kind of the error."""
+    """Return the result, or the class of the error."""
     try:
         return decode.job(body)
     except LiveAuditError as error:
@@ -351,7 +351,7 @@ EXTERNAL = [
 
 
 async def test_s07_nothing_in_a_document_is_fetched() -> None:
-    """No entity, type, stylesheet, schema or inclusion is asked for; no file is read."""
+    """No entity, type, stylesheet, schema or inclusion is fetched, and no file is read."""
     async with serving(answering(b"canary")) as canary:
         for document in EXTERNAL:
             for target in (canary.url, "file:///etc/passwd", "/etc/passwd"):
@@ -364,9 +364,9 @@ async def test_s07_nothing_in_a_document_is_fetched() -> None:
 
 
 async def test_s07_bombs_do_not_end_the_client() -> None:
-    """After every bomb, over a socket, the same client still gets what it asks for."""
+    """After every bomb over a socket, the next query of the same client succeeds."""
     bodies = [body for name, body in DOCUMENTS.items() if len(body) < 2_000_000]
-    queue = [one for body in bodies for one in (body, answer())]
+    queue = [one for body in bodies for one in (body, response())]
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert isinstance(reader, Recorder)
@@ -383,7 +383,7 @@ async def test_s07_bombs_do_not_end_the_client() -> None:
 
 
 def test_s07_depth_does_not_end_the_process() -> None:
-    """Where the stack is small, depth is an error all the same and the process goes on."""
+    """Excessive depth is an error even on a small stack, and the process survives."""
     program = """
 import threading
 from ci_live_audit import DecodeError, decode
@@ -408,47 +408,47 @@ print(len(found))
     assert (done.returncode, done.stdout.strip()) == (0, b"3"), done.stderr
 
 
-# S8: documents that are none
+# S8: bodies that are not a result
 
 
-SEED = answer("<DataId>d</DataId><Type>live_video</Tpye>")
+SEED = response("<DataId>d</DataId><Type>live_video</Tpye>")
 MALFORMED: dict[str, bytes] = {
     "seed": SEED,
-    "seed of cancel": answer("<DataId>123</DataID>"),
+    "seed of cancel": response("<DataId>123</DataID>"),
     "html": b"<!DOCTYPE html><html><body><h1>It works!</h1><br></body></html>",
     "xhtml": b"<html><head><title>Login</title></head><body/></html>",
     "text": b"upstream connect error or disconnect/reset before headers",
     "nul": b"\0",
-    "nul inside": answer("<Label>a\0b</Label>"),
-    "control inside": answer("<Label>\x01</Label>"),
-    "utf-16 that is utf-8": b'<?xml version="1.0" encoding="utf-16"?>' + answer(),
-    "utf-16 cut in a character": answer().decode().encode("utf-16")[:-1],
-    "gbk": answer("<Label>\u9ed1\u9ed1</Label>").decode().encode("gbk"),
+    "nul inside": response("<Label>a\0b</Label>"),
+    "control inside": response("<Label>\x01</Label>"),
+    "utf-16 that is utf-8": b'<?xml version="1.0" encoding="utf-16"?>' + response(),
+    "utf-16 cut in a character": response().decode().encode("utf-16")[:-1],
+    "gbk": response("<Label>\u9ed1\u9ed1</Label>").decode().encode("gbk"),
     "gbk declared": b'<?xml version="1.0" encoding="gbk"?>'
-    + answer("<Label>\u9ed1</Label>").decode().encode("gbk"),
-    "unknown encoding": b'<?xml version="1.0" encoding="x-none"?>' + answer(),
+    + response("<Label>\u9ed1</Label>").decode().encode("gbk"),
+    "unknown encoding": b'<?xml version="1.0" encoding="x-none"?>' + response(),
     "mark alone": b"\xef\xbb\xbf",
-    "marks": b"\xef\xbb\xbf\xef\xbb\xbf" + answer(),
+    "marks": b"\xef\xbb\xbf\xef\xbb\xbf" + response(),
     "declaration alone": b'<?xml version="1.0"?>',
-    "declaration not first": b' <?xml version="1.0"?>' + answer(),
-    "two roots": answer() + answer(),
-    "text after the root": answer() + b"x",
-    "wrong case": answer().replace(b"Response", b"response"),
-    "wrong case of details": answer().replace(b"JobsDetail", b"jobsdetail"),
-    "wrong case of id": answer().replace(b"JobId", b"jobid"),
-    "wrong root": answer().replace(b"Response", b"Result"),
-    "namespace": answer().replace(b"Response", b"a:Response"),
-    "several details": answer(around="<JobsDetail><JobId>k</JobId></JobsDetail>"),
+    "declaration not first": b' <?xml version="1.0"?>' + response(),
+    "two roots": response() + response(),
+    "text after the root": response() + b"x",
+    "wrong case": response().replace(b"Response", b"response"),
+    "wrong case of details": response().replace(b"JobsDetail", b"jobsdetail"),
+    "wrong case of id": response().replace(b"JobId", b"jobid"),
+    "wrong root": response().replace(b"Response", b"Result"),
+    "namespace": response().replace(b"Response", b"a:Response"),
+    "several details": response(around="<JobsDetail><JobId>k</JobId></JobsDetail>"),
     "empty details": b"<Response><JobsDetail/></Response>",
     "no details": b"<Response><RequestId>r</RequestId></Response>",
     "details of text": b"<Response><JobsDetail>j</JobsDetail></Response>",
-    "two ids": answer("<JobId>k</JobId>"),
-    "empty id": answer().replace(b">j<", b"><"),
+    "two ids": response("<JobId>k</JobId>"),
+    "empty id": response().replace(b">j<", b"><"),
     "crossed": b"<Response><JobsDetail></Response></JobsDetail>",
-    "no value": answer("<A b/>"),
-    "ampersand": answer("<Label>a & b</Label>"),
-    "entity of html": answer("<Label>&nbsp;</Label>"),
-    "reference to nothing": answer("<Label>&#0;</Label>"),
+    "no value": response("<A b/>"),
+    "ampersand": response("<Label>a & b</Label>"),
+    "entity of html": response("<Label>&nbsp;</Label>"),
+    "reference to nothing": response("<Label>&#0;</Label>"),
     "json list": b"[]",
     "json list of jobs": b'[{"JobsDetail":{"JobId":"j","State":"x"}}]',
     "json text": b'"j"',
@@ -457,7 +457,7 @@ MALFORMED: dict[str, bytes] = {
     "json NaN": b"NaN",
     "NaN in json": b'{"JobsDetail":{"JobId":"j","State":"x","A":NaN}}',
     "infinity in json": b'{"JobsDetail":{"JobId":"j","State":"x","A":-Infinity}}',
-    "too much for json": b'{"JobsDetail":{"JobId":"j","State":"x","A":1e999}}',
+    "too large for json": b'{"JobsDetail":{"JobId":"j","State":"x","A":1e999}}',
     "json cut": b'{"JobsDetail":{"JobId":"j","State":"x"',
     "two jsons": b'{"JobsDetail":{"JobId":"j","State":"x"}}{}',
     "json of python": b"{'JobsDetail':{'JobId':'j','State':'x'}}",
@@ -465,7 +465,9 @@ MALFORMED: dict[str, bytes] = {
     "json id of null": b'{"JobsDetail":{"JobId":null,"State":"x"}}',
     "json id of a list": b'{"JobsDetail":{"JobId":["j"],"State":"x"}}',
     "json that is not utf-8": b'{"JobsDetail":{"JobId":"j","State":"\xff"}}',
-    **{f"cut at {at}": answer("<Label>\u9ed1</Label>")[:at] for at in (1, 9, 10, 30, 77, 79, 100)},
+    **{
+        f"cut at {at}": response("<Label>\u9ed1</Label>")[:at] for at in (1, 9, 10, 30, 77, 79, 100)
+    },
 }
 VERBS: dict[str, Callable[[LiveAuditClient], Any]] = {
     "query": lambda client: client.query("j"),
@@ -476,14 +478,16 @@ VERBS: dict[str, Callable[[LiveAuditClient], Any]] = {
 
 @pytest.mark.parametrize("framed", [True, False], ids=["with a length", "until the end"])
 @pytest.mark.parametrize("verb", VERBS)
-async def test_s08_what_is_no_answer_is_one_error_that_says_all(verb: str, framed: bool) -> None:
-    """It names the call, the job, the attempts, the request id and what came; submit never repeats.
+async def test_s08_a_malformed_body_is_one_error_with_all_the_facts(
+    verb: str, framed: bool
+) -> None:
+    """The error names the call, the job, the attempts, the request id and the body.
 
-    A value in its place that cannot be read will not be better the next time, so that is not
-    repeated either.
+    Submit is never repeated. Neither is a call whose response has an unreadable value: the next
+    response would have it too.
     """
     id_line = "x-ci-request-id: NjI2\r\n"
-    # To a cancel an empty answer is one: the status has said it all.
+    # A cancellation may be answered with an empty body: the status says enough.
     nothing = {} if verb == "cancel" else {"empty": b"", "blanks": b" \r\n\t "}
     for name, body in (MALFORMED | nothing).items():
         close = raw(f"HTTP/1.1 200 OK\r\n{id_line}\r\n".encode() + body)
@@ -506,16 +510,16 @@ async def test_s08_what_is_no_answer_is_one_error_that_says_all(verb: str, frame
 @pytest.mark.parametrize(
     "body",
     [
-        pytest.param(b"\xef\xbb\xbf" + answer(), id="mark"),
-        pytest.param(answer().decode().encode("utf-16"), id="utf-16 with a mark"),
-        pytest.param(answer().decode().encode("utf-16-be"), id="utf-16 without a mark"),
-        pytest.param(b"\n" + answer() + b"\n\n", id="blank lines"),
-        pytest.param(b"<!-- c -->" + answer() + b"<?p?>", id="comment and instruction around"),
+        pytest.param(b"\xef\xbb\xbf" + response(), id="mark"),
+        pytest.param(response().decode().encode("utf-16"), id="utf-16 with a mark"),
+        pytest.param(response().decode().encode("utf-16-be"), id="utf-16 without a mark"),
+        pytest.param(b"\n" + response() + b"\n\n", id="blank lines"),
+        pytest.param(b"<!-- c -->" + response() + b"<?p?>", id="comment and instruction around"),
         pytest.param(b'\xef\xbb\xbf{"JobsDetail":{"JobId":"j","State":"Auditing"}}', id="json"),
     ],
 )
-async def test_s08_what_is_an_answer_in_another_dress_is_read(body: bytes) -> None:
-    """Marks, encodings that XML knows by itself, blank lines and comments change nothing."""
+async def test_s08_other_spellings_of_a_response_are_read(body: bytes) -> None:
+    """Byte order marks, the encodings of XML itself, blank lines and comments change nothing."""
     async with client_of(answering(body)) as (_, client):
         job = await client.query("j")
     assert (job.job_id, job.state.value, dict(job.extra)) == ("j", "Auditing", {})

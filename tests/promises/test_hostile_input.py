@@ -1,7 +1,7 @@
-"""S1, S2, S3: no argument changes where a request goes or what else is in it.
+"""S1, S2, S3: no argument changes where a request goes or what else it contains.
 
-Ids, buckets, regions, endpoints, secrets and the texts of a submission that somebody made up are
-refused by name before anything is sent, or arrive as exactly the text that they are.
+Hostile ids, buckets, regions, endpoints, secrets and texts of a submission are refused by name
+before anything is sent, or arrive as exactly the text that they are.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from ci_live_audit import (
 from ci_live_audit.wire import endpoint
 from ci_live_audit.wire import requests as ours
 
-pytestmark = pytest.mark.waits  # for sockets
+pytestmark = pytest.mark.waits  # on sockets
 
 BUCKET, REGION = "examplebucket-1250000000", "ap-beijing"
 CREDENTIALS = Credentials("AKIDEXAMPLE", "secretexample")
 JOB = "av0123456789abcdef"
-ANSWER = b"<Response><JobsDetail><JobId>%b</JobId><State>Success</State></JobsDetail></Response>"
+RESPONSE = b"<Response><JobsDetail><JobId>%b</JobId><State>Success</State></JobsDetail></Response>"
 
 
 class Lie(str):
-    """A text that says it is another one to whoever asks it."""
+    """A text whose methods pretend that it is another one."""
 
     __slots__ = ("lie",)
 
@@ -75,7 +75,7 @@ class Lie(str):
 
 
 class Words(str, Enum):  # noqa: UP042 - the older kind prints its name
-    """Settings as many programs keep them."""
+    """Settings as an enum of texts."""
 
     BUCKET = BUCKET
     REGION = REGION
@@ -85,7 +85,7 @@ class Words(str, Enum):  # noqa: UP042 - the older kind prints its name
 
 
 class Numbers(int, Enum):
-    """Numbers as many programs keep them."""
+    """Numbers as an enum."""
 
     THREE = 3
 
@@ -108,7 +108,7 @@ def for_tests(url: str, **options: Any) -> LiveAuditClient:
 def runner_and_server(
     handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> Iterator[tuple[asyncio.Runner, Served]]:
-    """For properties, whose examples take turns on one loop and one server."""
+    """Run one loop and one server for all examples of a property."""
     with asyncio.Runner() as runner:
         stack = contextlib.AsyncExitStack()
         served = runner.run(stack.enter_async_context(serving(handler)))
@@ -136,8 +136,8 @@ JOB_IDS: list[Any] = [
 
 @pytest.mark.parametrize("verb", ["query", "cancel", "wait"])
 async def test_s01_a_hostile_job_id_sends_nothing(verb: str) -> None:
-    """Every one of the ids is refused by name; the server does not even see a connection."""
-    async with serving(answering(ANSWER % b"a")) as served, for_tests(served.url) as client:
+    """Every hostile id is refused by name, and no connection is opened."""
+    async with serving(answering(RESPONSE % b"a")) as served, for_tests(served.url) as client:
         for job_id in JOB_IDS:
             with pytest.raises(ConfigurationError, match=r"\bjob_ids?\b") as caught:
                 await getattr(client, verb)(job_id)
@@ -146,8 +146,8 @@ async def test_s01_a_hostile_job_id_sends_nothing(verb: str) -> None:
 
 
 async def test_s01_a_hostile_job_id_among_many_sends_nothing() -> None:
-    """In a run over many, each hostile id is refused by itself and nothing is sent for it."""
-    async with serving(answering(ANSWER % b"good")) as served, for_tests(served.url) as client:
+    """Among other jobs, each hostile id is refused by itself, and nothing is sent for it."""
+    async with serving(answering(RESPONSE % b"good")) as served, for_tests(served.url) as client:
         for follow in (client.as_completed, client.watch):
             served.requests.clear()
             refused = 0
@@ -176,7 +176,7 @@ ids = (
 @example("a\n")
 @example("\u212a")
 def test_s01_an_accepted_job_id_is_the_last_segment_of_the_path(job_id: str) -> None:
-    """The path is ``/video/auditing/<id>``, with nothing else in it, in every reader of URLs."""
+    """Every URL parser reads the path as ``/video/auditing/<id>`` and nothing else."""
     for build, folder in ((ours.query, "auditing"), (ours.cancel, "cancel_auditing")):
         try:
             request = build(job_id)
@@ -189,11 +189,11 @@ def test_s01_an_accepted_job_id_is_the_last_segment_of_the_path(job_id: str) -> 
 
 
 async def test_s01_the_request_line_is_the_path_and_no_more() -> None:
-    """What the server reads is the id as it is, also of a text that says it is another."""
-    async with serving(answering(ANSWER % b"x")) as served, for_tests(served.url) as client:
+    """The server reads the true id, even of a text that pretends to be another."""
+    async with serving(answering(RESPONSE % b"x")) as served, for_tests(served.url) as client:
         accepted = ["a", "-", "_" * 128, JOB, Words.JOB, Lie(JOB, "../../evil")]
         for job_id in accepted:
-            with contextlib.suppress(LiveAuditError):  # the answer is about another job
+            with contextlib.suppress(LiveAuditError):  # the response is about another job
                 await client.query(job_id)
         lines = [head.partition(b"\r\n")[0].decode() for head in served.requests]
     assert lines == [f"GET /video/auditing/{str.__str__(one)} HTTP/1.1" for one in accepted]
@@ -319,7 +319,7 @@ def made(**arguments: Any) -> LiveAuditClient:
     ("name", "values"), [("bucket", BUCKETS), ("region", REGIONS), ("endpoint", ENDPOINTS)]
 )
 def test_s02_no_hostile_name_makes_a_client(name: str, values: list[Any]) -> None:
-    """Every one of the names is refused when the client is made, and said to be at fault."""
+    """Every hostile name is refused when the client is made, and the error names the argument."""
     assert len(values) > 40
     for value in values:
         with pytest.raises(ConfigurationError, match=rf"\A{name}: "):
@@ -329,7 +329,7 @@ def test_s02_no_hostile_name_makes_a_client(name: str, values: list[Any]) -> Non
 def test_s02_no_hostile_region_of_the_environment_makes_a_client(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What stands in ``TENCENTCLOUD_REGION`` is checked as the argument is."""
+    """The value of ``TENCENTCLOUD_REGION`` is checked as the argument is."""
     for value in REGION_TEXTS:
         monkeypatch.setenv("TENCENTCLOUD_REGION", value)
         with pytest.raises(ConfigurationError, match=r"\Aregion: "):
@@ -344,10 +344,10 @@ def test_s02_no_hostile_region_of_the_environment_makes_a_client(
         ({"endpoint": Lie("https://a.com", "http://evil.com")}, "https://a.com"),
     ],
 )
-def test_s02_a_name_is_what_it_is_not_what_it_says(
+def test_s02_a_name_is_its_text_not_what_it_prints(
     arguments: dict[str, Any], url: str | None
 ) -> None:
-    """Of a text that says it is another, as an enum of texts does, the text itself counts."""
+    """The URL has the true text, even of one that prints as another, such as an enum's."""
     known = {"bucket": BUCKET, "region": REGION, **arguments}
     expected = f"https://{BUCKET}.ci.{REGION}.myqcloud.com"
     assert endpoint.base_url(**known) == (url or expected)
@@ -362,8 +362,8 @@ near_regions = st.text("azZ0.@/%:\n\u3002-", max_size=9).map("ap-{}".format)
     st.text("az09-", max_size=9).map("a{}-1250000000".format) | near_names,
     st.text("az09-", max_size=9).map("ap-a{}".format) | near_regions,
 )
-def test_s02_whatever_is_accepted_the_host_is_tencents(bucket: str, region: str) -> None:
-    """The host ends in ``.myqcloud.com``, and all readers of URLs agree on it."""
+def test_s02_every_accepted_name_gives_a_host_of_tencent(bucket: str, region: str) -> None:
+    """The host ends in ``.myqcloud.com``, and all URL parsers agree on it."""
     try:
         url = endpoint.base_url(bucket, region)
     except ConfigurationError:
@@ -387,8 +387,8 @@ near_ports = st.just("") | st.integers(-1, 70_000).map(":{}".format) | st.text("
 @given(st.sampled_from(["https://", "http://", "//", "https:"]), near_hosts, near_ports)
 @example("https://", "xn--bcher-kva.de", ":00443")
 @example("http://", "[::ffff:127.0.0.1]", "")
-def test_s02_whatever_endpoint_is_accepted_is_read_alike(scheme: str, host: str, port: str) -> None:
-    """It has a host and perhaps a port, on which all agree; without TLS it is this machine."""
+def test_s02_every_accepted_endpoint_is_read_alike(scheme: str, host: str, port: str) -> None:
+    """All URL parsers agree on host and port; without TLS, the host is this machine."""
     try:
         url = endpoint.base_url(BUCKET, REGION, scheme + host + port)
     except ConfigurationError:
@@ -410,8 +410,8 @@ def test_s02_whatever_endpoint_is_accepted_is_read_alike(scheme: str, host: str,
             assert ipaddress.ip_address(name).is_loopback
 
 
-async def test_s02_without_tls_no_proxy_is_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What may be sent in clear because it stays on this machine is not given to a proxy."""
+async def test_s02_without_tls_no_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests without TLS stay on this machine, so no proxy gets them."""
     async with serving(answering(b"proxied")) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         for host in ("127.0.0.1", "127.0.0.2", "localhost", "a.localhost"):
@@ -439,7 +439,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("name", ["secret_id", "secret_key", "token"])
 def test_s03_no_secret_breaks_its_header(name: str) -> None:
-    """No blank, control or non-ASCII character is taken anywhere in it, and none is quoted."""
+    """White space, control and non-ASCII characters are refused anywhere, and not quoted."""
     for bad in CONTROLS + OTHERS:
         for value in (f"canary{bad}", f"{bad}canary", f"can{bad}ary", Lie(f"can{bad}ary", "good")):
             arguments: dict[str, Any] = {"secret_id": "id", "secret_key": "key", name: value}
@@ -451,15 +451,15 @@ def test_s03_no_secret_breaks_its_header(name: str) -> None:
 
 @pytest.mark.parametrize("bad", ["\r\nX-Evil: 1", "\n", "\0", "\x7f", " ", "\u00e9", "\u0661"])
 def test_s03_no_endpoint_breaks_the_host_header(bad: str) -> None:
-    """The endpoint becomes the ``Host`` header, so it holds nothing that could end one."""
+    """The endpoint becomes the ``Host`` header, so it contains nothing that could end one."""
     for url in (f"https://canary{bad}", f"https://can{bad}ary", f"https://canary{bad}:80"):
         with pytest.raises(ConfigurationError, match=r"\Aendpoint: ") as caught:
             made(endpoint=url)
         assert "can" not in str(caught.value)
 
 
-def test_s03_a_secret_is_what_it_is_not_what_it_says() -> None:
-    """Of a text that says it is another, the text itself is the secret."""
+def test_s03_a_secret_is_its_text_not_what_it_prints() -> None:
+    """The secret is the true text, even of one that pretends to be another."""
     lie = Lie("good", "evil\r\nX-Evil: 1")
     found = Credentials(lie, lie, lie)
     assert {str(one) for one in (found.secret_id, found.secret_key, found.token)} == {"good"}
@@ -467,13 +467,13 @@ def test_s03_a_secret_is_what_it_is_not_what_it_says() -> None:
 
 
 def test_s03_an_accepted_token_is_one_header_byte_for_byte() -> None:
-    """Whatever token is accepted, the server reads it in one line, and no line more."""
+    """The server reads every accepted token in one header line, and no line more."""
     current = [""]
 
     async def provide() -> Credentials:
         return Credentials("id", "key", current[0])
 
-    with runner_and_server(answering(ANSWER % b"a")) as (runner, served):
+    with runner_and_server(answering(RESPONSE % b"a")) as (runner, served):
         client = for_tests(served.url, credentials=provide)
         names: set[tuple[bytes, ...]] = set()
 
@@ -535,8 +535,8 @@ NOT_IN_XML = ["\0", "\x01", "\x08", "\x0b", "\x0c", "\x1f", "\ufffe", "\uffff", 
 
 
 def arguments_with(text: str) -> dict[str, Any]:
-    """A submission with a text wherever one is taken."""
-    solid = re.sub(r"[\t\n\r \x85\u2028]", "", text)  # no URL has blanks
+    """Return the arguments of a submission with a text in every place."""
+    solid = re.sub(r"[\t\n\r \x85\u2028]", "", text)  # a URL has no white space
     return {
         "url": f"rtmp://host/app?{solid}",
         "callback": f"https://host/{solid}",
@@ -549,7 +549,7 @@ def arguments_with(text: str) -> dict[str, Any]:
 
 
 def written(arguments: dict[str, Any]) -> list[tuple[str, str]]:
-    """The leaves that the body of a submission must have."""
+    """Return the leaves that the body of a submission must have."""
     text = arguments["data_id"]
     leaves = [
         *(("Url", arguments["url"]), ("DataId", text), ("TokenId", text), ("Own", text)),
@@ -560,25 +560,27 @@ def written(arguments: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def leaves(body: bytes) -> list[tuple[str, str]]:
-    """The leaves of a document, by another parser than the package's."""
+    """Return the leaves of a document, read by another parser than the package's."""
     root = ET.fromstring(body)
     assert all(not one.attrib and not (one.tail or "") for one in root.iter())
     return [(one.tag, one.text or "") for one in root.iter() if not len(one)]
 
 
 async def test_s03_hostile_texts_arrive_as_texts() -> None:
-    """The server reads the texts as they were given, and no element besides."""
+    """The server reads the texts as they were given, and no other element."""
     bodies: list[bytes] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert isinstance(reader, Recorder)
-        answer = ANSWER % b"a"
+        response = RESPONSE % b"a"
         while True:
             head = await reader.inner.readuntil(b"\r\n\r\n")
             length = re.search(rb"(?i)\r\ncontent-length: (\d+)\r\n", head)
             assert length is not None
             bodies.append(await reader.inner.readexactly(int(length[1])))
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer)
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(response) + response
+            )
 
     assert len(TEXTS) + len(NOT_IN_XML) > 40
     async with serving(handle) as served, for_tests(served.url) as client:
@@ -595,8 +597,8 @@ async def test_s03_hostile_texts_arrive_as_texts() -> None:
 
 @settings(max_examples=times(5000))
 @given(st.text(min_size=1, max_size=30) | st.text("<>&;/!-[]'\"ax\r\n", min_size=1, max_size=12))
-def test_s03_any_accepted_text_is_the_text_that_is_written(text: str) -> None:
-    """Whatever is accepted, the body has these elements with these texts and nothing else."""
+def test_s03_any_accepted_text_is_written_unchanged(text: str) -> None:
+    """The body of an accepted submission has its elements and texts and nothing else."""
     arguments = arguments_with(text)
     try:
         body = ours.submit(**arguments).body
@@ -617,9 +619,9 @@ def test_s03_any_accepted_text_is_the_text_that_is_written(text: str) -> None:
     ],
     ids=["enum as name", "lying name", "enum", "lying text", "number of an enum", "lying number"],
 )
-def test_s03_a_value_is_what_it_is_not_what_it_says(
+def test_s03_a_value_is_its_content_not_what_it_prints(
     extra: dict[Any, Any], sent: tuple[str, str]
 ) -> None:
-    """Names, texts and numbers of ``extra`` that say they are others are written as they are."""
+    """Names, texts and numbers of ``extra`` are written as they are, not as they print."""
     found = leaves(ours.submit("rtmp://host/app", extra=extra).body)
     assert [one for one in found if one[0] not in {"Url", "Conf", "Type"}] == [sent]

@@ -1,4 +1,4 @@
-"""Documents: nested dicts of any body that is one, and bounds that hostile ones run into early."""
+"""Documents: bodies become nested dicts, and hostile ones run into a bound early."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from typing import Any
 
 import pytest
 
+from ci_live_audit.errors import DecodeError
 from ci_live_audit.wire import documents
 
 
-def opened(depth: int) -> bytes:
-    return b"<a>" * depth + b"</a>" * depth
-
-
-def test_xml_and_json_are_told_apart() -> None:
-    """By the first byte that is no blank, a byte order mark or none."""
-    assert documents.tree(b"\n <a><b>1</b></a>") == {"a": {"b": "1"}}
-    assert documents.tree(b'\xef\xbb\xbf {"a": 1.5}') == {"a": 1.5}
+def test_xml_and_json_are_told_apart_by_the_first_character() -> None:
+    """White space and a byte order mark may precede the first character of a document."""
+    assert documents.read(b"\n <a><b>1</b></a>") == {"a": {"b": "1"}}
+    assert documents.read(b'\xef\xbb\xbf {"a": 1.5}') == {"a": 1.5}
     assert documents.is_json(b" " * 100 + b"{")
     assert not documents.is_json(b"[1]")
 
@@ -29,8 +26,8 @@ def test_xml_and_json_are_told_apart() -> None:
         (b"<a b='" + b"x" * 200_000 + b"'/>", "a tag or a comment"),
         (b"<a><!--" + b"x" * 200_000 + b"--></a>", "a tag or a comment"),
         (b'{"a": "' + b"x" * 5_000_000 + b'"}', "JSON of more than"),
-        (b'{"a": 1e999}', "is no number"),
-        (b'{"a": NaN}', "is no number"),
+        (b'{"a": 1e999}', "is not a number"),
+        (b'{"a": NaN}', "is not a number"),
         (b'{"a":' * 65 + b"1" + b"}" * 65, "nested deeper"),
         (b'{"a":' + b"[" * 100_000, "nested deeper"),
         (b'{"a": "\\"[", "b":' + b"[" * 64, "nested deeper"),
@@ -38,53 +35,55 @@ def test_xml_and_json_are_told_apart() -> None:
         ('{"a": "\u5b57"}'.encode("utf-16-le"), "property name"),
         (b"<!DOCTYPE a><a/>", "document types|entities"),
         (b"<a></b>", "mismatched tag"),
-        (b"", "no element found"),
+        (b"", "empty body"),
     ],
     ids=lambda value: value[:12] if isinstance(value, bytes) else value,
 )
-def test_what_is_refused(body: bytes, why: str) -> None:
-    """With a reason, by one of the exceptions that stand for it."""
-    with pytest.raises(documents.REFUSED, match=why):
-        documents.tree(body)
+def test_a_body_that_is_not_a_document_is_refused(body: bytes, why: str) -> None:
+    """The error gives the reason and quotes the beginning of the body."""
+    with pytest.raises(DecodeError, match=why) as caught:
+        documents.read(body)
+    assert caught.value.excerpt == documents.beginning(body)
 
 
-def test_signs_in_texts_are_no_depth() -> None:
-    """JSON may be broad, and its texts may hold whatever they like."""
-    found = documents.tree(b'{"a": [' + b'{"b": "[[{\\"["}, ' * 100 + b'"["], "c": [[[]]]}')
-    assert len(found["a"]) == 101
+def test_brackets_in_json_texts_do_not_count_as_depth() -> None:
+    """JSON may be broad, and its texts may contain any brackets."""
+    document = documents.read(b'{"a": [' + b'{"b": "[[{\\"["}, ' * 100 + b'"["], "c": [[[]]]}')
+    assert len(document["a"]) == 101
 
 
-def test_a_long_text_is_no_long_token() -> None:
-    """Bounds are for what a parser has to hold as a whole."""
-    assert documents.tree(b"<a>" + b"x" * 10**6 + b"</a>") == {"a": "x" * 10**6}
+def test_a_long_text_is_not_a_long_token() -> None:
+    """The length of a text is not bounded."""
+    assert documents.read(b"<a>" + b"x" * 10**6 + b"</a>") == {"a": "x" * 10**6}
 
 
 @pytest.mark.parametrize("size", [1, 7, 100_000])
-def test_slices_do_not_show(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However a document is cut, what comes out is the same."""
-    body = "<a><b>\u5b57\u5b57</b><b/><c d='1'>x<e/>y</c></a>".encode()
-    whole = documents.tree(body)
+def test_slices_do_not_change_the_document(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document is the same wherever it is cut."""
     monkeypatch.setattr(documents, "SLICE", size)
-    assert (
-        documents.tree(body)
-        == whole
-        == {"a": {"b": ["\u5b57\u5b57", None], "c": {"e": None, "#text": "xy"}}}
-    )
+    assert documents.read("<a><b>\u5b57\u5b57</b><b/><c d='1'>x<e/>y</c></a>".encode()) == {
+        "a": {"b": ["\u5b57\u5b57", None], "c": {"e": None, "#text": "xy"}}
+    }
 
 
-def test_elements_are_handed_out_as_they_close() -> None:
-    """The children of the root, each with its path, with a pause after every slice."""
-    taken: list[Any] = []
-    pauses: list[int] = []
+def test_the_open_elements_are_shown_after_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every open element has its children so far, and a child that is replaced stays replaced."""
+    monkeypatch.setattr(documents, "SLICE", 8)
+    shown: list[list[tuple[str, dict[str, Any]]]] = []
 
-    def take(path: list[tuple[str, Any]], item: Any) -> bool:
-        taken.append((path[-1][0], item))
-        return True
+    def after_slice(opened: documents.Opened) -> None:
+        shown.append([(name, dict(children)) for name, children in opened])
+        for name, children in opened:
+            if name == "b" and "c" in children:
+                children["c"] = "new"
 
-    body = b"<a><b>1</b><c><d/></c>" + b"<e/>" * 5000 + b"</a>"
-    documents.elements(body, 0, len(body), take, lambda: pauses.append(len(taken)))
-    assert taken[:3] == [("b", "1"), ("c", {"d": None}), ("e", None)]
-    assert len(taken) == 5002
-    assert pauses[0] < pauses[-1] == 5002
-    with pytest.raises(ValueError, match="nested deeper"):
-        documents.elements(b"<a>" + opened(5000), 0, 30_000, take, None)
+    body = b"<a><x/><b><c>1</c>     <d/></b></a>"
+    document = documents.read(body, after_slice)
+    assert document == {"a": {"x": None, "b": {"c": "new", "d": None, "#text": "     "}}}
+    assert shown == [
+        [("a", {"x": None})],
+        [("a", {"x": None}), ("b", {}), ("c", {})],
+        [("a", {"x": None}), ("b", {"c": "1"})],
+        [("a", {"x": None, "b": {"c": "new", "d": None, "#text": "     "}})],
+        [],
+    ]

@@ -1,4 +1,4 @@
-"""Requests: exactly what is sent, and everything that is refused before anything is sent."""
+"""Requests: exactly what is sent, and what is refused before anything is sent."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ NOT_XML = ["a\0", "\x01", "\x0b", "a\x1fb", "\ud800", "\udfff", "\ufffe", "\ufff
 
 
 def sent(**arguments: Any) -> ET.Element:
-    """The body of a submission as an XML parser reads it."""
+    """Return the body of a submission as an XML parser reads it."""
     return ET.fromstring(requests.submit(LIVE, **arguments).body)
 
 
 def test_query_is_a_get_of_the_job() -> None:
-    """A query has no body, no headers, and may be repeated."""
+    """A query has no body and no headers, and may be repeated."""
     assert requests.query(JOB) == Request(
         operation="query",
         method="GET",
@@ -73,7 +73,7 @@ def test_query_is_a_get_of_the_job() -> None:
 
 
 def test_cancel_is_an_empty_post_to_the_job() -> None:
-    """A cancellation says that it is empty (411 otherwise), and may be repeated."""
+    """A cancellation declares that it is empty (411 otherwise), and may be repeated."""
     assert requests.cancel(JOB) == Request(
         operation="cancel",
         method="POST",
@@ -85,8 +85,8 @@ def test_cancel_is_an_empty_post_to_the_job() -> None:
     )
 
 
-def test_submit_with_nothing_but_a_url() -> None:
-    """The shortest submission: `Conf` is there although empty, and repeating it is not safe."""
+def test_submit_with_only_a_url() -> None:
+    """The shortest submission has an empty `Conf`, and must not be repeated."""
     body = (
         f"<Request><Input><Url>{LIVE}</Url></Input><Conf></Conf><Type>live_video</Type></Request>"
     ).encode()
@@ -102,7 +102,7 @@ def test_submit_with_nothing_but_a_url() -> None:
 
 
 def test_submit_with_every_argument() -> None:
-    """Each argument has its node, spelt and nested as in the document, with its text escaped."""
+    """Each argument is written to its documented node, with its text escaped."""
     request = requests.submit(
         "https://live.example.com/room.flv?a=1&b=2",
         biz_type="b81d45f9",
@@ -158,14 +158,14 @@ def test_job_ids_of_the_alphabet_are_accepted(job_id: str) -> None:
 
 @pytest.mark.parametrize("build", [requests.query, requests.cancel])
 @pytest.mark.parametrize("job_id", HOSTILE_JOB_IDS, ids=repr)
-def test_any_other_job_id_is_refused(build: Any, job_id: Any) -> None:
-    """What could leave its place in the path, or is no text, becomes no request."""
+def test_every_other_job_id_is_refused(build: Any, job_id: Any) -> None:
+    """An id that could leave its segment of the path, or is not a text, is refused."""
     with pytest.raises(ConfigurationError, match=r"\Ajob_id: "):
         build(job_id)
 
 
 def test_a_long_job_id_is_not_repeated_in_full() -> None:
-    """The message about a megabyte is short."""
+    """The message about a megabyte of text is short."""
     with pytest.raises(ConfigurationError) as caught:
         requests.query("/" * 1_000_000)
     assert len(str(caught.value)) < 250
@@ -174,7 +174,7 @@ def test_a_long_job_id_is_not_repeated_in_full() -> None:
 @given(st.text(st.characters()) | st.from_regex(r"[\w%./-]{1,130}", fullmatch=True))
 @example("a\n")
 def test_no_job_id_changes_the_path(job_id: str) -> None:
-    """Whatever id is accepted is one whole segment of the URL that is asked."""
+    """An accepted id is one whole segment of the URL."""
     try:
         request = requests.query(job_id)
     except ConfigurationError:
@@ -192,7 +192,7 @@ def test_no_job_id_changes_the_path(job_id: str) -> None:
     "text", ["a" * 512, "é" * 256, "直" * 170, "\U0001f4a9" * 128], ids=["1", "2", "3", "4"]
 )
 def test_a_data_id_of_512_bytes_is_sent(text: str) -> None:
-    """The limit is one of bytes of UTF-8, and it is inclusive."""
+    """The limit is inclusive and counts bytes of UTF-8."""
     assert len(text.encode()) in {510, 512}
     assert sent(data_id=text).findtext("Input/DataId") == text
 
@@ -201,7 +201,7 @@ def test_a_data_id_of_512_bytes_is_sent(text: str) -> None:
     "text", ["a" * 513, "é" * 257, "直" * 171, "\U0001f4a9" * 129], ids=["1", "2", "3", "4"]
 )
 def test_a_data_id_over_512_bytes_is_refused(text: str) -> None:
-    """More is too much, however few characters it is; the message has the numbers."""
+    """A longer id is refused, however few characters it has, and the message has the numbers."""
     size = len(text.encode())
     with pytest.raises(ConfigurationError, match=rf"\Adata_id: at most 512 bytes .*, got {size}\Z"):
         requests.submit(LIVE, data_id=text)
@@ -224,7 +224,7 @@ USER_FIELDS = {
 
 @pytest.mark.parametrize(("name", "tag"), USER_FIELDS.items())
 def test_each_user_field_has_128_bytes(name: str, tag: str) -> None:
-    """Every field of the user arrives under its own tag, up to 128 bytes and not one more."""
+    """Every field of a user is written under its own tag, up to 128 bytes and not one more."""
     fields: dict[str, Any] = {name: "é" * 64}
     assert sent(user_info=UserInfo(**fields)).findtext(f"Input/UserInfo/{tag}") == "é" * 64
     fields[name] += "a"
@@ -233,21 +233,21 @@ def test_each_user_field_has_128_bytes(name: str, tag: str) -> None:
 
 
 def test_unknown_fields_of_a_user_are_sent_too() -> None:
-    """The user of a finished job, with nodes this library does not know, can be given again."""
+    """The user of a finished job, with nodes unknown to this library, can be submitted again."""
     user = UserInfo(room="7", extra={"Team": "red"})
     assert sent(user_info=user).findtext("Input/UserInfo/Team") == "red"
 
 
-def test_unknown_fields_of_a_user_do_not_replace_the_known() -> None:
-    """Two values for one node are a conflict, as they are in `extra`."""
+def test_unknown_fields_of_a_user_do_not_replace_known_ones() -> None:
+    """Two values for one node of a user are a conflict, as in `extra`."""
     with pytest.raises(ConfigurationError, match=r"user_info.*TokenId"):
         requests.submit(LIVE, user_info=UserInfo(token_id="a", extra={"TokenId": "b"}))
 
 
 @pytest.mark.parametrize("text", NOT_XML, ids=ascii)
 @pytest.mark.parametrize("name", ["biz_type", "data_id", "storage_path"])
-def test_what_xml_cannot_carry_is_refused(name: str, text: str) -> None:
-    """Control characters, lone surrogates and non-characters have no place in a document."""
+def test_characters_that_xml_cannot_carry_are_refused(name: str, text: str) -> None:
+    """Control characters, lone surrogates and non-characters are refused by name and position."""
     arguments: dict[str, Any] = {name: text}
     with pytest.raises(ConfigurationError, match=rf"\A{name}: .* at \d cannot be sent in XML"):
         requests.submit(LIVE, **arguments)
@@ -255,8 +255,8 @@ def test_what_xml_cannot_carry_is_refused(name: str, text: str) -> None:
 
 @pytest.mark.parametrize("text", NOT_XML, ids=ascii)
 @pytest.mark.parametrize("name", USER_FIELDS)
-def test_what_xml_cannot_carry_is_refused_in_a_user(name: str, text: str) -> None:
-    """The same holds for each field of the user, which the message names."""
+def test_characters_that_xml_cannot_carry_are_refused_in_a_user(name: str, text: str) -> None:
+    """Such characters are refused in each field of a user, which the message names."""
     fields: dict[str, Any] = {name: text}
     with pytest.raises(ConfigurationError, match=rf"\Auser_info\.{name}: .* cannot be sent in XML"):
         requests.submit(LIVE, user_info=UserInfo(**fields))
@@ -264,21 +264,21 @@ def test_what_xml_cannot_carry_is_refused_in_a_user(name: str, text: str) -> Non
 
 @pytest.mark.parametrize("value", [5, 1.5, True, b"text", ["text"], {"a": "b"}], ids=repr)
 @pytest.mark.parametrize("name", ["url", "biz_type", "data_id", "callback", "storage_path"])
-def test_texts_are_str(name: str, value: Any) -> None:
-    """What is no text is not turned into one."""
+def test_a_text_must_be_a_str(name: str, value: Any) -> None:
+    """A value of another type is refused, not turned into a text."""
     arguments: dict[str, Any] = {"url": LIVE, name: value}
     with pytest.raises(ConfigurationError, match=rf"\A{name}: expected a text, got \w+\Z"):
         requests.submit(**arguments)
 
 
 @pytest.mark.parametrize("value", ["room7", {"room": "7"}, UserInfo, 5], ids=repr)
-def test_a_user_is_a_user_info(value: Any) -> None:
-    """A mapping is not taken for a user: its names could be either spelling."""
+def test_a_user_must_be_a_user_info(value: Any) -> None:
+    """A mapping is not taken for a user, as its names could have either spelling."""
     with pytest.raises(ConfigurationError, match=r"\Auser_info: expected UserInfo, got \w+\Z"):
         requests.submit(LIVE, user_info=value)
 
 
-def test_a_user_field_is_a_text() -> None:
+def test_a_user_field_must_be_a_text() -> None:
     """A number in a user is refused under the field's name."""
     level: Any = 5
     with pytest.raises(ConfigurationError, match=r"\Auser_info\.level: expected a text, got int"):
@@ -290,12 +290,12 @@ class Known(str, Enum):  # noqa: UP042 - this kind, unlike StrEnum, prints as Kn
 
 
 def test_an_enum_of_texts_is_sent_as_its_text() -> None:
-    """A subclass of str is sent as the text that was checked, not as what it prints."""
+    """An enum of texts is sent as the text that was checked, not as it prints."""
     assert sent(biz_type=Known.ROOM).findtext("Conf/BizType") == "b81d45f9"
 
 
-def test_an_enum_of_job_ids_is_asked_as_its_text() -> None:
-    """The path holds the id that was checked, not what it prints."""
+def test_an_enum_of_job_ids_is_sent_as_its_text() -> None:
+    """The path contains the id that was checked, not what the enum prints."""
     assert requests.query(Known.ROOM).path == "/video/auditing/b81d45f9"
 
 
@@ -304,7 +304,7 @@ def test_an_enum_of_job_ids_is_asked_as_its_text() -> None:
 @example("]]>")
 @example("&#13;<!--")
 def test_a_text_arrives_as_it_was_given(text: str) -> None:
-    """Whatever is accepted, line ends included, is what an XML parser reads at the other end."""
+    """An XML parser reads an accepted text as it was given, line ends included."""
     try:
         body = sent(data_id=text)
     except ConfigurationError:
@@ -312,7 +312,7 @@ def test_a_text_arrives_as_it_was_given(text: str) -> None:
     assert body.findtext("Input/DataId", default="") == text
 
 
-# URLs and the callback
+# URLs and callbacks
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_a_text_arrives_as_it_was_given(text: str) -> None:
         *("HTTPS://a/b", "https://user:pass@a/b?c=%20#d", "https://直播.example.com/房间"),
     ],
 )
-def test_stream_urls_of_the_documented_schemes(url: str) -> None:
+def test_stream_urls_of_the_documented_schemes_are_sent(url: str) -> None:
     """A URL with one of the four schemes and a host is sent as it was given."""
     assert ET.fromstring(requests.submit(url).body).findtext("Input/Url") == url
 
@@ -350,7 +350,7 @@ def test_stream_urls_of_the_documented_schemes(url: str) -> None:
 )
 @pytest.mark.parametrize("name", ["url", "callback"])
 def test_other_urls_are_refused(name: str, url: str) -> None:
-    """No host, another scheme, or white space: refused with the schemes there are."""
+    """A URL without a host, with another scheme or white space is refused with the schemes."""
     arguments: dict[str, Any] = {"url": LIVE, name: url}
     with pytest.raises(ConfigurationError, match=rf"\A{name}: expected a URL of .*http, https"):
         requests.submit(**arguments)
@@ -359,21 +359,21 @@ def test_other_urls_are_refused(name: str, url: str) -> None:
 @pytest.mark.parametrize("url", ["http://a\0/", "http://a/\x1f", "http://a/\ud800"], ids=ascii)
 @pytest.mark.parametrize("name", ["url", "callback"])
 def test_urls_that_xml_cannot_carry_are_refused(name: str, url: str) -> None:
-    """The check of texts holds for URLs as well."""
+    """Characters that XML cannot carry are refused in URLs too."""
     arguments: dict[str, Any] = {"url": LIVE, name: url}
     with pytest.raises(ConfigurationError, match=rf"\A{name}: .* cannot be sent in XML"):
         requests.submit(**arguments)
 
 
 @pytest.mark.parametrize("url", ["rtmp://a/b", "hls://a/b"])
-def test_a_callback_is_http(url: str) -> None:
-    """The service posts callbacks, so a stream's scheme is not one of theirs."""
+def test_a_callback_must_be_http(url: str) -> None:
+    """A callback is sent over HTTP, so the schemes of streams are refused."""
     with pytest.raises(ConfigurationError, match=r"\Acallback: expected a URL of http, https"):
         requests.submit(LIVE, callback=url)
 
 
 def test_a_long_url_is_not_repeated_in_full() -> None:
-    """The message about a megabyte is short."""
+    """The message about a megabyte of text is short."""
     with pytest.raises(ConfigurationError) as caught:
         requests.submit("x" * 1_000_000)
     assert len(str(caught.value)) < 250
@@ -384,23 +384,23 @@ class Callbacks(IntEnum):
 
 
 @pytest.mark.parametrize(("value", "wire"), [(1, "1"), (2, "2"), (Callbacks.ALL, "1")])
-def test_callback_types(value: int, wire: str) -> None:
+def test_callback_types_are_sent(value: int, wire: str) -> None:
     """The two documented types are sent as numbers."""
     assert sent(callback_type=value).findtext("Conf/CallbackType") == wire
 
 
 @pytest.mark.parametrize("value", [0, 3, -1, True, False, 1.0, "1", "", b"1", [1], {}], ids=repr)
 def test_other_callback_types_are_refused(value: Any) -> None:
-    """Neither another number nor another type of value, equal to 1 or not, is sent."""
-    with pytest.raises(ConfigurationError, match=r"\Acallback_type: 1 .* or 2 "):
+    """Other numbers, and values of other types even if they equal 1, are refused."""
+    with pytest.raises(ConfigurationError, match=r"\Acallback_type: expected 1 .* or 2 "):
         requests.submit(LIVE, callback_type=value)
 
 
-# The escape hatch
+# Further nodes
 
 
 def test_extra_is_merged_into_the_document() -> None:
-    """`Mask` as the vendor's Java sample sends it, with lists, beside the named arguments."""
+    """`Mask` as in the vendor's Java sample, with lists, is written beside the arguments."""
     request = requests.submit(
         LIVE,
         biz_type="b81d45f9",
@@ -435,14 +435,14 @@ def test_extra_is_merged_into_the_document() -> None:
 
 
 def test_extra_is_not_changed() -> None:
-    """The caller's mapping can be used for the next submission."""
+    """The mapping of the caller is left unchanged."""
     extra = {"Conf": {"Mask": {"Images": [{"Label": "default"}]}}}
     assert sent(biz_type="a", extra=extra).findtext("Conf/BizType") == "a"
     assert extra == {"Conf": {"Mask": {"Images": [{"Label": "default"}]}}}
 
 
-def test_extra_may_give_what_its_argument_does_not() -> None:
-    """A node whose argument was left out is free."""
+def test_extra_may_set_a_node_whose_argument_is_left_out() -> None:
+    """A node whose argument is left out may be given in `extra`."""
     assert sent(extra={"Conf": {"CallbackType": 1}}).findtext("Conf/CallbackType") == "1"
 
 
@@ -459,7 +459,7 @@ def test_extra_may_give_what_its_argument_does_not() -> None:
     ],
 )
 def test_extra_does_not_replace_an_argument(extra: dict[str, Any], path: str) -> None:
-    """Two values for one node are a conflict, and the message says where."""
+    """Two values for one node are a conflict, and the message has its path."""
     with pytest.raises(ConfigurationError, match=rf"\A{path}: already given"):
         requests.submit(LIVE, biz_type="a", user_info=UserInfo(room="7"), extra=extra)
 
@@ -472,29 +472,29 @@ def test_extra_does_not_replace_an_argument(extra: dict[str, Any], path: str) ->
     ],
     ids=ascii,
 )
-def test_names_in_extra_are_names_of_elements(tag: Any) -> None:
-    """A key cannot bring markup into the document; the message says where in `extra` it is."""
+def test_names_in_extra_must_be_names_of_elements(tag: Any) -> None:
+    """A key cannot inject markup; the message has its path in `extra`."""
     with pytest.raises(ConfigurationError, match=r"(?s)\Aextra\.Conf\..*: not a name"):
         requests.submit(LIVE, extra={"Conf": {tag: "x"}})
 
 
 @pytest.mark.parametrize("value", [True, b"x", {1}, ..., 1j, [[True]], {"A": b""}], ids=repr)
-def test_values_in_extra_are_texts_numbers_mappings_lists(value: Any) -> None:
-    """What has no one way to be written is refused; the message says where in `extra` it is."""
+def test_values_in_extra_must_be_texts_numbers_mappings_or_lists(value: Any) -> None:
+    """A value of another type is refused; the message has its path in `extra`."""
     with pytest.raises(ConfigurationError, match=r"\Aextra\.Conf\.Mask(\.A)?: expected text"):
         requests.submit(LIVE, extra={"Conf": {"Mask": value}})
 
 
 @pytest.mark.parametrize("text", NOT_XML, ids=ascii)
 def test_texts_in_extra_are_checked_too(text: str) -> None:
-    """The escape hatch is no way around the check of texts."""
+    """Characters that XML cannot carry are refused in `extra` too."""
     with pytest.raises(ConfigurationError, match=r"\Aextra\.Conf\.Mask: .* cannot be sent in XML"):
         requests.submit(LIVE, extra={"Conf": {"Mask": text}})
 
 
 @pytest.mark.parametrize("value", ["Conf", ["Conf"], 5, b"Conf", {"Conf"}], ids=repr)
-def test_extra_is_a_mapping(value: Any) -> None:
-    """Anything else is refused by name."""
+def test_extra_must_be_a_mapping(value: Any) -> None:
+    """An `extra` of another type is refused by name."""
     with pytest.raises(ConfigurationError, match=r"\Aextra: "):
         requests.submit(LIVE, extra=value)
 
@@ -516,7 +516,7 @@ def test_extra_is_a_mapping(value: Any) -> None:
     ],
 )
 def test_host_of_a_bucket(bucket: str, region: str) -> None:
-    """The bucket, `ci`, the region: labels that DNS can carry."""
+    """The host is the bucket, `ci` and the region, as labels that DNS can carry."""
     host = endpoint.host(bucket, region)
     assert host == f"{bucket}.ci.{region}.myqcloud.com"
     assert max(map(len, host.split("."))) <= 63
@@ -524,13 +524,45 @@ def test_host_of_a_bucket(bucket: str, region: str) -> None:
 
 @pytest.mark.parametrize("bucket", HOSTILE_BUCKETS, ids=ascii)
 def test_a_bucket_cannot_change_the_host(bucket: Any) -> None:
-    """Only a name with its APPID is a bucket, so no signature goes to another's server."""
+    """Every other bucket is refused, so no signature goes to the server of another."""
     with pytest.raises(ConfigurationError, match=r"\Abucket: expected a "):
         endpoint.host(bucket, "ap-beijing")
 
 
 @pytest.mark.parametrize("region", HOSTILE_REGIONS, ids=ascii)
 def test_a_region_cannot_change_the_host(region: Any) -> None:
-    """Only a name of Tencent's kind is a region, so no signature goes to another's server."""
+    """Every other region is refused, so no signature goes to the server of another."""
     with pytest.raises(ConfigurationError, match=r"\Aregion: expected a "):
         endpoint.host(BUCKET, region)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, f"https://{BUCKET}.ci.ap-beijing.myqcloud.com"),
+        ("https://ci", "https://ci"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://[::1]:80/", "http://[::1]:80"),
+    ],
+)
+def test_base_url(given: str | None, expected: str) -> None:
+    """Requests go to the bucket's host, or to an endpoint without the slash at its end."""
+    assert endpoint.base_url(BUCKET, "ap-beijing", given) == expected
+
+
+def test_an_endpoint_without_tls_elsewhere_must_be_allowed() -> None:
+    """An http endpoint on another machine is refused unless it is allowed."""
+    with pytest.raises(ConfigurationError, match=r"\Aendpoint: without TLS"):
+        endpoint.base_url(BUCKET, "ap-beijing", "http://proxy")
+    url = endpoint.base_url(BUCKET, "ap-beijing", "http://proxy", allow_http=True)
+    assert url == "http://proxy"
+
+
+@pytest.mark.parametrize(
+    "given", ["", "ci", "ftp://ci", "https://ci/path", "https://user:pass@ci", "https://ci:0"]
+)
+def test_every_other_endpoint_is_refused(given: str) -> None:
+    """An endpoint is a scheme, a host and optionally a port; the message does not quote it."""
+    with pytest.raises(ConfigurationError, match=r"\Aendpoint: expected http or https") as caught:
+        endpoint.base_url(BUCKET, "ap-beijing", given)
+    assert "pass" not in str(caught.value)

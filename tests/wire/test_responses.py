@@ -14,6 +14,7 @@ MOMENT = datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)
 
 def test_header_names_are_in_lower_case() -> None:
     """Names of headers are the same however they are spelled; values stay as they are."""
+    assert Response.head(200, [(b"X-Name", b"\xe9")]).headers == {"x-name": "\u00e9"}
     head = Response.head(200, [(b"X-CI-Request-Id", b"R1"), (b"Date", DATE.encode())])
     assert head == Response(status=200, headers={"x-ci-request-id": "R1", "date": DATE})
 

@@ -1,4 +1,4 @@
-"""`decode`: every value of an answer in its place, and no body that it chokes on."""
+"""`decode`: every value of a response has its place, and every other body is a clear error."""
 
 from __future__ import annotations
 
@@ -399,19 +399,19 @@ CALLBACK = AuditJob(
 )
 
 
-def answer(inside: str = "", around: str = "") -> bytes:
-    """A query's answer with more nodes in ``JobsDetail``, and around it."""
+def response(inside: str = "", around: str = "") -> bytes:
+    """Return the response to a query with more nodes in ``JobsDetail`` and around it."""
     must = "<JobId>j</JobId><State>Success</State>"
     return f"<Response><JobsDetail>{must}{inside}</JobsDetail>{around}</Response>".encode()
 
 
 def callback(**details: Any) -> bytes:
-    """A Detail callback with more names in ``JobsDetail``."""
+    """Return a Detail callback with more names in ``JobsDetail``."""
     return json.dumps({"JobsDetail": {"JobId": "j", "State": "Success", **details}}).encode()
 
 
 def every_result(value: Any) -> list[Result]:
-    """The results in a value, itself included."""
+    """Return all results in a value, itself included."""
     if isinstance(value, Result):
         fields = attrs.fields(type(value))  # type: ignore[arg-type]
         inside = [getattr(value, field.name) for field in fields]
@@ -423,16 +423,16 @@ def every_result(value: Any) -> list[Result]:
     return []
 
 
-# The documents' samples
+# Samples of the documentation
 
 
 def test_query_sample() -> None:
-    """Every value of the query document's sample stands in its place."""
+    """Every value of the sample of the query document has its place."""
     assert decode.job(SAMPLES["query.xml"]) == QUERY
 
 
 def test_cancel_sample() -> None:
-    """Every value of the cancel document's sample stands in its place."""
+    """Every value of the sample of the cancel document has its place."""
     assert decode.cancelled(SAMPLES["cancel.xml"]) == CancelledJob(
         job_id="vab1ca9fc8a3ed11ea834c525400863904",
         data_id="123-fdrsg-123",
@@ -442,8 +442,8 @@ def test_cancel_sample() -> None:
 
 
 def test_submission() -> None:
-    """A submission's answer is read, and what newer answers add to it is kept."""
-    body = answer("<DataId>d</DataId><Url>rtmp://x</Url>", "<RequestId>r</RequestId>")
+    """The response to a submission is read, and unknown nodes in it are kept."""
+    body = response("<DataId>d</DataId><Url>rtmp://x</Url>", "<RequestId>r</RequestId>")
     assert decode.submitted(body) == SubmittedJob(
         job_id="j",
         data_id="d",
@@ -454,12 +454,12 @@ def test_submission() -> None:
 
 
 def test_complete_sample() -> None:
-    """Every node that a document or an SDK names stands in its place, the others in `extra`."""
+    """Every node that a document or an SDK names has its attribute, any other is in `extra`."""
     assert decode.job(SAMPLES["complete.xml"], received_at=NOON) == COMPLETE
 
 
 def test_complete_sample_is_complete() -> None:
-    """No attribute of any result class is left at its default everywhere in the sample."""
+    """The sample sets every attribute of every result class somewhere."""
     defaults = {
         (type(result), field.name)
         for result in every_result(COMPLETE)
@@ -475,18 +475,18 @@ def test_complete_sample_is_complete() -> None:
 
 
 def test_detail_callback() -> None:
-    """A callback's JSON gives the same types as a query's XML."""
+    """The JSON of a callback gives the same types as the XML of a query."""
     assert decode.job(SAMPLES["callback.json"]) == CALLBACK
 
 
 @pytest.mark.parametrize("name", ["query", "cancel"])
 def test_samples_as_printed_are_refused(name: str) -> None:
-    """The documents print mismatched tags; they are an error, not half an answer."""
+    """The mismatched tags that the documents print are an error, not half a result."""
     with pytest.raises(DecodeError, match="mismatched tag"):
         decode.job(SAMPLES[f"{name}.malformed.xml"])
 
 
-# Elements: repeated, single, empty, absent
+# Repeated, single, empty and absent elements
 
 
 @pytest.mark.parametrize(
@@ -500,42 +500,42 @@ def test_samples_as_printed_are_refused(name: str) -> None:
         ("<Snapshot><Text>a</Text></Snapshot><Snapshot><Text>b</Text></Snapshot>", 2),
     ],
 )
-def test_list_is_a_tuple_however_often_its_element_comes(inside: str, count: int) -> None:
-    """No, one and several elements all give a tuple; empty ones count for nothing."""
+def test_a_list_is_a_tuple_of_any_number_of_elements(inside: str, count: int) -> None:
+    """No, one and several elements all give a tuple, without the empty ones."""
     expected = tuple(Snapshot(text=text) for text in "ab"[:count])
-    assert decode.job(answer(inside)).snapshots == expected
+    assert decode.job(response(inside)).snapshots == expected
 
 
 @pytest.mark.parametrize("node", ["", "<{0}/>", "<{0}></{0}>", "<{0}> \n </{0}>"])
 @pytest.mark.parametrize("tag", ["Label", "Result", "CreationTime", "PornInfo", "UserInfo"])
-def test_empty_element_is_as_good_as_none(node: str, tag: str) -> None:
-    """The service's null is an empty element, whatever its type."""
-    assert decode.job(answer(node.format(tag))) == AuditJob(job_id="j", state=JobState.SUCCESS)
+def test_an_empty_element_is_none(node: str, tag: str) -> None:
+    """An empty element of any type is the service's null."""
+    assert decode.job(response(node.format(tag))) == AuditJob(job_id="j", state=JobState.SUCCESS)
 
 
 @pytest.mark.parametrize("value", [None, "", " ", {}])
 @pytest.mark.parametrize("tag", ["PornInfo", "UserInfo", "Snapshot", "CosHeaders"])
-def test_empty_json_value_is_as_good_as_none(value: Any, tag: str) -> None:
-    """JSON has more ways to say nothing."""
+def test_an_empty_json_value_is_none(value: Any, tag: str) -> None:
+    """JSON has more kinds of null."""
     assert decode.job(callback(**{tag: value})) == AuditJob(job_id="j", state=JobState.SUCCESS)
 
 
-def test_element_with_only_empty_children_is_there() -> None:
-    """What the service sent with nothing in it is not the same as what it did not send."""
-    assert decode.job(answer("<PornInfo><HitFlag/></PornInfo>")).porn == Scene()
+def test_an_element_with_only_empty_children_is_present() -> None:
+    """An element with empty children only is not the same as an absent one."""
+    assert decode.job(response("<PornInfo><HitFlag/></PornInfo>")).porn == Scene()
 
 
-def test_white_space_around_a_text_is_part_of_it() -> None:
-    """Only a text of nothing but white space is none."""
+def test_white_space_around_a_text_is_kept() -> None:
+    """Only a text of nothing but white space is None."""
     snapshot = "<Snapshot><Text>\n a  b\t</Text><Label> </Label></Snapshot>"
-    assert decode.job(answer(snapshot)).snapshots == (Snapshot(text="\n a  b\t"),)
+    assert decode.job(response(snapshot)).snapshots == (Snapshot(text="\n a  b\t"),)
 
 
 def test_indentation_leaves_no_trace() -> None:
-    """An indented answer is the same as one on a single line."""
+    """An indented response gives the same result as one on a single line."""
     indented = "\n<ListInfo>\n <ListResults>\n  <Entity>e</Entity>\n </ListResults>\n</ListInfo>\n"
     flat = "".join(line.strip() for line in indented.splitlines())
-    assert decode.job(answer(indented)) == decode.job(answer(flat))
+    assert decode.job(response(indented)) == decode.job(response(flat))
 
 
 # Keywords
@@ -555,23 +555,23 @@ def test_indentation_leaves_no_trace() -> None:
     ],
 )
 def test_keywords(inside: str, keywords: tuple[str, ...], raw: str | None) -> None:
-    """One text is split at its commas and kept; repeated ones are taken as they are."""
-    assert decode.job(answer(f"<PornInfo>{inside}<Score>1</Score></PornInfo>")).porn == Scene(
+    """A single text is split at its commas and kept; repeated ones are taken as they are."""
+    assert decode.job(response(f"<PornInfo>{inside}<Score>1</Score></PornInfo>")).porn == Scene(
         score=1, keywords=keywords, keywords_raw=raw
     )
 
 
 def test_keywords_of_json_are_not_split() -> None:
-    """A JSON list says where a keyword ends, even if there is only one."""
+    """Keywords in a JSON list are taken as they are, even a single one."""
     job = decode.job(callback(PornInfo={"Keywords": ["a,b"]}))
     assert job.porn == Scene(keywords=("a,b",))
 
 
 @pytest.mark.parametrize(("first", "second"), [("Keyword", "Keywords"), ("Keywords", "Keyword")])
-def test_both_spellings_at_once(first: str, second: str) -> None:
-    """Of two spellings of one node the first is read and the second kept."""
+def test_of_two_spellings_the_first_is_read(first: str, second: str) -> None:
+    """Of two spellings of one node, the first is read and the second kept in `extra`."""
     hit = f"<HitInfos><{first}>a</{first}><{second}>b</{second}></HitInfos>"
-    porn = decode.job(answer(f"<PornInfo>{hit}</PornInfo>")).porn
+    porn = decode.job(response(f"<PornInfo>{hit}</PornInfo>")).porn
     assert porn == Scene(hit_infos=(HitInfo(keywords=("a",), extra=ReadOnly({second: "b"})),))
 
 
@@ -584,15 +584,15 @@ HUGE = pytest.param(10**400, id="huge")  # more than a float can hold
     "value", ["0", " 7 ", "-1", "+7", "2147483648", "1649387157000", str(2**63 - 1), str(-(2**63))]
 )
 def test_integers_of_64_bits(value: str) -> None:
-    """Integers come as texts and reach 64 bits."""
+    """Integers are sent as texts and may have 64 bits."""
     snapshot = f"<Snapshot><SnapshotTime>{value}</SnapshotTime></Snapshot>"
-    (found,) = decode.job(answer(snapshot)).snapshots
+    (found,) = decode.job(response(snapshot)).snapshots
     assert found.snapshot_time == int(value)
 
 
 @pytest.mark.parametrize("value", [7, 7.0, "7"])
 def test_integers_of_json(value: object) -> None:
-    """JSON may say an integer in three ways."""
+    """An integer in JSON may be an integer, a float or a text."""
     count = decode.job(callback(SnapshotCount=value)).snapshot_count
     assert (count, type(count)) == (7, int)
 
@@ -605,24 +605,24 @@ def test_integers_of_json(value: object) -> None:
         pytest.param("9" * 5000, id="huge"),
     ],
 )
-def test_not_an_integer(value: str) -> None:
-    """A text that only Python takes for an integer is none of the service's."""
+def test_a_text_that_is_not_an_integer(value: str) -> None:
+    """A text that is not an integer, or only in Python, is an error with its path."""
     with pytest.raises(DecodeError) as caught:
-        decode.job(answer(f"<PornInfo><Score>{value}</Score></PornInfo>"))
+        decode.job(response(f"<PornInfo><Score>{value}</Score></PornInfo>"))
     assert caught.value.path == "JobsDetail.PornInfo.Score"
 
 
 @pytest.mark.parametrize("value", [True, 1.5, 1e300, HUGE, [1], {}])
-def test_not_an_integer_in_json(value: object) -> None:
-    """Neither is every JSON value."""
+def test_a_json_value_that_is_not_an_integer(value: object) -> None:
+    """A JSON value that is not a 64-bit integer is an error with its path."""
     with pytest.raises(DecodeError) as caught:
         decode.job(callback(SnapshotCount=value))
     assert caught.value.path == "JobsDetail.SnapshotCount"
 
 
 @pytest.mark.parametrize("value", ["x", "nan", "-inf", "1e999", "1_0", True, HUGE, [1]])
-def test_not_a_number(value: object) -> None:
-    """A coordinate is a finite number."""
+def test_a_value_that_is_not_a_number(value: object) -> None:
+    """A coordinate that is not a finite number is an error with its path."""
     results = [{"Location": {"X": value}}]
     with pytest.raises(DecodeError) as caught:
         decode.job(callback(PornInfo={"OcrResults": results}))
@@ -630,9 +630,9 @@ def test_not_a_number(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999"])
-def test_what_only_python_takes_for_json(value: str) -> None:
-    """Numbers that are none make no document, wherever they stand."""
-    with pytest.raises(DecodeError, match="is no number"):
+def test_numbers_that_are_json_only_in_python(value: str) -> None:
+    """NaN and infinities anywhere in JSON make it unreadable."""
+    with pytest.raises(DecodeError, match="is not a number"):
         decode.job(callback(Novelty="here").replace(b'"here"', value.encode()))
     assert decode.job(callback(Novelty=1.5)).extra["Novelty"] == 1.5
 
@@ -641,34 +641,34 @@ def test_what_only_python_takes_for_json(value: str) -> None:
     "zone", ["+0800", "+08:00", "+08", pytest.param(".000+0800", id="milliseconds")]
 )
 def test_time_zone_spellings(zone: str) -> None:
-    """Queries and callbacks spell the zone differently."""
-    job = decode.job(answer(f"<CreationTime> 2021-08-07T12:12:12{zone}\n</CreationTime>"))
+    """Every spelling of a time zone is read: queries and callbacks use different ones."""
+    job = decode.job(response(f"<CreationTime> 2021-08-07T12:12:12{zone}\n</CreationTime>"))
     assert job.creation_time == datetime(2021, 8, 7, 12, 12, 12, tzinfo=SHANGHAI)
     assert job.creation_time.utcoffset() == timedelta(hours=8)
 
 
 @pytest.mark.parametrize("value", ["2021-08-07T12:12:12", "2021-08-07", "yesterday", 0, [], {}])
-def test_not_a_time(value: object) -> None:
-    """A time without its zone is as unreadable as no time at all."""
+def test_a_value_that_is_not_a_time(value: object) -> None:
+    """A time without its zone, or anything else, is an error with its path."""
     with pytest.raises(DecodeError, match="a time with its zone") as caught:
         decode.job(callback(CreationTime=value))
     assert caught.value.path == "JobsDetail.CreationTime"
 
 
 @pytest.mark.parametrize(("value", "text"), [(True, "true"), (False, "false")])
-def test_texts_that_json_sends_as_truth_values(value: object, text: str) -> None:
-    """A truth value in the place of a text is spelled as JSON spells it."""
+def test_a_boolean_in_the_place_of_a_text(value: object, text: str) -> None:
+    """A boolean in the place of a text becomes the text that JSON has for it."""
     assert decode.job(callback(Code=value)).code == text
 
 
-def test_texts_that_json_sends_as_numbers() -> None:
-    """What the documents call a text stays one if the callback sends a number."""
+def test_a_number_in_the_place_of_a_text() -> None:
+    """A number in the place of a text becomes a text."""
     job = decode.job(callback(Code=-65007, Label=1.5, DataId=0))
     assert (job.code, job.label, job.data_id) == ("-65007", "1.5", "0")
 
 
-def test_words_of_the_service_that_nobody_knows_yet() -> None:
-    """An unknown state, judgement or hit flag stays readable."""
+def test_unknown_words_of_the_service_stay_readable() -> None:
+    """An unknown state, verdict or hit flag is a member with its value."""
     job = decode.job(
         callback(State=" Paused ", Result=9, PornInfo={"HitFlag": -1}, Snapshot={"Result": "3"})
     )
@@ -678,48 +678,48 @@ def test_words_of_the_service_that_nobody_knows_yet() -> None:
     assert job.porn.hit_flag == -1
 
 
-# Nodes that no document names
+# Unknown nodes
 
 
-def test_unknown_node_is_kept_nearest() -> None:
-    """A new node is found beside its neighbours, with all that is in it."""
+def test_an_unknown_node_is_kept_where_it_was() -> None:
+    """An unknown node is in the nearest `extra`, with its whole content."""
     new = "<New><A>1</A><A>2</A><B/><C><D> x </D></C>mixed</New>"
     kept = {"A": ("1", "2"), "B": None, "C": {"D": " x "}, "#text": "mixed"}
-    job = decode.job(answer(f"<PornInfo>{new}</PornInfo><Snapshot>{new}</Snapshot>{new}", new))
+    job = decode.job(response(f"<PornInfo>{new}</PornInfo><Snapshot>{new}</Snapshot>{new}", new))
     assert job.porn == Scene(extra=ReadOnly({"New": kept}))
     assert job.snapshots == (Snapshot(extra=ReadOnly({"New": kept})),)
     assert job.extra == {"New": kept, "Response.New": kept}
 
 
-def test_json_beside_the_details_is_kept() -> None:
-    """A callback's own fields stand in the job's `extra`."""
+def test_json_beside_the_details_is_kept_in_extra() -> None:
+    """The other fields of a callback are in the `extra` of the job."""
     body = b'{"JobsDetail": {"JobId": "j", "State": "x", "A": 1}, "A": [true, null], "B": {}}'
     assert decode.job(body).extra == {"A": 1, "Response.A": (True, None), "B": {}}
 
 
 def test_both_request_ids_are_kept() -> None:
-    """A request id within the details does not get lost behind the one beside them."""
-    job = decode.job(answer("<RequestId>inner</RequestId>", "<RequestId>outer</RequestId>"))
+    """A request id within the details is kept in `extra` if there is one beside them."""
+    job = decode.job(response("<RequestId>inner</RequestId>", "<RequestId>outer</RequestId>"))
     assert job.request_id == "outer"
     assert "inner" in job.extra.values()
 
 
-def test_request_id_within_the_details_will_do() -> None:
-    """Wherever the request id stands, it is found."""
-    assert decode.job(answer("<RequestId>inner</RequestId>")).request_id == "inner"
+def test_a_request_id_within_the_details_is_read() -> None:
+    """The request id may be within the details."""
+    assert decode.job(response("<RequestId>inner</RequestId>")).request_id == "inner"
 
 
 def test_text_between_elements_is_kept() -> None:
-    """Text that no document expects is kept, the white space around it as well."""
-    job = decode.job(answer("<PornInfo> note <Score>1</Score></PornInfo> more ", "<RequestId/>"))
+    """Text between elements is kept in `extra`, with the white space around it."""
+    job = decode.job(response("<PornInfo> note <Score>1</Score></PornInfo> more ", "<RequestId/>"))
     assert job.porn == Scene(score=1, extra=ReadOnly({"#text": " note "}))
     assert job.extra == {"#text": " more "}
 
 
 @pytest.mark.parametrize("tag", ["BrandNewInfo", "XInfo"])
 def test_unknown_scene(tag: str) -> None:
-    """A container of an unknown name that reads as a scene is one."""
-    job = decode.job(answer(f"<{tag}><HitFlag>1</HitFlag><New>2</New></{tag}>"))
+    """An unknown ``<Name>Info`` that can be read as a scene is one."""
+    job = decode.job(response(f"<{tag}><HitFlag>1</HitFlag><New>2</New></{tag}>"))
     scene = Scene(hit_flag=HitFlag.HIT, extra=ReadOnly({"New": "2"}))
     assert (job.scenes, job.extra) == ({tag.removesuffix("Info"): scene}, {})
 
@@ -734,22 +734,22 @@ def test_unknown_scene(tag: str) -> None:
         ("<Info><Score>1</Score></Info>", {"Info": {"Score": "1"}}),
     ],
 )
-def test_info_that_is_no_scene(inside: str, kept: dict[str, object]) -> None:
-    """What only has a scene's name is kept like any unknown node."""
-    job = decode.job(answer(inside))
+def test_an_info_that_is_not_a_scene_is_kept_in_extra(inside: str, kept: dict[str, object]) -> None:
+    """An unknown ``<Name>Info`` that is not a scene is kept like any unknown node."""
+    job = decode.job(response(inside))
     assert (job.scenes, job.extra) == ({}, kept)
 
 
 @pytest.mark.parametrize("value", [0, False])
 @pytest.mark.parametrize("tag", ["PornInfo", "UserInfo", "Snapshot"])
-def test_false_is_not_nothing(tag: str, value: object) -> None:
-    """A JSON zero or false in place of an object is an error as any other number is."""
+def test_false_is_not_null(tag: str, value: object) -> None:
+    """A JSON zero or false in the place of an object is an error, not null."""
     with pytest.raises(DecodeError) as caught:
         decode.job(callback(**{tag: value}))
     assert caught.value.path.startswith(f"JobsDetail.{tag}")
 
 
-# The path to what cannot be read
+# The path of an unreadable value
 
 
 @pytest.mark.parametrize(
@@ -793,25 +793,25 @@ def test_false_is_not_nothing(tag: str, value: object) -> None:
         (f"<BrandNewInfo>{'<A>' * 70}{'</A>' * 70}</BrandNewInfo>", "BrandNewInfo"),
     ],
 )
-def test_path_of_what_cannot_be_read(inside: str, path: str) -> None:
-    """An error names the very node, and so does its text."""
+def test_an_unreadable_value_has_its_path(inside: str, path: str) -> None:
+    """The error and its text name the very node."""
     with pytest.raises(DecodeError) as caught:
-        decode.job(answer(inside))
+        decode.job(response(inside))
     assert caught.value.path == f"JobsDetail.{path}"
     assert str(caught.value).startswith(f"JobsDetail.{path}: ")
 
 
 def test_path_beside_the_details() -> None:
-    """What is unreadable beside the details is not said to be in them."""
+    """The path of a node beside the details does not begin with them."""
     with pytest.raises(DecodeError) as caught:
-        decode.job(answer("", "<RequestId><A/></RequestId>"))
+        decode.job(response("", "<RequestId><A/></RequestId>"))
     assert caught.value.path == "RequestId"
 
 
-def test_excerpt_is_what_could_not_be_read() -> None:
-    """The beginning of the value comes with the error, and only that."""
+def test_the_excerpt_is_the_beginning_of_the_value() -> None:
+    """The excerpt of an error is the beginning of the unreadable value, and no more."""
     with pytest.raises(DecodeError) as caught:
-        decode.job(answer(f"<Result>{'x' * 10_000}</Result>"))
+        decode.job(response(f"<Result>{'x' * 10_000}</Result>"))
     assert caught.value.excerpt == "x" * 120
 
 
@@ -826,8 +826,8 @@ def test_excerpt_is_what_could_not_be_read() -> None:
         ),
     ],
 )
-def test_what_an_answer_must_have(body: bytes, path: str) -> None:
-    """A job without its id or its state is no job."""
+def test_a_job_must_have_its_id_and_state(body: bytes, path: str) -> None:
+    """A job without its id or its state is an error with the path."""
     with pytest.raises(DecodeError, match="missing") as caught:
         decode.job(body)
     assert caught.value.path == f"JobsDetail.{path}"
@@ -836,20 +836,20 @@ def test_what_an_answer_must_have(body: bytes, path: str) -> None:
 # Time
 
 
-def test_urls_expire_two_hours_after_they_came() -> None:
-    """A job that knows when it came knows how long its URLs work."""
+def test_urls_expire_two_hours_after_the_response() -> None:
+    """With `received_at`, snapshots and sections have `url_expires_at`."""
     job = decode.job(SAMPLES["query.xml"], received_at=NOON)
     assert job.received_at == NOON
     assert job.snapshots[0].url_expires_at == NOON + timedelta(hours=2)
     assert job.audio_sections[0].url_expires_at == NOON + timedelta(hours=2)
 
 
-# Answers without content
+# Bodies that are not a result
 
 
 @pytest.mark.parametrize("body", [b"", b" \n"])
 def test_cancellation_without_a_body(body: bytes) -> None:
-    """The status says that the job was cancelled; the body need not."""
+    """The response to a cancellation may be empty: its status says enough."""
     assert decode.cancelled(body, job_id="j") == CancelledJob(job_id="j")
 
 
@@ -866,12 +866,14 @@ def test_cancellation_without_a_body(body: bytes) -> None:
         pytest.param(b"<Response>x</Response>", id="text response"),
         pytest.param(b"<Response><JobsDetail/></Response>", id="empty details"),
         pytest.param(b"<Response><JobsDetail>x</JobsDetail></Response>", id="text details"),
-        pytest.param(answer().replace(b"</Resp", b"<JobsDetail><A/></JobsDetail></Resp"), id="two"),
-        pytest.param(answer() + answer(), id="two documents"),
-        pytest.param(answer("\0"), id="nul inside"),
-        pytest.param(answer("<Label>&nbsp;</Label>"), id="entity of html"),
-        pytest.param(b"\n<?xml version='1.0'?>" + answer(), id="declaration not first"),
-        pytest.param(answer("<Label>\u00e9</Label>").decode().encode("latin-1"), id="latin-1"),
+        pytest.param(
+            response().replace(b"</Resp", b"<JobsDetail><A/></JobsDetail></Resp"), id="two"
+        ),
+        pytest.param(response() + response(), id="two documents"),
+        pytest.param(response("\0"), id="nul inside"),
+        pytest.param(response("<Label>&nbsp;</Label>"), id="entity of html"),
+        pytest.param(b"\n<?xml version='1.0'?>" + response(), id="declaration not first"),
+        pytest.param(response("<Label>\u00e9</Label>").decode().encode("latin-1"), id="latin-1"),
         pytest.param(b"{}", id="empty json"),
         pytest.param(b'{"JobsDetail": []}', id="json list"),
         pytest.param(b'{"JobsDetail": {"JobId": "j"', id="cut json"),
@@ -880,8 +882,8 @@ def test_cancellation_without_a_body(body: bytes) -> None:
         pytest.param(b'{"JobsDetail": {"JobId": "j", "A": ' + b"9" * 5000 + b"}}", id="huge int"),
     ],
 )
-def test_not_an_answer(body: bytes) -> None:
-    """What is no answer as a whole is one clear error that quotes its beginning."""
+def test_a_body_that_is_not_a_result(body: bytes) -> None:
+    """A body that is not a result is one clear error that quotes its beginning."""
     with pytest.raises(DecodeError) as caught:
         decode.job(body)
     assert caught.value.path == ""
@@ -890,7 +892,7 @@ def test_not_an_answer(body: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["query.xml", "callback.json"])
 def test_truncated_at_every_byte(name: str) -> None:
-    """Half an answer is never taken for a whole one."""
+    """A truncated body is never taken for a whole one."""
     body = SAMPLES[name].rstrip()
     for length in range(len(body)):
         with pytest.raises(DecodeError):
@@ -906,7 +908,7 @@ def test_truncated_at_every_byte(name: str) -> None:
     ],
 )
 def test_entities_are_refused(body: bytes) -> None:
-    """No entity is expanded, none is fetched."""
+    """No entity is expanded or fetched."""
     with pytest.raises(DecodeError, match=r"document types|entities"):
         decode.job(body)
 
@@ -925,15 +927,15 @@ def test_entities_are_refused(body: bytes) -> None:
     ],
 )
 def test_depth_bomb(inside: str) -> None:
-    """A hundred thousand nested elements are an error wherever they stand."""
+    """A hundred thousand nested elements are an error in any place."""
     bomb = "<A>" * 100_000 + "</A>" * 100_000
     with pytest.raises(DecodeError):
-        decode.job(answer(inside.format(bomb)))
+        decode.job(response(inside.format(bomb)))
 
 
 @pytest.mark.parametrize("brackets", [("[", "]"), ('{"A":', "}")])
 def test_depth_bomb_of_json(brackets: tuple[str, str]) -> None:
-    """Nested JSON is an error as well."""
+    """A hundred thousand nested JSON values are an error."""
     opening, closing = brackets
     bomb = opening * 100_000 + "1" + closing * 100_000
     with pytest.raises(DecodeError):
@@ -942,22 +944,22 @@ def test_depth_bomb_of_json(brackets: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("text", [0, 1.5, True, {"A": 1}])
 def test_json_that_looks_like_xmltodict(text: object) -> None:
-    """A JSON name that xmltodict reserves for itself is a name like any other."""
+    """In JSON, the name that xmltodict uses for texts is a name like any other."""
     assert decode.job(callback(New={"#text": text})).extra == {"New": {"#text": text}}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "iso-8859-1"])
 def test_declared_encodings(encoding: str) -> None:
-    """A document may say how it is encoded."""
+    """The declared encoding of a document is respected."""
     declared = "utf-8" if encoding == "utf-8-sig" else encoding.removesuffix("-le")
-    text = f'<?xml version="1.0" encoding="{declared}"?>{answer("<Label>é</Label>").decode()}'
+    text = f'<?xml version="1.0" encoding="{declared}"?>{response("<Label>é</Label>").decode()}'
     assert decode.job(text.encode(encoding)).label == "é"
 
 
 @pytest.mark.parametrize("encoding", ["gbk", "utf-32", "utf-7", "hex", "undefined", "idna", "none"])
 def test_encodings_that_cannot_be_read(encoding: str) -> None:
-    """An encoding that is wrong or unknown is an error, not a crash."""
-    body = f'<?xml version="1.0" encoding="{encoding}"?>'.encode() + answer("<Label>é</Label>")
+    """A wrong or unknown encoding is a `DecodeError`."""
+    body = f'<?xml version="1.0" encoding="{encoding}"?>'.encode() + response("<Label>é</Label>")
     with pytest.raises(DecodeError, match="not a document"):
         decode.job(body)
 
@@ -1071,7 +1073,7 @@ def test_refusal(
     body: bytes,
     expected: tuple[type[ServiceError], str, str, str | None, str | None],
 ) -> None:
-    """Whatever a refusal looks like, it tells as much as it can."""
+    """The error has every fact that a refusal of any form contains."""
     error = decode.error(status, headers, body)
     said = (type(error), error.code, error.message, error.request_id, error.trace_id)
     assert (*said, error.status) == (*expected, status)
@@ -1123,7 +1125,7 @@ def test_refusal(
     ],
 )
 def test_kind_of_refusal(status: int, code: str, kind: type[ServiceError]) -> None:
-    """Every code of the CI and COS tables has its class; without one the status decides."""
+    """Every code of the CI and COS tables has its class; without a code the status decides."""
     error = decode.error(status, {}, error_document(code, "why", "r"))
     assert (type(error), error.code, error.message) == (kind, code, "why")
 
@@ -1131,8 +1133,8 @@ def test_kind_of_refusal(status: int, code: str, kind: type[ServiceError]) -> No
 @pytest.mark.parametrize(
     "body", [CI_ERROR, b"<Response>" + CI_ERROR + b"</Response>"], ids=["bare", "wrapped"]
 )
-def test_refusal_in_place_of_an_answer(body: bytes) -> None:
-    """An error document is raised as such, even with a status that says all is well."""
+def test_an_error_document_in_the_place_of_a_result(body: bytes) -> None:
+    """An error document is raised as a `ServiceError` even if its status is 200."""
     with pytest.raises(ServiceError, match="Access Denied") as caught:
         decode.job(body)
     assert (caught.value.status, caught.value.code) == (200, "AccessDenied")
@@ -1159,30 +1161,30 @@ def test_refusal_in_place_of_an_answer(body: bytes) -> None:
     ],
 )
 def test_retry_after(value: str, seconds: float | None) -> None:
-    """Seconds or a date, which counts from the answer's own date; nonsense is ignored."""
+    """Retry-After is seconds or a date relative to the response's own; nonsense is ignored."""
     headers = {"retry-after": value, "date": "Thu, 15 Jun 2017 12:37:29 GMT"}
     assert decode.error(503, headers, b"").retry_after == seconds
 
 
 @pytest.mark.parametrize("headers", [{}, {"date": "x"}, {"retry-after": "x"}])
 def test_retry_after_without_a_date(headers: dict[str, str]) -> None:
-    """A date alone does not tell how long to wait."""
+    """A Retry-After date is ignored without the date of the response."""
     headers = {"retry-after": "Thu, 15 Jun 2017 12:37:59 GMT", **headers}
     assert decode.error(503, headers, b"").retry_after is None
 
 
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("body", [b"<title>" * 200_000, b"<title" * 200_000], ids=["open", "cut"])
-def test_refusal_is_read_in_linear_time(body: bytes) -> None:
-    """No page of whatever proxy holds the event loop up."""
+def test_a_refusal_is_read_in_linear_time(body: bytes) -> None:
+    """No page of a proxy blocks the event loop."""
     assert decode.error(502, {}, body).message.startswith("<title")
 
 
-# The way back
+# Rendering
 
 
-def test_render_gives_an_answer_that_reads_the_same() -> None:
-    """The emulator can send any job that was ever received."""
+def test_a_rendered_job_reads_the_same() -> None:
+    """The emulator can send any job that was received."""
     job = decode.job(SAMPLES["complete.xml"])
     assert decode.job(render(job)) == job
 
@@ -1198,53 +1200,53 @@ def test_render_gives_an_answer_that_reads_the_same() -> None:
         "<PornInfo><Keywords>a,b</Keywords></PornInfo>",
     ],
 )
-def test_render_keeps_what_is_unusual(inside: str) -> None:
-    """What decoding kept, rendering writes."""
-    job = decode.job(answer(inside))
+def test_render_keeps_unusual_nodes(inside: str) -> None:
+    """Rendering writes everything that decoding kept."""
+    job = decode.job(response(inside))
     assert decode.job(render(job)) == job
 
 
 @pytest.mark.parametrize(
     "result", [SubmittedJob(job_id="j", state=JobState.SUBMITTED), CancelledJob(job_id="j")]
 )
-def test_render_of_the_other_answers(result: SubmittedJob | CancelledJob) -> None:
-    """The answers to a submission and to a cancellation read the same as well."""
+def test_the_other_results_read_the_same_when_rendered(result: SubmittedJob | CancelledJob) -> None:
+    """A rendered submission or cancellation reads the same."""
     read = decode.submitted if isinstance(result, SubmittedJob) else decode.cancelled
     assert read(render(result)) == result
 
 
 def test_error_document_of_the_gateway() -> None:
-    """The COS gateway's additional nodes do not hide the others."""
+    """The additional nodes of the COS gateway do not hide the others."""
     body = error_document("AccessDenied", "a < b & c", "r", Resource="x")
     error = decode.error(403, {}, body)
     assert (error.code, error.message, error.request_id) == ("AccessDenied", "a < b & c", "r")
 
 
-# The official SDK evaluates what it received
+# Unlike in the official SDK, nothing received is evaluated
 
 
 @pytest.mark.parametrize(
     "path", sorted(Path(ci_live_audit.__file__).parent.rglob("*.py")), ids=lambda path: path.name
 )
 def test_nothing_is_evaluated(path: Path) -> None:
-    """No module runs text as code: neither `eval` nor `exec` nor `compile` is ever named."""
+    """No module names `eval`, `exec`, `compile` or `__import__`."""
     names = {
         node.id for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Name)
     }
     assert names.isdisjoint({"eval", "exec", "compile", "__import__"})
 
 
-def test_decode_errors_are_ours() -> None:
-    """Whoever catches the library's base error catches an unreadable answer."""
+def test_decode_errors_have_the_base_of_the_library() -> None:
+    """An unreadable body is a `LiveAuditError`."""
     with pytest.raises(LiveAuditError):
         decode.submitted(b"")
 
 
-# Large bodies, and snapshots that look alike
+# Large bodies and equal scenes
 
 
 def large(count: int = 3000, inside: str = "", around: str = "") -> bytes:
-    """An answer of more than 64 KB."""
+    """Return a response of more than 64 KB."""
     snapshots = "".join(
         f"<Snapshot><SnapshotTime>{n}</SnapshotTime>"
         "<AdsInfo><HitFlag>0</HitFlag><Score>0</Score></AdsInfo></Snapshot>"
@@ -1256,8 +1258,8 @@ def large(count: int = 3000, inside: str = "", around: str = "") -> bytes:
     ).encode()
 
 
-def test_a_large_body_is_read_piece_by_piece() -> None:
-    """There is a pause after every few KB, and nothing is missing."""
+def test_a_large_body_is_read_in_slices() -> None:
+    """There is a pause after every 8 KB, and nothing is missing."""
     pauses: list[None] = []
     body = large(inside="<Novelty>kept</Novelty><Novelty>2</Novelty><Novelty>3</Novelty>")
     job = decode.job(body, pause=lambda: pauses.append(None))
@@ -1276,8 +1278,8 @@ def test_a_large_body_is_read_piece_by_piece() -> None:
         (large(inside="<Result>x</Result>"), "Result"),
     ],
 )
-def test_a_value_in_a_large_body_has_its_place(body: bytes, path: str) -> None:
-    """An unreadable value names its path as in a small body."""
+def test_an_unreadable_value_in_a_large_body_has_its_path(body: bytes, path: str) -> None:
+    """An unreadable value in a large body has the same path as in a small one."""
     with pytest.raises(DecodeError) as caught:
         decode.job(body)
     assert caught.value.path == f"JobsDetail.{path}"
@@ -1293,14 +1295,14 @@ def test_a_value_in_a_large_body_has_its_place(body: bytes, path: str) -> None:
         pytest.param(large().replace(b"<Response>", b"<!DOCTYPE r [<!ENTITY e 'x'>]><Response>")),
     ],
 )
-def test_a_large_body_that_is_none(body: bytes) -> None:
-    """What is not what it looks like is refused as it would be if it were small."""
+def test_a_large_body_that_is_not_a_result(body: bytes) -> None:
+    """A large body that is not a result is refused as a small one would be."""
     with pytest.raises(DecodeError, match=r"not a document|expected a Response"):
         decode.job(body)
 
 
 def test_a_large_body_in_another_encoding() -> None:
-    """A declared encoding is heeded."""
+    """The declared encoding of a large body is respected."""
     text = large(inside="<Label>\u9ed1</Label>").decode()
     body = ("<?xml version='1.0' encoding='utf-16'?>" + text).encode("utf-16")
     assert decode.job(body).label == "\u9ed1"
@@ -1308,14 +1310,14 @@ def test_a_large_body_in_another_encoding() -> None:
     assert decode.job(declared.replace(b">X<", b">\xe9<")).label == "\u00e9"
 
 
-def test_scenes_that_look_alike_are_one_object() -> None:
-    """A night of clean snapshots takes no more memory than it must."""
+def test_equal_scenes_are_one_object() -> None:
+    """Snapshots with equal scenes share one object, to save memory."""
     first, *others = decode.job(large(100)).snapshots
     assert all(other.ads is first.ads for other in others)
 
 
-def test_scenes_of_a_callback_are_told_apart() -> None:
-    """In JSON true equals 1, but true is no flag."""
+def test_equal_scenes_of_a_callback_are_told_apart() -> None:
+    """In JSON true equals 1, but it is not a hit flag."""
     scenes = [{"SnapshotTime": n, "AdsInfo": {"HitFlag": flag}} for n, flag in enumerate([1, True])]
     details = {"JobId": "j", "State": "Auditing", "Snapshot": scenes}
     with pytest.raises(DecodeError) as caught:
@@ -1323,8 +1325,8 @@ def test_scenes_of_a_callback_are_told_apart() -> None:
     assert caught.value.path == "JobsDetail.Snapshot[1].AdsInfo.HitFlag"
 
 
-def test_of_scenes_that_all_differ_not_all_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is remembered to be shared has a bound."""
+def test_the_number_of_shared_scenes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scenes beyond the bound are read again instead of shared."""
     monkeypatch.setattr("ci_live_audit.wire.nodes.MAX_SHARED", 1)
     scene = "<Snapshot><AdsInfo><Score>{}</Score></AdsInfo></Snapshot>"
     snapshots = "".join(scene.format(score) for score in (1, 2, 1, 2))

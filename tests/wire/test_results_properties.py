@@ -1,4 +1,4 @@
-"""`decode`, whatever comes: a rendered job comes back equal, and no bytes break it."""
+"""`decode` as properties: a rendered job comes back equal, and no bytes break it."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from ci_live_audit.wire import documents
 
 SAMPLES = [path.read_bytes() for path in (Path(__file__).parents[1] / "samples").iterdir()]
 SCENES = ["Porn", "Ads", "Terrorism", "Terrorist", "Politics", "Illegal", "Meaningless", "New新"]
-# Filled from something else than the node of their name, or when the answer comes.
+# Attributes without a node of their own.
 DERIVED = {"keywords_raw", "url_expires_at", "received_at", "extra", "scenes"}
 
 slow = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
-# Any job, within what the formats can carry
+# Any job that the formats can carry
 
 
 # XML 1.0 has no other control characters, and no surrogates.
@@ -54,7 +54,7 @@ characters = st.characters(
     include_characters="\t\n\r\x85",
     exclude_characters="\ufffe\uffff",
 )
-# A blank text is the service's null.
+# A text of white space only is the service's null.
 texts = st.text(characters, min_size=1, max_size=8).filter(str.strip)
 words = texts.map(str.strip)
 int64 = st.integers(-(2**63), 2**63 - 1)
@@ -73,11 +73,11 @@ SCALARS: dict[Any, st.SearchStrategy[Any]] = {
     Verdict: st.sampled_from(Verdict) | int64.map(Verdict),
     HitFlag: st.sampled_from(HitFlag) | int64.map(HitFlag),
 }
-# One keyword alone is split at its commas, several are not.
+# A single keyword is split at its commas, several are not.
 keywords = st.tuples(words.filter(lambda word: "," not in word)) | st.lists(
     texts, min_size=2, max_size=3
 ).map(tuple)
-# Names that no class has.
+# Tags that no class has.
 names = st.text("aZ9_-.新", max_size=3).map(lambda rest: f"New{rest}")
 xml_extras = st.recursive(
     texts,
@@ -105,7 +105,7 @@ json_extras = st.recursive(
 
 @cache
 def results(cls: Any, extras: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Any value of a class of results with a few attributes, at least one: empty is no value."""
+    """Any result of a class with one to three attributes set; without any it would be null."""
     hints = get_type_hints(cls)
     strategies = {name: values(hints[name], extras) for name in hints if name not in DERIVED}
     strategies["extra"] = st.dictionaries(names, extras, min_size=1, max_size=2).map(ReadOnly)
@@ -121,7 +121,7 @@ def results(cls: Any, extras: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 def values(hint: Any, extras: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Any value for an attribute, from its annotation."""
+    """Any value of an attribute, by its annotation."""
     if get_origin(hint) is tuple:
         kind = get_args(hint)[0]
         if kind is str:
@@ -135,7 +135,7 @@ def values(hint: Any, extras: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 @st.composite
 def jobs(draw: st.DrawFn, extras: st.SearchStrategy[Any]) -> AuditJob:
-    """Any job, as if it came at some moment or as if nobody knew when."""
+    """Any job, received at some time or at an unknown one."""
     job: AuditJob = draw(results(AuditJob, extras))
     received_at = draw(st.none() | moments)
     expires_at = received_at and received_at + timedelta(hours=2)
@@ -150,7 +150,7 @@ def jobs(draw: st.DrawFn, extras: st.SearchStrategy[Any]) -> AuditJob:
 
 
 def as_json(value: Any) -> Any:
-    """A value as a Detail callback would send it."""
+    """Return a value as a Detail callback would send it."""
     if isinstance(value, Result):
         return dict(members(value))
     if isinstance(value, tuple):
@@ -163,7 +163,7 @@ def as_json(value: Any) -> Any:
 
 
 def members(result: Any) -> list[tuple[str, Any]]:
-    """The names that the service gives a result's attributes, and their values."""
+    """Return the tags and the values of a result's attributes."""
     hints = get_type_hints(type(result), include_extras=True)
     found: list[tuple[str, Any]] = []
     for field in attrs.fields(type(result)):
@@ -181,7 +181,7 @@ def members(result: Any) -> list[tuple[str, Any]]:
 @slow
 @given(jobs(xml_extras))
 def test_xml_gives_the_job_back(job: AuditJob) -> None:
-    """Rendering and decoding lose nothing; the result hashes, pickles and becomes JSON."""
+    """Rendering and decoding lose nothing, and the result hashes, pickles and becomes JSON."""
     again = decode.job(render.render(job), received_at=job.received_at)
     assert again == job
     assert hash(again) == hash(job)
@@ -190,8 +190,8 @@ def test_xml_gives_the_job_back(job: AuditJob) -> None:
 
 
 @contextlib.contextmanager
-def piece_by_piece(size: int) -> Iterator[list[None]]:
-    """All bodies count as large and are read in pieces of so many bytes; gives the pauses."""
+def in_slices(size: int) -> Iterator[list[None]]:
+    """Treat all bodies as large and read them in slices of ``size`` bytes; yield the pauses."""
     pauses: list[None] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(documents, "LARGE_BODY", -1)
@@ -203,10 +203,10 @@ def piece_by_piece(size: int) -> Iterator[list[None]]:
 
 @slow
 @given(jobs(xml_extras), st.integers(1, 300))
-def test_a_large_answer_is_the_same_piece_by_piece(job: AuditJob, size: int) -> None:
-    """Wherever a body is cut, the result is the same, and there is a pause after each piece."""
+def test_a_large_body_reads_the_same_in_slices(job: AuditJob, size: int) -> None:
+    """The result is the same wherever a body is cut, and there is a pause after each slice."""
     body = render.render(job)
-    with piece_by_piece(size) as pauses:
+    with in_slices(size) as pauses:
         assert decode.job(body, received_at=job.received_at) == job
     assert len(pauses) >= (body.rfind(b"</JobsDetail>") - body.find(b"<JobsDetail>")) / size
 
@@ -220,56 +220,46 @@ SNIPPETS = [
 
 
 def outcome(read: Callable[[], AuditJob]) -> tuple[object, ...]:
-    """What came of reading, but for text between elements: in a large body that has no place."""
+    """Return the result, or the kind and the text of the error."""
     try:
-        return (without_text(read().to_dict()),)
+        return (read(),)
     except LiveAuditError as error:
         return type(error), str(error)
 
 
-def without_text(value: Any) -> Any:
-    """Plain values without those that stood between elements."""
-    if isinstance(value, list):
-        return [without_text(item) for item in value]
-    if isinstance(value, dict):
-        kept = {name: without_text(item) for name, item in value.items() if "#text" not in name}
-        return {name: item for name, item in kept.items() if item != {}}
-    return value
-
-
 @given(jobs(xml_extras), st.data())
-def test_whatever_is_sent_reads_the_same_piece_by_piece(job: AuditJob, data: st.DataObject) -> None:
-    """A body that is damaged, or not what it looks like, means the same read either way."""
+def test_a_damaged_body_reads_the_same_in_slices(job: AuditJob, data: st.DataObject) -> None:
+    """A damaged body gives the same result or error whole and in slices."""
     body = render.render(job)
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(body)))
         until = place + data.draw(st.sampled_from([0, 0, 0, 1, 20]))
         body = body[:place] + data.draw(st.sampled_from(SNIPPETS)) + body[until:]
     whole = outcome(lambda: decode.job(body))
-    with piece_by_piece(data.draw(st.integers(1, 300))):
+    with in_slices(data.draw(st.integers(1, 300))):
         assert outcome(lambda: decode.job(body)) == whole
 
 
 @slow
 @given(jobs(json_extras))
 def test_json_gives_the_job_back(job: AuditJob) -> None:
-    """The JSON of a callback means the same as the XML of an answer."""
+    """The JSON of a callback gives the same job as the XML of a response."""
     body = json.dumps({"JobsDetail": as_json(job)}).encode()
     assert decode.job(body, received_at=job.received_at) == job
 
 
 @given(results(SubmittedJob, xml_extras) | results(CancelledJob, xml_extras))
-def test_the_other_answers_come_back(answer: SubmittedJob | CancelledJob) -> None:
-    """The answers to a submission and to a cancellation survive as well."""
-    read = decode.submitted if isinstance(answer, SubmittedJob) else decode.cancelled
-    assert read(render.render(answer)) == answer
+def test_the_other_results_come_back(result: SubmittedJob | CancelledJob) -> None:
+    """Rendering and decoding a submission or a cancellation loses nothing."""
+    read = decode.submitted if isinstance(result, SubmittedJob) else decode.cancelled
+    assert read(render.render(result)) == result
 
 
-# No job at all
+# Bodies that need not be a job
 
 
 def read_in_every_way(body: bytes) -> None:
-    """A result or one of our errors; any other error fails the test."""
+    """Read a body as each result; any error but the library's fails the test."""
     for read in (decode.job, decode.submitted, decode.cancelled):
         with suppress(LiveAuditError):
             read(body)
@@ -279,8 +269,8 @@ def read_in_every_way(body: bytes) -> None:
 @example(b"")
 @example(b"{")
 @example(b"\xff\xfe<\x00")
-def test_any_bytes(body: bytes) -> None:
-    """Bytes are an answer or an error of ours, nothing else."""
+def test_any_bytes_are_a_result_or_an_error(body: bytes) -> None:
+    """Any bytes are a result or an error of the library."""
     read_in_every_way(body)
 
 
@@ -292,8 +282,10 @@ edits = st.lists(
 
 
 @given(st.sampled_from(SAMPLES), edits)
-def test_any_damage(body: bytes, damage: list[tuple[int, int, bytes]]) -> None:
-    """A valid document with bytes cut, changed or put in is an answer or an error of ours."""
+def test_any_damage_gives_a_result_or_an_error(
+    body: bytes, damage: list[tuple[int, int, bytes]]
+) -> None:
+    """A valid document with bytes removed, changed or inserted is a result or an error."""
     for position, cut, put in damage:
         start = position % len(body)
         body = body[:start] + put + body[start + cut :]
@@ -330,8 +322,8 @@ elements: st.SearchStrategy[str] = st.recursive(
 
 @slow
 @given(elements, elements)
-def test_any_elements(inside: str, around: str) -> None:
-    """The service's own elements in any place and any number are an answer or an error of ours."""
+def test_any_elements_are_a_result_or_an_error(inside: str, around: str) -> None:
+    """The service's own elements, in any place and number, are a result or an error."""
     must = "<JobId>j</JobId><State>x</State>"
     details = f"<JobsDetail>{must}{inside}</JobsDetail>"
     read_in_every_way(f"<Response>{details}{around}</Response>".encode())
@@ -353,8 +345,8 @@ json_values = st.recursive(
 
 @slow
 @given(json_values)
-def test_any_json(value: Any) -> None:
-    """Any JSON value, and any as the details of a job, is an answer or an error of ours."""
+def test_any_json_is_a_result_or_an_error(value: Any) -> None:
+    """Any JSON value, alone or as the details of a job, is a result or an error."""
     read_in_every_way(json.dumps(value).encode())
     more = value if isinstance(value, dict) else {"Snapshot": value}
     read_in_every_way(json.dumps({"JobsDetail": {"JobId": "j", "State": "x", **more}}).encode())
@@ -374,8 +366,8 @@ headers = st.fixed_dictionaries(
 
 @slow
 @given(st.integers(), headers, st.binary() | st.sampled_from(SAMPLES) | elements.map(str.encode))
-def test_any_refusal(status: int, headers: dict[str, str], body: bytes) -> None:
-    """Any status with any headers and any body is an error that can be shown and kept."""
+def test_any_refusal_is_an_error(status: int, headers: dict[str, str], body: bytes) -> None:
+    """Any status with any headers and any body gives an error that can be shown and pickled."""
     error = decode.error(status, headers, body)
     assert isinstance(error, ServiceError)
     assert error.retry_after is None or error.retry_after >= 0

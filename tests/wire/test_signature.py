@@ -1,4 +1,4 @@
-"""The signature, against the vectors that Tencent and its SDKs publish."""
+"""The signature, checked against the vectors that Tencent and its SDKs publish."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ UPLOAD = Request(
 
 
 def fields(authorization: str) -> dict[str, str]:
-    """The parts of an authorization; none of them is percent-encoded."""
+    """Return the parts of an authorization; none of them is percent-encoded."""
     return dict(part.split("=", 1) for part in authorization.split("&"))
 
 
-# https://www.tencentcloud.com/document/product/436/7778, which gives the sign keys only.
+# https://www.tencentcloud.com/document/product/436/7778, which has the sign keys but no secrets.
 @pytest.mark.parametrize(
     ("method", "params", "headers", "key_time", "sign_key", "digest", "expected"),
     [
@@ -80,13 +80,13 @@ def test_string_to_sign_of_the_document(
     digest: str,
     expected: str,
 ) -> None:
-    """The document's two examples, from the sign key on: a decoded path, encoded values."""
+    """The two examples of the document give its strings to sign and its signatures."""
     text = signature.string_to_sign(method, "/exampleobject(腾讯云)", params, headers, key_time)
     assert text == f"sha1\n{key_time}\n{digest}\n"
     assert hmac.new(sign_key.encode(), text.encode(), hashlib.sha1).hexdigest() == expected
 
 
-# https://github.com/tencentyun/cos-cpp-sdk-v5, its util_test.
+# From util_test in https://github.com/tencentyun/cos-cpp-sdk-v5.
 @pytest.mark.parametrize(
     ("params", "headers", "expected"),
     [
@@ -107,7 +107,7 @@ def test_string_to_sign_of_the_document(
 def test_authorization_of_the_cpp_sdk(
     params: Mapping[str, str], headers: Mapping[str, str], expected: str
 ) -> None:
-    """The whole header, field by field and in the documented order, with sorted lists."""
+    """The examples of the C++ SDK give its whole header, in the documented order."""
     credentials = Credentials("access_key_test", "secret_key_test")
     key_time = "1502493430;1502573430"
     assert signature.authorization("GET", "xxxx", params, headers, credentials, key_time) == (
@@ -118,7 +118,7 @@ def test_authorization_of_the_cpp_sdk(
     )
 
 
-# Made by running the CosS3Auth of cos-python-sdk-v5 1.9.41.
+# Made with CosS3Auth of cos-python-sdk-v5 1.9.41.
 @pytest.mark.parametrize(
     ("request_", "extra", "expected"),
     [
@@ -139,7 +139,7 @@ def test_authorization_of_the_cpp_sdk(
 def test_authorization_of_the_python_sdk(
     request_: Request, extra: Mapping[str, str], expected: str
 ) -> None:
-    """The three calls of this library, as the vendor's SDK signs them."""
+    """The three calls of this library have the signatures of the Python SDK."""
     headers = {"host": HOST, **request_.headers, **extra}
     authorization = signature.authorization(
         request_.method, request_.path, {}, headers, EXAMPLE, "1700000000;1700010060"
@@ -158,7 +158,9 @@ def test_authorization_of_the_python_sdk(
         (UPLOAD, "t", "content-length;content-type;host;x-ci-security-token"),
     ],
 )
-def test_what_is_sent_is_what_is_signed(request_: Request, token: str | None, signed: str) -> None:
+def test_all_headers_that_are_sent_are_signed(
+    request_: Request, token: str | None, signed: str
+) -> None:
     """All headers but the authorization itself are signed, and no others are sent."""
     credentials = Credentials("id", "key", token)
     headers = signature.sign(request_, HOST, credentials, 1700000000.0)
@@ -170,15 +172,15 @@ def test_what_is_sent_is_what_is_signed(request_: Request, token: str | None, si
 
 
 @pytest.mark.parametrize("now", [1700000000, 1700000000.0, 1700000000.999])
-def test_a_signature_holds_from_a_minute_ago_for_ten(now: float) -> None:
-    """The window is whole seconds around the given time: 60 back, 600 on."""
+def test_a_signature_is_valid_from_a_minute_ago_for_ten_minutes(now: float) -> None:
+    """The window is from 60 s before to 600 s after the given time, in whole seconds."""
     authorization = signature.sign(requests.query(JOB), HOST, EXAMPLE, now)["authorization"]
     assert fields(authorization)["q-sign-time"] == "1699999940;1700000600"
     assert fields(authorization)["q-key-time"] == "1699999940;1700000600"
 
 
-def test_sign_signs_with_authorization() -> None:
-    """`sign` adds nothing of its own: the same headers, time and key give its signature."""
+def test_sign_uses_authorization() -> None:
+    """The signature of `sign` is that of `authorization` for the same headers, time and key."""
     credentials = Credentials("id", "key", "tok/en+1==")
     headers = signature.sign(UPLOAD, HOST, credentials, 1700000000)
     authorization = headers.pop("authorization")
@@ -189,7 +191,7 @@ def test_sign_signs_with_authorization() -> None:
 
 
 def test_names_and_values_are_encoded() -> None:
-    """All but `A-Za-z0-9-_.~` is encoded, a slash too; names are lower-cased after that."""
+    """All but `A-Za-z0-9-_.~` is percent-encoded, and names are then lower-cased."""
     params = {"B b": "!'()*/ +", "Á": "直播", "a-_.~": "A-_.~"}
     text = signature.string_to_sign("GET", "/直 播", params, {}, "1;2")
     lines = (
@@ -203,8 +205,8 @@ def test_names_and_values_are_encoded() -> None:
     assert text == f"sha1\n1;2\n{digest}\n"
 
 
-def test_nothing_signed_shows_itself() -> None:
-    """A log of the headers, the authorization or the sign key shows neither key nor token."""
+def test_secrets_are_masked_in_the_headers() -> None:
+    """The repr of headers, authorization and sign key shows neither key nor token."""
     headers = signature.sign(UPLOAD, HOST, Credentials("canary-1", "canary-2", "canary-3"), 0)
     shown = repr(headers)
     assert "canary" not in shown
@@ -213,8 +215,8 @@ def test_nothing_signed_shows_itself() -> None:
     assert repr(headers["authorization"]) == repr(signature.sign_key(EXAMPLE, "1;2")) == "'***'"
 
 
-def test_a_signature_depends_on_its_arguments_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no hidden clock: a broken one changes nothing."""
+def test_a_signature_depends_only_on_its_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signing reads no clock."""
     before = signature.sign(UPLOAD, HOST, EXAMPLE, 1700000000)
     monkeypatch.setattr(time, "time", lambda: pytest.fail("the clock was read"))
     assert signature.sign(UPLOAD, HOST, EXAMPLE, 1700000000) == before
@@ -232,7 +234,7 @@ def test_a_signature_depends_on_its_arguments_only(monkeypatch: pytest.MonkeyPat
     ],
     ids=["method", "path", "host", "key", "token", "time"],
 )
-def test_every_part_counts(other: Mapping[str, str]) -> None:
+def test_every_part_changes_the_signature(other: Mapping[str, str]) -> None:
     """Changing the method, path, host, key, token or time changes the signature."""
     one = signature.sign(requests.query(JOB), HOST, EXAMPLE, 1700000000)
     assert (

@@ -1,4 +1,4 @@
-"""The signature, against the one that the vendor's own SDK makes of the same request."""
+"""The signature, compared with the one that the vendor's SDK makes of the same request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ci_live_audit.wire.requests import Request
 NOW = 1_700_000_060
 HOST = "examplebucket-1250000000.ci.ap-guangzhou.myqcloud.com"
 
-# Of the headers, the SDK signs these and all that begin with x-ci- or x-cos-.
+# The SDK signs these headers, and all that begin with x-ci- or x-cos-.
 SIGNED = ("Cache-Control", "Content-MD5", "content-type", "Expect", "If-Match", "Origin", "RANGE")
 
 keys = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40)
@@ -36,14 +36,14 @@ job_ids = st.from_regex(r"[A-Za-z0-9_-]{1,128}", fullmatch=True)
 
 
 def fields(name: st.SearchStrategy[str], value: st.SearchStrategy[str]) -> Any:
-    """Mappings without two names that differ in case only: the SDK would drop one of them."""
+    """Mappings without two names that differ only in case: the SDK would drop one of them."""
     pairs = st.lists(st.tuples(name, value), max_size=6, unique_by=lambda pair: pair[0].lower())
     return pairs.map(dict)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen_clock() -> Iterator[None]:
-    """The SDK reads the clock itself; nothing else of it is replaced."""
+    """Stop the clock that the SDK reads; nothing else of it is replaced."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cos_auth, "time", SimpleNamespace(time=lambda: NOW + 0.5))
         yield
@@ -52,7 +52,7 @@ def frozen_clock() -> Iterator[None]:
 def vendor(
     request: Request, params: Mapping[str, str], signer: Credentials, expire: int
 ) -> Mapping[str, str]:
-    """The request's headers, as the SDK signs them for sending."""
+    """Return the headers of a request as the SDK signs them."""
     prepared = PreparedRequest()
     prepared.prepare_method(request.method)
     prepared.prepare_url(f"https://{HOST}/", None)
@@ -80,7 +80,7 @@ def test_any_request_is_signed_as_the_sdk_signs_it(
     headers: dict[str, str],
     signer: Credentials,
 ) -> None:
-    """Methods, unicode paths, parameters and headers: the same text, byte for byte."""
+    """Any method, path, parameters and headers give the same authorization as the SDK."""
     request = Request(operation="any", method=method, path=path, headers=headers)
     ours = signature.authorization(
         method, path, params, {**headers, "host": HOST}, signer, f"{NOW - 60};{NOW + 10_000}"
@@ -96,7 +96,7 @@ def test_any_request_is_signed_as_the_sdk_signs_it(
     signer=credentials,
 )
 def test_our_calls_are_sent_as_the_sdk_signs_them(request: Request, signer: Credentials) -> None:
-    """Query, cancel and submit leave with the headers that the SDK would send for them."""
+    """Query, cancel and submit have the headers that the SDK would send for them."""
     token = {} if signer.token is None else {"x-ci-security-token": signer.token}
     plain = attrs.evolve(request, headers={**request.headers, **token})
     ours = signature.sign(request, HOST, signer, NOW)
