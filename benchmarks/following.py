@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from peers import RATE
 
+from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.outcomes import Outcomes
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.limits.limiter import RateLimiter
@@ -114,15 +115,10 @@ async def as_completed(
             outcome.unwrap()
             ended(outcome.job_id)
 
+    query = partial(service.query, service.background)
+    polling = Polling(query, interval, None, service.background, RATE)
     async with (
-        Outcomes(
-            partial(service.query, service.background),
-            ids,
-            interval=interval,
-            timeout=None,
-            limiter=service.background,
-            rate=RATE,
-        ) as outcomes,
+        Outcomes(polling, ids) as outcomes,
         tasks([consume()]),
     ):
         yield

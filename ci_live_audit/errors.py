@@ -24,7 +24,7 @@ logged, pickled and kept.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from ci_live_audit.models import AuditJob
@@ -77,6 +77,11 @@ class LiveAuditError(Exception):
         call = self.operation if self.job_id is None else f"{self.operation} of {self.job_id}"
         tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
         return f"{call}: {reason}" + (f" (after {tries})" if self.attempts else "")
+
+    def about(self, operation: str, job_id: str | None) -> Self:
+        """Set the call that the error is about, and return the error."""
+        self.operation, self.job_id = operation, job_id
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """The error as plain values, ready for ``json.dumps``: its class, its text, its attributes.

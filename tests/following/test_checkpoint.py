@@ -282,7 +282,7 @@ def test_any_rest_without_an_end_is_taken_away(path: Path, filled: bytes, rest: 
 def test_another_file_is_refused_and_left_as_it_is(path: Path, content: bytes) -> None:
     """A file of somebody else is not touched; only its name is told."""
     path.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=r"run\.checkpoint: this is no checkpoint"):
+    with pytest.raises(ConfigurationError, match=r"run\.checkpoint: this is not a checkpoint"):
         Checkpoint(path)
     assert path.read_bytes() == content
 
@@ -322,7 +322,7 @@ def test_a_bad_line_is_named(path: Path, filled: bytes, line: bytes) -> None:
     """A whole line that is no entry is an error that tells where; the file is left as it is."""
     content = filled + line + b'\n{"taken": "d"}\n{"tak'
     path.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=r"run\.checkpoint: line 6 is no entry"):
+    with pytest.raises(ConfigurationError, match=r"run\.checkpoint: line 6 is not an entry"):
         Checkpoint(path)
     assert path.read_bytes() == content
 
@@ -384,6 +384,7 @@ MOST = 55
 RUNS = f"""
 import asyncio, os, random, signal, sys
 from ci_live_audit import AuditJob, Checkpoint, JobNotFound, JobState, Outcomes
+from ci_live_audit.following.dispatcher import Polling
 
 def note(name, line):
     file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -406,9 +407,7 @@ async def run(generation):
 
     ids = [f"job{{number:04}}" for number in range({JOBS})]
     with Checkpoint("checkpoint") as checkpoint:
-        async with Outcomes(
-            query, ids, interval=0.001, timeout=None, checkpoint=checkpoint
-        ) as outcomes:
+        async with Outcomes(Polling(query, 0.001, checkpoint=checkpoint), ids) as outcomes:
             dealt_with = 0
             async for outcome in outcomes:
                 note("outcomes", outcome.job_id)

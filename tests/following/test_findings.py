@@ -31,6 +31,7 @@ from ci_live_audit import (
     Verdict,
     WaitTimeout,
 )
+from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.findings import Findings, Seen
 from ci_live_audit.testing import Emulator, Fault, frame, sound
 
@@ -105,7 +106,7 @@ async def collect(watched: Findings, into: list[Finding]) -> None:
 def begun() -> Seen:
     """What has been seen of a job that runs and has shown nothing yet."""
     seen = Seen()
-    assert [told(finding) for finding in seen.news(answer())] == ["Auditing"]
+    assert [told(finding) for finding in seen.update(answer())] == ["Auditing"]
     return seen
 
 
@@ -117,13 +118,13 @@ def test_an_item_is_found_once_though_its_url_changes(item: Item) -> None:
     """The first answer that shows it tells of it, with the URL of that answer."""
     seen = begun()
     first = answer(item)
-    (finding,) = seen.news(first)
+    (finding,) = seen.update(first)
     assert (finding.job, finding.job_id, finding.verdict) == (first, "j", item.result)
     assert [finding.snapshot, finding.audio_section] == [
         *(first.snapshots or [None]),
         *(first.audio_sections or [None]),
     ]
-    assert [seen.news(answer(item)) for _ in range(3)] == [[], [], []]
+    assert [seen.update(answer(item)) for _ in range(3)] == [[], [], []]
 
 
 @pytest.mark.parametrize(
@@ -147,9 +148,9 @@ def test_an_item_is_found_once_though_its_url_changes(item: Item) -> None:
 def test_different_items(item: Item, other: Item) -> None:
     """Another time, another duration, another kind or, without a time, other content."""
     seen = begun()
-    assert found(seen.news(answer(item))) == [item]
-    assert found(seen.news(answer(other))) == [other]
-    assert seen.news(answer(item, other)) == []
+    assert found(seen.update(answer(item))) == [item]
+    assert found(seen.update(answer(other))) == [other]
+    assert seen.update(answer(item, other)) == []
 
 
 @pytest.mark.parametrize(
@@ -165,8 +166,8 @@ def test_different_items(item: Item, other: Item) -> None:
 def test_what_is_added_to_an_item_is_not_news(item: Item, later: Item) -> None:
     """An item with a time is known by it, whatever else the service says of it by now."""
     seen = begun()
-    assert found(seen.news(answer(item))) == [item]
-    assert seen.news(answer(later)) == []
+    assert found(seen.update(answer(item))) == [item]
+    assert seen.update(answer(later)) == []
 
 
 @pytest.mark.parametrize("item", [frame(5), sound(5), Snapshot(), AudioSection(label="Porn")])
@@ -174,7 +175,7 @@ def test_several_items_that_look_the_same(item: Item) -> None:
     """As many are found as one answer has shown at most."""
     seen = begun()
     numbers = [1, 1, 3, 0, 2, 3, 4, 4, 1]
-    news = [len(seen.news(answer(*[item] * number))) for number in numbers]
+    news = [len(seen.update(answer(*[item] * number))) for number in numbers]
     assert news == [1, 0, 2, 0, 0, 0, 1, 0, 0]
 
 
@@ -183,9 +184,9 @@ def test_items_of_one_time_are_told_apart() -> None:
     good = Snapshot(snapshot_time=0, label="Normal", result=NORMAL)
     bad = Snapshot(snapshot_time=0, label="Porn", result=SENSITIVE)
     seen = begun()
-    assert found(seen.news(answer(good))) == [good]
-    assert found(seen.news(answer(bad, good))) == [bad]
-    assert found(seen.news(answer(bad))) == []
+    assert found(seen.update(answer(good))) == [good]
+    assert found(seen.update(answer(bad, good))) == [bad]
+    assert found(seen.update(answer(bad))) == []
 
 
 @pytest.mark.parametrize("before", [None, NORMAL, SUSPECTED])
@@ -194,16 +195,16 @@ def test_a_revised_verdict_is_news(before: Verdict | None) -> None:
     frames = Snapshot(snapshot_time=1, result=SENSITIVE), Snapshot(snapshot_time=5, result=before)
     revised = attrs.evolve(frames[1], result=SENSITIVE)
     seen = begun()
-    seen.news(answer(*frames, result=SENSITIVE))
-    assert found(seen.news(answer(frames[0], revised, result=SENSITIVE))) == [revised]
-    assert seen.news(answer(frames[0], revised, result=SENSITIVE)) == []
+    seen.update(answer(*frames, result=SENSITIVE))
+    assert found(seen.update(answer(frames[0], revised, result=SENSITIVE))) == [revised]
+    assert seen.update(answer(frames[0], revised, result=SENSITIVE)) == []
 
 
 def test_several_items_of_one_time() -> None:
     """Each of them is found when it is added to those before."""
     items = [frame(5, "Ads"), frame(5, "Porn"), frame(5)]
     seen = begun()
-    assert [found(seen.news(answer(*items[:number]))) for number in (1, 2, 3, 3)] == [
+    assert [found(seen.update(answer(*items[:number]))) for number in (1, 2, 3, 3)] == [
         *([item] for item in items),
         [],
     ]
@@ -244,12 +245,12 @@ def test_lists_may_be_anything(
 ) -> None:
     """What is left out of an answer is neither forgotten nor found again."""
     seen = begun()
-    news = [seen.news(answer(*shows(SCRIPT[:shot]))) for shot in (10, 20, 30, 40)]
+    news = [seen.update(answer(*shows(SCRIPT[:shot]))) for shot in (10, 20, 30, 40)]
     assert [len(found(one)) for one in news] == firsts
     everything = [item for one in news for item in found(one)]
     assert len(set(everything)) == len(everything)
     assert everything == sorted(everything, key=SCRIPT.index)
-    assert [seen.news(answer(*everything)) for _ in range(2)] == [[], []]
+    assert [seen.update(answer(*everything)) for _ in range(2)] == [[], []]
 
 
 def test_findings_of_an_answer_come_in_the_order_of_the_stream() -> None:
@@ -265,7 +266,7 @@ def test_findings_of_an_answer_come_in_the_order_of_the_stream() -> None:
         sound(2, "e", duration=1),
         sound(0, "b"),
     ]
-    assert "".join(str(item.label) for item in found(begun().news(answer(*items)))) == "abcdefgxy"
+    assert "".join(str(item.label) for item in found(begun().update(answer(*items)))) == "abcdefgxy"
 
 
 # States and verdicts of the job
@@ -276,7 +277,7 @@ def test_the_state_is_found_first_and_at_every_change() -> None:
     seen = Seen()
     first, second, third = frame(1), sound(2), frame(3, "Porn")
     news = [
-        seen.news(one)
+        seen.update(one)
         for one in (
             answer(state=JobState.SUBMITTED),
             answer(state=JobState.SUBMITTED),
@@ -298,7 +299,7 @@ def test_the_state_is_found_first_and_at_every_change() -> None:
 @pytest.mark.parametrize("end", [SUCCESS, JobState.FAILED, JobState.CANCELLED, JobState("cancel")])
 def test_a_job_that_has_ended_before_it_is_watched(end: JobState) -> None:
     """Everything comes in one answer, the state last."""
-    findings = Seen().news(answer(frame(1), Snapshot(), state=end, result=SENSITIVE))
+    findings = Seen().update(answer(frame(1), Snapshot(), state=end, result=SENSITIVE))
     assert [told(finding) for finding in findings] == [
         ("Normal", 1000),
         (None, None),
@@ -311,7 +312,7 @@ def test_states_that_nobody_knows() -> None:
     """Each new word is a change and stands where states that are no end stand."""
     seen = begun()
     news = [
-        seen.news(answer(frame(at), state=JobState(word)))
+        seen.update(answer(frame(at), state=JobState(word)))
         for at, word in enumerate(["Paused", "Paused", "paused", "Auditing", "Paused"])
     ]
     assert [told(one[0]) for one in news] == [
@@ -328,8 +329,8 @@ def test_states_that_nobody_knows() -> None:
 def test_spellings_of_a_state_are_no_change(spelling: str) -> None:
     """One state has one finding, however it is written."""
     seen = Seen()
-    assert states(seen.news(answer(state=JobState.CANCELLED))) == ["Cancelled"]
-    assert seen.news(answer(state=JobState(spelling))) == []
+    assert states(seen.update(answer(state=JobState.CANCELLED))) == ["Cancelled"]
+    assert seen.update(answer(state=JobState(spelling))) == []
 
 
 UNKNOWN = Verdict(7)
@@ -366,7 +367,7 @@ def test_a_verdict_of_the_job_that_no_item_explains(
     seen = begun()
     shown: list[Item] = [attrs.evolve(make(at), result=verdict) for at, verdict in enumerate(items)]
     for number, verdict in enumerate(job, start=1):
-        news = seen.news(answer(*shown[:number], result=verdict))
+        news = seen.update(answer(*shown[:number], result=verdict))
         assert found(news) == [shown[number - 1]]
         assert overall(news) == expected[number - 1]
 
@@ -374,18 +375,18 @@ def test_a_verdict_of_the_job_that_no_item_explains(
 def test_an_item_explains_a_verdict_for_ever() -> None:
     """The snapshot that made the job sensitive may have left the list long ago."""
     seen = begun()
-    assert overall(seen.news(answer(frame(1, "Porn"), result=SENSITIVE))) == []
-    assert overall(seen.news(answer(frame(2), result=SENSITIVE))) == []
-    assert overall(seen.news(answer(state=SUCCESS, result=SENSITIVE))) == []
+    assert overall(seen.update(answer(frame(1, "Porn"), result=SENSITIVE))) == []
+    assert overall(seen.update(answer(frame(2), result=SENSITIVE))) == []
+    assert overall(seen.update(answer(state=SUCCESS, result=SENSITIVE))) == []
 
 
 def test_an_item_that_comes_after_the_verdict_is_found_too() -> None:
     """A verdict of the job does not stand for the items behind it."""
     seen = begun()
-    (finding,) = seen.news(answer(result=SENSITIVE, label="Porn"))
+    (finding,) = seen.update(answer(result=SENSITIVE, label="Porn"))
     assert (finding.verdict, finding.label, finding.time) == (SENSITIVE, "Porn", None)
     late: list[Item] = [frame(1, "Porn"), sound(2, "Porn")]
-    assert found(seen.news(answer(*late, state=SUCCESS, result=SENSITIVE))) == late
+    assert found(seen.update(answer(*late, state=SUCCESS, result=SENSITIVE))) == late
 
 
 # A finding
@@ -421,7 +422,7 @@ def test_the_label_and_the_time_of_a_finding() -> None:
 def test_a_finding_is_its_values() -> None:
     """Equal ones compare and hash equal and survive pickling; none can be changed."""
     job = answer(frame(1, "Porn"))
-    (_, finding), (_, again) = Seen().news(job), Seen().news(job)
+    (_, finding), (_, again) = Seen().update(job), Seen().update(job)
     assert finding == again == pickle.loads(pickle.dumps(finding))
     assert len({finding, again}) == 1
     assert finding != attrs.evolve(finding, job_id="other")
@@ -474,7 +475,7 @@ def test_each_item_of_any_stream_is_found_once(data: st.DataObject) -> None:
     seen = begun()
     everything: list[Item] = []
     for shown in data.draw(answers(stream)):
-        news = seen.news(answer(*shown))
+        news = seen.update(answer(*shown))
         assert set(found(news)) == set(shown) - set(everything)
         assert news == sorted(news, key=by_time)
         everything += found(news)
@@ -492,7 +493,7 @@ def test_items_that_look_the_same_are_found_as_often_as_they_are_there(
     everything: list[Item] = []
     most: Counter[Item] = Counter()
     for shown in data.draw(answers(stream)):
-        everything += found(seen.news(answer(*shown)))
+        everything += found(seen.update(answer(*shown)))
         most |= Counter(shown)
         assert Counter(everything) == most
     assert Counter(everything) == Counter(stream)
@@ -527,7 +528,7 @@ def test_states_and_verdicts_of_any_job(
         if job.state != before:
             expected.insert(len(expected) if job.ended else 0, job.state.value)
         before = job.state
-        assert [told(finding) for finding in seen.news(job)] == expected
+        assert [told(finding) for finding in seen.update(job)] == expected
 
 
 # Watching one job
@@ -1039,7 +1040,7 @@ class Service:
 
     async def findings(self, interval: float = 10) -> list[tuple[float, Finding]]:
         """All findings and when they were found."""
-        async with Findings(self.query, "j", interval=interval, timeout=None) as watched:
+        async with Findings(Polling(self.query, interval), "j") as watched:
             return [
                 (asyncio.get_running_loop().time() - self._began, finding)
                 async for finding in watched

@@ -72,10 +72,10 @@ async def all_of(ids: Ids) -> list[str]:
             await arrived.wait()
             arrived.clear()
         job_id = ids.take()
-        if job_id is not Nothing.AT_HAND:
+        if job_id is not Nothing.EMPTY:
             taken.append(job_id)
     assert not ids.at_hand
-    assert ids.take() is Nothing.AT_HAND
+    assert ids.take() is Nothing.EMPTY
     await ids.aclose()
     return taken
 
@@ -106,7 +106,7 @@ def test_a_collection_is_known(job_ids: Collection[str]) -> None:
         taken.append(ids.take())
     assert taken == list(job_ids)
     assert (ids.unread, ids.exhausted, ids.at_hand) == (0, True, False)
-    assert ids.take() is Nothing.AT_HAND
+    assert ids.take() is Nothing.EMPTY
 
 
 def test_a_collection_is_copied() -> None:
@@ -134,9 +134,9 @@ def test_an_iterable_is_read_as_it_is_taken() -> None:
     assert read == ["a"]
     assert ids.take() == "b"
     assert not ids.exhausted
-    assert ids.take() is Nothing.AT_HAND
+    assert ids.take() is Nothing.EMPTY
     assert (ids.exhausted, ids.at_hand, ids.unread) == (True, False, 0)
-    assert ids.take() is Nothing.AT_HAND
+    assert ids.take() is Nothing.EMPTY
 
 
 @pytest.mark.parametrize("job_ids", [[], (), set(), {}], ids=lambda job_ids: type(job_ids).__name__)
@@ -147,7 +147,7 @@ def test_an_empty_collection_is_exhausted(job_ids: Collection[str]) -> None:
         True,
         True,
         False,
-        Nothing.AT_HAND,
+        Nothing.EMPTY,
     )
 
 
@@ -155,7 +155,7 @@ def test_an_empty_iterable_is_exhausted_when_read() -> None:
     """That a generator is empty turns out at the first id."""
     ids = Ids(iter(()))
     assert (ids.known, ids.exhausted, ids.at_hand) == (False, False, True)
-    assert ids.take() is Nothing.AT_HAND
+    assert ids.take() is Nothing.EMPTY
     assert (ids.exhausted, ids.at_hand) == (True, False)
 
 
@@ -218,7 +218,7 @@ async def test_what_has_not_arrived_is_not_at_hand(nothing_left: None) -> None:
     ids.open(lambda: came.append(time() - began))
     began = time()
     assert not ids.at_hand
-    assert ids.take() is Nothing.AT_HAND
+    assert ids.take() is Nothing.EMPTY
     assert not ids.exhausted
     await asyncio.sleep(1.5)
     assert ids.at_hand
@@ -229,7 +229,7 @@ async def test_what_has_not_arrived_is_not_at_hand(nothing_left: None) -> None:
     await asyncio.sleep(1)
     assert ids.at_hand
     assert not ids.exhausted
-    assert ids.take() is Nothing.AT_HAND
+    assert ids.take() is Nothing.EMPTY
     assert ids.exhausted
     assert came == pytest.approx([1, 2, 2])
     await ids.aclose()
@@ -289,7 +289,7 @@ def test_some_come_before(known: bool) -> None:
     """Ids that are given first come first, then those of the source."""
     ids = Ids(["c", "d"] if known else iter(["c", "d"]), first=("a", "b"))
     assert (ids.known, ids.unread) == (known, 4 if known else 0)
-    assert [ids.take() for _ in range(5)] == ["a", "b", "c", "d", Nothing.AT_HAND]
+    assert [ids.take() for _ in range(5)] == ["a", "b", "c", "d", Nothing.EMPTY]
     assert ids.exhausted
 
 
@@ -306,10 +306,10 @@ async def test_some_come_before_those_of_an_async_source(nothing_left: None) -> 
     ids = Ids(generated("c"), first=("a", "b"))
     ids.open(nothing)
     assert ids.at_hand
-    assert [ids.take(), ids.take(), ids.take()] == ["a", "b", Nothing.AT_HAND]
+    assert [ids.take(), ids.take(), ids.take()] == ["a", "b", Nothing.EMPTY]
     assert not ids.at_hand
     await asyncio.sleep(1.5)
-    assert [ids.take(), ids.take()] == ["c", Nothing.AT_HAND]
+    assert [ids.take(), ids.take()] == ["c", Nothing.EMPTY]
     assert ids.exhausted
     await ids.aclose()
 

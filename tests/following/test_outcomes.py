@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
+from runs import SLOT, now, outcomes_of, tasks
 from servers import answering, serving
 
 from ci_live_audit import (
@@ -30,16 +31,12 @@ from ci_live_audit import (
     LiveAuditError,
     LocalRateLimiter,
     Outcome,
-    Outcomes,
     Progress,
     ServiceUnavailable,
     WaitTimeout,
 )
 from ci_live_audit.following.ids import Source
 from ci_live_audit.testing import Emulator, Fault, frame
-
-#: Seconds. The limiter's slots are even when it has seen for a while that the loop is in time.
-SLOT = 1 / 20 + 0.0005
 
 
 @pytest.fixture
@@ -51,22 +48,6 @@ def emulator() -> Emulator:
 async def client(emulator: Emulator) -> AsyncIterator[LiveAuditClient]:
     async with emulator.client() as client:
         yield client
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-def tasks() -> list[asyncio.Task[Any]]:
-    """All but those in which the test itself runs."""
-    of_anyio = "_call_in_runner_task", "_run_tests_and_fixtures"
-    named = ((task, getattr(task.get_coro(), "__name__", "")) for task in asyncio.all_tasks())
-    return [task for task, name in named if name not in of_anyio]
-
-
-async def outcomes_of(run: Outcomes) -> list[Outcome]:
-    async with run:
-        return [outcome async for outcome in run]
 
 
 def add_jobs(emulator: Emulator, number: int, *, seed: int = 1, longest: float = 150) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
+from runs import SLOT, now, outcomes_of, tasks
 
 from ci_live_audit import (
     AccessDenied,
@@ -36,11 +37,9 @@ from ci_live_audit import (
     TransportError,
     WaitTimeout,
 )
+from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.ids import Source
 from ci_live_audit.limits.background import BackgroundRateLimiter
-
-#: Seconds. The limiter's slots are even when it has seen for a while that the loop is in time.
-SLOT = 1 / 20 + 0.0005
 
 
 class Service:
@@ -77,15 +76,9 @@ class Service:
         timeout: float | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> Outcomes:
-        return Outcomes(
-            self.query,
-            job_ids,
-            interval=interval,
-            timeout=timeout,
-            limiter=self.limiter,
-            rate=self.urgent.rate,
-            checkpoint=checkpoint,
-        )
+        rate = self.urgent.rate
+        polling = Polling(self.query, interval, timeout, self.limiter, rate, checkpoint)
+        return Outcomes(polling, job_ids)
 
     def times(self, job_id: str) -> list[float]:
         return [time for asked, time in self.asked if asked == job_id]
@@ -95,17 +88,8 @@ def job(job_id: str, *, ended: bool) -> AuditJob:
     return AuditJob(job_id=job_id, state=JobState.SUCCESS if ended else JobState.AUDITING)
 
 
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
 def names(number: int) -> list[str]:
     return [f"av{n}" for n in range(number)]
-
-
-async def outcomes_of(run: Outcomes) -> list[Outcome]:
-    async with run:
-        return [outcome async for outcome in run]
 
 
 async def consume(run: Outcomes, got: Counter[str]) -> None:
@@ -128,13 +112,6 @@ async def without_end(pause: float) -> AsyncGenerator[str, None]:
     for number in itertools.count():
         yield f"new{number}"
         await asyncio.sleep(pause)
-
-
-def tasks() -> list[asyncio.Task[Any]]:
-    """All but those in which the test itself runs."""
-    of_anyio = "_call_in_runner_task", "_run_tests_and_fixtures"
-    named = ((task, getattr(task.get_coro(), "__name__", "")) for task in asyncio.all_tasks())
-    return [task for task, name in named if name not in of_anyio]
 
 
 def count_steps() -> list[None]:
@@ -200,7 +177,7 @@ async def test_two_runs_share_the_quota_and_let_urgent_calls_pass() -> None:
         asked.append(job_id)
         return job(job_id, ended=False)
 
-    other = Outcomes(query, names(500), interval=10, timeout=None, limiter=others, rate=20)
+    other = Outcomes(Polling(query, 10, None, others, 20), names(500))
     waits: list[float] = []
     async with service.follow(names(500)), other:
         await asyncio.sleep(10)
@@ -293,7 +270,7 @@ async def test_a_job_may_be_asked_again_in_the_step_of_its_answer(steps: int) ->
         return job(job_id, ended=asked.count(job_id) == 3)
 
     ids.put_nowait("a")
-    async with Outcomes(query, source(), interval=1, timeout=None) as outcomes:
+    async with Outcomes(Polling(query, 1), source()) as outcomes:
         await asyncio.sleep(5)
         ids.put_nowait("b")
         for _ in range(steps):
@@ -604,7 +581,7 @@ async def test_failures_count_in_a_row() -> None:
             raise TransportError("reset")
         return job(job_id, ended=len(service.asked) == 40)
 
-    (outcome,) = await outcomes_of(Outcomes(query, ["a"], interval=10, timeout=None))
+    (outcome,) = await outcomes_of(Outcomes(Polling(query, 10), ["a"]))
     assert isinstance(outcome.error, TransportError)
     assert len(service.asked) == 21 + 16
     assert service.asked[11][1] - service.asked[10][1] == pytest.approx(10, abs=0.1)
@@ -684,7 +661,7 @@ async def test_a_query_that_cancels_itself_is_asked_again() -> None:
             raise asyncio.CancelledError
         return await service.query(job_id)
 
-    (outcome,) = await outcomes_of(Outcomes(query, ["a"], interval=10, timeout=None))
+    (outcome,) = await outcomes_of(Outcomes(Polling(query, 10), ["a"]))
     assert outcome.unwrap().ended
     assert now() == pytest.approx(30, abs=0.1)
 
@@ -748,7 +725,7 @@ async def test_the_newest_answer_is_kept_where_that_is_asked_for(*, keep_last: b
             await asyncio.sleep(math.inf)
         return await service.query(job_id)
 
-    run = Outcomes(query, ["a", "b"], interval=10, timeout=25, keep_last=keep_last)
+    run = Outcomes(Polling(query, 10, 25, keep_last=keep_last), ["a", "b"])
     for outcome in await outcomes_of(run):
         assert isinstance(outcome.error, WaitTimeout)
         assert outcome.error.last == (job(outcome.job_id, ended=False) if keep_last else None)
@@ -781,7 +758,7 @@ async def test_an_answer_that_comes_too_late_does_not_count() -> None:
             raise JobNotFound(status=404)
         return job(job_id, ended=True)
 
-    async with Outcomes(query, ["a", "b"], interval=10, timeout=20) as outcomes:
+    async with Outcomes(Polling(query, 10, 20), ["a", "b"]) as outcomes:
         answers = [await anext(outcomes) for _ in range(2)]
         await asyncio.sleep(60)
         answers.extend([outcome async for outcome in outcomes])
@@ -1048,7 +1025,7 @@ async def test_cancelled_twice_everything_stops() -> None:
 
     for _ in range(100):
         service = Service(latency=1)
-        run = Outcomes(query, names(30), interval=1, timeout=None)
+        run = Outcomes(Polling(query, 1), names(30))
         task = asyncio.create_task(outcomes_of(run))
         await asyncio.sleep(rng.random() * 5)
         task.cancel()
@@ -1105,14 +1082,10 @@ async def test_cancelling_the_consumer_leaves_nothing() -> None:
         generator = arriving(*ids, pause=rng.choice([0, 0.5]))
         sources: list[Source] = [ids, iter(ids), generator, generator]
         source = rng.choice(sources)
-        options: dict[str, Any] = {
-            "interval": 5,
-            "timeout": rng.choice([None, 12]),
-            "limiter": service.limiter,
-            "rate": service.urgent.rate,
-        }
-        kind = rng.choice([Outcomes, Outcomes, Findings])
-        task = asyncio.create_task(use(kind(service.query, source, **options)))
+        timeout = rng.choice([None, 12])
+        polling = Polling(service.query, 5, timeout, service.limiter, service.urgent.rate)
+        kind: Any = rng.choice([Outcomes, Outcomes, Findings])
+        task = asyncio.create_task(use(kind(polling, source)))
         await asyncio.sleep(rng.random() * 15)
         for _ in range(rng.randrange(10)):
             await asyncio.sleep(0)
@@ -1208,7 +1181,7 @@ async def test_cancelled_twice_a_run_still_stops_reading() -> None:
         return AuditJob(job_id=job_id, state=JobState.SUCCESS)
 
     async def follow() -> None:
-        async with Outcomes(query, generate(), interval=1, timeout=None) as outcomes:
+        async with Outcomes(Polling(query, 1), generate()) as outcomes:
             await anext(outcomes)
 
     task = asyncio.create_task(follow())
@@ -1245,7 +1218,7 @@ async def test_a_deadline_is_exact_if_the_last_look_fails() -> None:
             raise ServiceUnavailable(status=503)
         return job(job_id, ended=False)
 
-    await outcomes_of(Outcomes(query, ["a"], interval=10, timeout=25))
+    await outcomes_of(Outcomes(Polling(query, 10, 25), ["a"]))
     assert now() == pytest.approx(25, abs=1e-3)
 
 

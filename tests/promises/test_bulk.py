@@ -186,6 +186,7 @@ JOBS = 600
 RUN = f"""
 import asyncio, os, random, sys
 from ci_live_audit import AuditJob, Checkpoint, JobNotFound, JobState, Outcomes
+from ci_live_audit.following.dispatcher import Polling
 
 asked = {{}}
 
@@ -202,9 +203,7 @@ async def main():
     ids = [f"av{{number}}" for number in range({JOBS})]
     notes = os.open("outcomes", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with Checkpoint("checkpoint") as checkpoint:
-        async with Outcomes(
-            query, ids, interval=0.001, timeout=None, checkpoint=checkpoint
-        ) as outcomes:
+        async with Outcomes(Polling(query, 0.001, checkpoint=checkpoint), ids) as outcomes:
             print("under way", flush=True)
             async for outcome in outcomes:
                 os.write(notes, outcome.job_id.encode() + b"\\n")
