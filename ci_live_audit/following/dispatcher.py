@@ -83,14 +83,14 @@ class Dispatcher:
     Args:
         polling: How to poll.
         job_ids: The ids.
-        deliver: Takes each update; and None when a deadline may have moved, or an error has come.
-        is_full: Whether nothing is to be polled until `resume` is called.
+        deliver: Takes each update.
+        is_full: Returns whether the consumer has enough to do: nothing is polled then.
 
     Attributes:
+        schedule: The jobs.
+        changed: Set when the consumer should look again.
+        wake: To be set when something may be polled again.
         error: The exception that has broken the run.
-
-    Raises:
-        ConfigurationError: An argument cannot be used.
     """
 
     _main: asyncio.Task[None]
@@ -105,28 +105,29 @@ class Dispatcher:
         self._polling = polling
         self._deliver = deliver
         self._is_full = is_full
-        self._schedule = Schedule(polling.interval, polling.timeout, polling.rate)
-        self._ledger = Ledger(self._schedule, keep_last=polling.keep_last)
+        self.schedule = Schedule(polling.interval, polling.timeout, polling.rate)
+        self._ledger = Ledger(self.schedule, keep_last=polling.keep_last)
         self._ids = Ids(job_ids, () if polling.checkpoint is None else polling.checkpoint.open)
-        self._schedule.unread = self._ids.unread
+        self.schedule.unread = self._ids.unread
         self._max_in_flight = round(IN_FLIGHT * min(max(polling.rate, 5.0), 100.0))
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._wake = asyncio.Event()
         self._new_first = False
         self._polls = 0
         self._closed = False
+        self.changed = asyncio.Event()
+        self.wake = asyncio.Event()
         self.error: BaseException | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether no job is left to follow."""
-        return self._ids.exhausted and not self._schedule.open
+        return self._ids.exhausted and not self.schedule.open
 
     @property
     def progress(self) -> Progress:
         """How far the run has come."""
         limiter = self._polling.limiter
-        open_ = self._ids.unread + self._schedule.open
+        open_ = self._ids.unread + self.schedule.open
         all_known = self._ids.known or self._ids.exhausted
         return Progress(
             open=open_,
@@ -140,31 +141,24 @@ class Dispatcher:
         """Begin to read ids and to poll."""
         now = running_loop().time()
         if self._ids.known:
-            self._schedule.share_deadline(now)
-        self._ids.open(self._wake.set)
+            self.schedule.share_deadline(now)
+        self._ids.open(self.wake.set)
         self._main = asyncio.create_task(self._dispatch())
         self._main.add_done_callback(self._end)
 
     async def aclose(self) -> None:
         """Stop polling and reading."""
         self._closed = True
+        self.changed.set()
         try:
             await cancel_and_wait({self._main, *self._tasks.values()})
         finally:
             await self._ids.aclose()
 
-    def resume(self) -> None:
-        """Poll again after `is_full` has kept it from polling."""
-        self._wake.set()
-
-    def deadline(self) -> float:
-        """Return when the next job runs out of time; infinity if none does."""
-        return self._schedule.deadline()
-
     def expire(self) -> Update | None:
         """Give up one job whose deadline has passed; return None if there is none."""
         now = _time()
-        if now < self._schedule.deadline():
+        if now < self.schedule.deadline():
             return None
         if self._ids.known:
             self._take_up(now)  # an id that was never read has an outcome as well
@@ -175,10 +169,12 @@ class Dispatcher:
 
     async def _dispatch(self) -> None:
         while not self.is_over:
-            has_room = len(self._tasks) < self._max_in_flight and not self._is_full()
-            until = self._due() if has_room else math.inf
-            if until > _time():
-                await wait_for(self._wake, until)
+            now = _time()
+            if len(self._tasks) == self._max_in_flight or self._is_full():
+                await wait_for(self.wake, math.inf)
+                continue
+            if not self._may_take_up(now) and (due := self.schedule.due(now)) > now:
+                await wait_for(self.wake, due)
                 continue
             if self._polling.limiter is not None:
                 await self._polling.limiter.wait_for_gate()
@@ -189,17 +185,13 @@ class Dispatcher:
             # Let the new task enter the limiter first.
             await asyncio.sleep(0)
 
-    def _due(self) -> float:
-        now = _time()
-        return now if self._may_take_up(now) else self._schedule.due(now)
-
     def _pick(self, now: float) -> str | None:
         """Return the next job to poll; None if there is none.
 
         New jobs come first if their number is known. Otherwise they alternate with the jobs that
         are due, which an endless source would starve.
         """
-        steps = [self._schedule.pick_last_look, self._schedule.pick]
+        steps = [self.schedule.pick_last_look, self.schedule.pick]
         self._new_first = not self._new_first
         if self._may_take_up(now) and self._ids.known:
             steps[0] = self._take_up
@@ -208,21 +200,22 @@ class Dispatcher:
         return next((job_id for step in steps if (job_id := step(now)) is not None), None)
 
     def _may_take_up(self, now: float) -> bool:
-        return self._ids.at_hand and not (self._ids.known and now >= self._schedule.deadline())
+        return self._ids.at_hand and not (self._ids.known and now >= self.schedule.deadline())
 
     def _take_up(self, now: float) -> str | None:
         """Add a new job to the schedule, and return it; None if there is none at hand."""
         checkpoint = self._polling.checkpoint
         for _ in range(SKIP):
             job_id = self._ids.take()
-            self._schedule.unread = self._ids.unread
+            self.schedule.unread = self._ids.unread
             if job_id is Nothing.EMPTY:
                 break
             if not isinstance(job_id, str):
                 self._deliver(self._ledger.reject(job_id))
+                self.changed.set()
             elif checkpoint is not None and job_id in checkpoint:
                 pass
-            elif self._schedule.add(job_id, now):
+            elif self.schedule.add(job_id, now):
                 if checkpoint is not None:
                     checkpoint.take(job_id)
                 return job_id
@@ -248,13 +241,13 @@ class Dispatcher:
         if self._ledger.is_in_flight(job_id):  # cancelled from outside
             error = TransportError("the query was cancelled")
             self._deliver(self._ledger.record_error(job_id, error, _time()))
-        self._deliver(None)
-        self._wake.set()
+        self.changed.set()
+        self.wake.set()
 
     def _end(self, task: asyncio.Task[None]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         self.error = error or self.error
-        self._deliver(None)
+        self.changed.set()
 
 
 async def wait_for(event: asyncio.Event, until: float) -> None:

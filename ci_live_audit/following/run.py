@@ -40,7 +40,6 @@ class Run(Generic[T]):
     def __init__(self, polling: Polling, job_ids: Source) -> None:
         self._dispatcher = Dispatcher(polling, job_ids, self._deliver, self._is_full)
         self._ready: deque[T] = deque()
-        self._changed = asyncio.Event()
         self._entered = self._left = False
         self._expired = 0
 
@@ -53,7 +52,6 @@ class Run(Generic[T]):
 
     async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         self._left = True
-        self._changed.set()
         # In a cancelled scope of anyio every await would end at once.
         with anyio.CancelScope(shield=True):
             await self._dispatcher.aclose()
@@ -71,13 +69,13 @@ class Run(Generic[T]):
                 if self._expired % EXPIRED == 0:
                     await asyncio.sleep(0)
             if self._ready:
-                self._dispatcher.resume()
+                self._dispatcher.wake.set()
                 return self._ready.popleft()
             if self._dispatcher.error is not None:
                 raise self._dispatcher.error
             if self._dispatcher.is_over:
                 break
-            await wait_for(self._changed, self._dispatcher.deadline())
+            await wait_for(self._dispatcher.changed, self._dispatcher.schedule.deadline())
         raise StopAsyncIteration
 
     def _deliver(self, update: Update | None) -> None:
@@ -85,7 +83,6 @@ class Run(Generic[T]):
             self._ready.extend(self._items(update.job_id, update.job))
         if update is not None and update.error is not None:
             self._ready.extend(self._error_items(update.job_id, update.error))
-        self._changed.set()
 
     def _is_full(self) -> bool:
         return len(self._ready) >= READY
