@@ -28,7 +28,7 @@ from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.findings import Findings
 from ci_live_audit.following.ids import Source
-from ci_live_audit.following.outcomes import Outcomes, wait
+from ci_live_audit.following.outcomes import Outcomes
 from ci_live_audit.following.plan import Plan, plan
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.limits.limiter import RateLimiter
@@ -274,7 +274,10 @@ class LiveAuditClient:
             LiveAuditError: It cannot be queried. Transient errors are retried for ten minutes or
                 more before they are raised.
         """
-        return await wait(self._polling(interval, timeout), job_id)
+        polling = attrs.evolve(self._polling(interval, timeout), keep_last=True)
+        async with Outcomes(polling, [job_id]) as outcomes:
+            outcome = await anext(outcomes)
+        return outcome.unwrap()
 
     def as_completed(
         self,
@@ -309,7 +312,8 @@ class LiveAuditClient:
         Raises:
             ConfigurationError: An argument cannot be used.
         """
-        return Outcomes(self._polling(interval, timeout, checkpoint), job_ids)
+        polling = attrs.evolve(self._polling(interval, timeout), checkpoint=checkpoint)
+        return Outcomes(polling, job_ids)
 
     def watch(
         self,
@@ -351,13 +355,11 @@ class LiveAuditClient:
         """
         return plan(jobs, interval=interval, rate=self._rate)
 
-    def _polling(
-        self, interval: float, timeout: float | None, checkpoint: Checkpoint | None = None
-    ) -> Polling:
+    def _polling(self, interval: float, timeout: float | None) -> Polling:
         """Return how a run polls: behind all other calls on this client."""
         limiter = self._background.sibling()
         query = partial(_query, attrs.evolve(self._caller, limiter=limiter))
-        return Polling(query, interval, timeout, limiter, self._rate, checkpoint)
+        return Polling(query, interval, timeout, limiter, self._rate)
 
 
 async def _query(caller: Caller, job_id: str) -> AuditJob:

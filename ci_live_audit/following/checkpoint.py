@@ -106,13 +106,12 @@ class Checkpoint:
         os.truncate(self.path, whole)
 
     def _check(self, header: dict[str, Any]) -> None:
+        version = header.get("version")
         if header.get("format") != HEADER["format"]:
             raise ConfigurationError(f"{self.path}: this is not a checkpoint of ci_live_audit")
-        if header.get("version") != HEADER["version"]:
-            raise ConfigurationError(
-                f"{self.path}: a checkpoint of version {header.get('version')!r}; "
-                f"version {HEADER['version']} can be read"
-            )
+        if version != HEADER["version"]:
+            known = f"version {HEADER['version']} can be read"
+            raise ConfigurationError(f"{self.path}: a checkpoint of version {version!r}; {known}")
 
     def _read(self, entry: dict[str, Any], number: int) -> None:
         match entry:
@@ -122,9 +121,8 @@ class Checkpoint:
             case {"answered": str(job_id)}:
                 self._note_answer(job_id)
             case _:
-                raise ConfigurationError(
-                    f"{self.path}: line {number} is not an entry of a checkpoint"
-                )
+                reason = f"line {number} is not an entry of a checkpoint"
+                raise ConfigurationError(f"{self.path}: {reason}")
 
 
 def _line(entry: dict[str, Any]) -> bytes:

@@ -113,7 +113,6 @@ class Dispatcher:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._new_first = False
         self._polls = 0
-        self._closed = False
         self.changed = asyncio.Event()
         self.wake = asyncio.Event()
         self.error: BaseException | None = None
@@ -148,10 +147,11 @@ class Dispatcher:
 
     async def aclose(self) -> None:
         """Stop polling and reading."""
-        self._closed = True
         self.changed.set()
+        polls = list(self._tasks.values())
+        self._tasks.clear()
         try:
-            await cancel_and_wait({self._main, *self._tasks.values()})
+            await cancel_and_wait([self._main, *polls])
         finally:
             await self._ids.aclose()
 
@@ -216,6 +216,8 @@ class Dispatcher:
             elif checkpoint is not None and job_id in checkpoint:
                 pass
             elif self.schedule.add(job_id, now):
+                if self.schedule.open == 1:
+                    self.changed.set()  # it has the next deadline
                 if checkpoint is not None:
                     checkpoint.take(job_id)
                 return job_id
@@ -233,12 +235,10 @@ class Dispatcher:
     def _end_poll(self, job_id: str, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
             self.error = task.exception() or self.error
-        if self._tasks[job_id] is not task:
-            return  # the job is being polled again already
+        if self._tasks.get(job_id) is not task:
+            return  # the job is being polled again already, or the run has been left
         del self._tasks[job_id]
-        if self._closed:
-            return
-        if self._ledger.is_in_flight(job_id):  # cancelled from outside
+        if self._ledger.is_in_flight(job_id):  # cancelled from outside, or broken
             error = TransportError("the query was cancelled")
             self._deliver(self._ledger.record_error(job_id, error, _time()))
         self.changed.set()

@@ -1,4 +1,4 @@
-"""Follows jobs to their ends: `Outcomes` (as_completed), and `wait` for a single job."""
+"""Follows jobs to their ends: `Outcomes` (as_completed, wait)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ci_live_audit.following.ids import Source
 from ci_live_audit.following.run import Run
 from ci_live_audit.models import AuditJob, JobState, plain
 
-__all__ = ["Outcome", "Outcomes", "Progress", "wait"]
+__all__ = ["Outcome", "Outcomes", "Progress"]
 
 
 @attrs.frozen(kw_only=True)
@@ -95,16 +95,3 @@ class Outcomes(Run[Outcome]):
 
     def _error_items(self, job_id: str, error: LiveAuditError) -> list[Outcome]:
         return [Outcome(job_id=job_id, error=error)]
-
-
-async def wait(polling: Polling, job_id: str) -> AuditJob:
-    """Poll a job until it has ended.
-
-    Raises:
-        JobFailed: It ended in state Failed.
-        WaitTimeout: It did not end in time.
-        LiveAuditError: It cannot be queried.
-    """
-    async with Outcomes(attrs.evolve(polling, keep_last=True), [job_id]) as outcomes:
-        outcome = await anext(outcomes)
-    return outcome.unwrap()

@@ -745,6 +745,15 @@ async def test_a_query_that_hangs_is_cancelled_at_the_deadline() -> None:
     assert str(outcome.error) == "wait of a: not ended within 25 s"
 
 
+async def test_a_first_query_that_hangs_is_cancelled_at_the_deadline() -> None:
+    """The deadline of a job that arrives when none is open holds as well."""
+    service = Service(latency=math.inf)
+    async with service.follow(arriving("a", pause=1000), 10, 25) as outcomes:
+        outcome = await anext(outcomes)
+        assert now() == pytest.approx(25, abs=1e-6)
+    assert isinstance(outcome.error, WaitTimeout)
+
+
 async def test_an_answer_that_comes_too_late_does_not_count() -> None:
     """A query that cannot be cancelled ends after its deadline without a second outcome."""
 
