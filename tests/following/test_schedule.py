@@ -1,4 +1,4 @@
-"""The schedule: whoever has been due for longest is next, and nobody is lost or asked twice."""
+"""The schedule: the most overdue job is next, and no job is lost or polled twice."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def test_a_finished_id_is_not_added_again() -> None:
     assert schedule.open == 0
 
 
-def test_the_interval_counts_from_asking() -> None:
-    """A job is due an interval after it was asked, whenever its answer came."""
+def test_the_interval_counts_from_the_poll() -> None:
+    """A job is due an interval after it was polled, whenever its response came."""
     schedule = Schedule(10)
     (job,) = add(schedule, 1)
     assert job in schedule.in_flight
@@ -85,16 +85,16 @@ def test_the_interval_counts_from_asking() -> None:
     assert schedule.pick(10) is None
 
 
-def test_a_long_answer_makes_the_job_due_at_once() -> None:
-    """An answer that took longer than the interval leaves the job due."""
+def test_a_slow_response_makes_the_job_due_at_once() -> None:
+    """A response that took longer than the interval leaves the job due."""
     schedule = Schedule(10)
     (job,) = add(schedule, 1)
     schedule.put_back(job, 12)
     assert schedule.pick(12) == job
 
 
-def test_a_late_answer_goes_behind_those_that_were_put_back() -> None:
-    """A job whose answer was long in coming is due with the last of the queue, not before."""
+def test_a_slow_response_puts_the_job_last() -> None:
+    """After a slow response a job is due with the last of the queue, not before."""
     schedule = Schedule(10)
     (slow,) = add(schedule, 1)
     (fast,) = add(schedule, 1, now=5)
@@ -119,8 +119,8 @@ def test_overdue_jobs_take_turns() -> None:
 
 
 @pytest.mark.parametrize("interval", [0.5, 10, 100])
-def test_failures_double_the_wait(interval: float) -> None:
-    """The wait begins with the failure and grows up to a minute, or the interval if longer."""
+def test_failures_double_the_backoff(interval: float) -> None:
+    """The backoff starts with the failure and grows to a minute, or the interval if longer."""
     longest = max(60, interval)
     for failures in [*range(1, 20), 10_000]:
         schedule = Schedule(interval)
@@ -133,7 +133,7 @@ def test_failures_double_the_wait(interval: float) -> None:
 
 
 def test_failed_jobs_do_not_hold_up_others() -> None:
-    """Jobs that wait for longer, or shorter, come where their time is."""
+    """Jobs with a longer or shorter wait are picked when they are due."""
     schedule = Schedule(10)
     jobs = add(schedule, 4)
     schedule.put_back(jobs[0], 0, failures=3)
@@ -219,7 +219,7 @@ def test_the_queue_does_not_grow() -> None:
 
 
 def test_a_job_costs_little_memory() -> None:
-    """Beyond the texts a job costs below 150 bytes, none of which the garbage collector visits."""
+    """Without its id a job costs below 150 bytes, none of which the collector visits."""
     schedule = Schedule(10, timeout=3600, rate=20)
     for job_id in add(schedule, 20_000):
         schedule.put_back(job_id, 0)
@@ -281,7 +281,7 @@ def test_a_shared_deadline_counts_from_the_start() -> None:
 
 
 def test_without_a_timeout_there_is_no_deadline() -> None:
-    """A run without end has no deadlines and no last looks."""
+    """A run without a timeout has no deadlines and no last looks."""
     schedule = Schedule(10, rate=20)
     (job,) = add(schedule, 1)
     assert schedule.deadline_of(job) == math.inf
@@ -291,8 +291,8 @@ def test_without_a_timeout_there_is_no_deadline() -> None:
     assert schedule.pick(1e12) == job
 
 
-def test_nobody_is_asked_after_the_deadline() -> None:
-    """A job that was due, but not asked in time, is left to run out of time."""
+def test_no_job_is_picked_after_its_deadline() -> None:
+    """A job that was due but not polled in time is left to expire."""
     schedule = Schedule(10, timeout=30)
     (queued,) = add(schedule, 1)
     (failed,) = add(schedule, 1)
@@ -310,7 +310,7 @@ def test_nobody_is_asked_after_the_deadline() -> None:
 def test_a_last_look_is_just_before_the_deadline(
     interval: float, timeout: float, margin: float
 ) -> None:
-    """A job whose next turn would come too late gets it half a second before its deadline."""
+    """A job that would be due too late is polled half a second before its deadline."""
     schedule = Schedule(interval, timeout)
     (job,) = add(schedule, 1)
     now = 0.0
@@ -322,8 +322,8 @@ def test_a_last_look_is_just_before_the_deadline(
     assert schedule.expire(timeout) == job
 
 
-def test_a_turn_in_time_is_no_last_look() -> None:
-    """A job whose next turn comes before its last look would be keeps its interval."""
+def test_a_poll_in_time_is_no_last_look() -> None:
+    """A job that is due before its last look keeps its interval."""
     schedule = Schedule(10, timeout=11)
     (job,) = add(schedule, 1)
     assert schedule.put_back(job, 0)
@@ -331,7 +331,7 @@ def test_a_turn_in_time_is_no_last_look() -> None:
 
 
 def test_a_failed_job_gets_a_last_look() -> None:
-    """A wait after failures that would go beyond the deadline is cut short."""
+    """A backoff beyond the deadline is cut short."""
     schedule = Schedule(10, timeout=60)
     (job,) = add(schedule, 1)
     assert schedule.put_back(job, 5, failures=4)
@@ -339,7 +339,7 @@ def test_a_failed_job_gets_a_last_look() -> None:
 
 
 def test_last_looks_begin_in_time_for_all() -> None:
-    """Those of jobs with one deadline begin as many slots before it as there are jobs."""
+    """With a shared deadline, last looks begin as many slots before it as there are jobs."""
     schedule = Schedule(10, timeout=15, rate=4)
     schedule.share_deadline(0)
     ids = add(schedule, 20)
@@ -367,8 +367,8 @@ def test_jobs_that_end_leave_their_slots_to_others() -> None:
     assert schedule.due(58) == 59.5 - 4 / 4
 
 
-def test_who_has_been_looked_at_is_not_asked_again() -> None:
-    """After a last look, or if asked when they have begun, a job is not put back."""
+def test_a_last_look_is_the_last_poll() -> None:
+    """After a last look, or a poll since they have begun, a job is not put back."""
     schedule = Schedule(1, timeout=10.5, rate=1)
     schedule.share_deadline(0)
     early, late = add(schedule, 2)
@@ -384,7 +384,7 @@ def test_who_has_been_looked_at_is_not_asked_again() -> None:
 
 
 def test_each_deadline_has_its_own_last_look() -> None:
-    """Jobs with deadlines apart from each other are looked at a slot before their own."""
+    """Jobs with deadlines of their own are polled one slot before each."""
     schedule = Schedule(100, timeout=15, rate=4)
     ids = [add(schedule, 1, now=float(second))[0] for second in range(4)]
     for second, number in enumerate(ids):
@@ -395,8 +395,8 @@ def test_each_deadline_has_its_own_last_look() -> None:
         assert pick(schedule, second + 14.25) == number
 
 
-def test_those_that_wait_to_be_taken_up_need_slots_too() -> None:
-    """A job is not asked a second time where others have not been asked once."""
+def test_unread_jobs_need_slots_too() -> None:
+    """No job is polled a second time where others have not been polled once."""
     schedule = Schedule(10, timeout=100.5, rate=20)
     schedule.share_deadline(0)
     few, many = add(schedule, 2)
@@ -406,8 +406,8 @@ def test_those_that_wait_to_be_taken_up_need_slots_too() -> None:
     assert not schedule.put_back(many, 0)
 
 
-def test_last_looks_go_before() -> None:
-    """A last look comes before the turns of those that have been due for longer."""
+def test_last_looks_come_first() -> None:
+    """A last look comes before jobs that have been due for longer."""
     schedule = Schedule(10, timeout=30)
     first, second = (add(schedule, 1, now)[0] for now in (0.0, 5.0))
     schedule.put_back(second, 5)
@@ -430,11 +430,10 @@ def run(
     until: float,
     arrivals: float = math.inf,
 ) -> list[list[float]]:
-    """When each job is asked, if there is a slot every 1/rate seconds and no job ever ends.
+    """Return when each job is polled, with a slot every 1/rate seconds and jobs that never end.
 
-    Answers take up to 0.3 seconds. The jobs are known at the beginning, and each is asked for the
-    first time before any is asked again; or so many arrive in a second, and take turns with those
-    that are due.
+    Responses take up to 0.3 seconds. The jobs are known at the start, and each is polled once
+    before any is polled again; or ``arrivals`` new jobs a second alternate with due ones.
     """
     schedule = Schedule(interval, timeout, rate)
     rng = random.Random(1)
@@ -468,43 +467,43 @@ def run(
     return list(polled.values())
 
 
-def test_an_overloaded_run_asks_everybody_in_turn() -> None:
-    """With more jobs than the interval has slots, each is asked once in each sweep."""
-    asked = run(1000, rate=20, interval=10, until=1000)
-    gaps = [later - time for times in asked for time, later in pairwise(times)]
+def test_an_overloaded_run_polls_all_jobs_in_turn() -> None:
+    """With more jobs than the interval has slots, each is polled once in each sweep."""
+    polled = run(1000, rate=20, interval=10, until=1000)
+    gaps = [later - time for times in polled for time, later in pairwise(times)]
     assert len(gaps) == 19 * 1000
     assert max(gaps) <= 50 * 1.01
     assert min(gaps) >= 50 * 0.99
 
 
 def test_a_run_with_room_keeps_the_interval() -> None:
-    """With fewer jobs than the interval has slots, each is asked whenever it is due."""
-    asked = run(100, rate=20, interval=10, until=500)
-    gaps = [later - time for times in asked for time, later in pairwise(times)]
+    """With fewer jobs than the interval has slots, each is polled when it is due."""
+    polled = run(100, rate=20, interval=10, until=500)
+    gaps = [later - time for times in polled for time, later in pairwise(times)]
     assert min(gaps) >= 10 - 1e-9
     assert max(gaps) <= 10 + 0.3
 
 
 @pytest.mark.parametrize(("jobs", "timeout"), [(1, 60), (100, 60), (150, 300), (200, 300)])
-def test_everybody_is_looked_at_towards_the_deadline(jobs: int, timeout: float) -> None:
-    """With one deadline for all, nobody's last look is older than a sweep."""
-    asked = run(jobs, rate=20, interval=10, timeout=timeout, until=timeout + 1)
-    assert timeout - min(times[-1] for times in asked) <= jobs / 20 + 0.6
+def test_every_job_is_polled_near_the_shared_deadline(jobs: int, timeout: float) -> None:
+    """No last poll is older than a sweep at the shared deadline."""
+    polled = run(jobs, rate=20, interval=10, timeout=timeout, until=timeout + 1)
+    assert timeout - min(times[-1] for times in polled) <= jobs / 20 + 0.6
 
 
 @pytest.mark.parametrize(("jobs", "timeout"), [(500, 60), (1000, 75), (1000, 300), (5900, 300)])
-def test_overloaded_or_not_everybody_is_looked_at(jobs: int, timeout: float) -> None:
-    """Also where the quota is too small, nobody's last look is older than a sweep."""
-    asked = run(jobs, rate=20, interval=10, timeout=timeout, until=timeout + 1)
-    assert len(asked) == jobs
-    assert timeout - min(times[-1] for times in asked) <= jobs / 20 + 0.6
+def test_every_job_is_polled_near_the_deadline_under_overload(jobs: int, timeout: float) -> None:
+    """Where the quota is too small, no last poll is older than a sweep either."""
+    polled = run(jobs, rate=20, interval=10, timeout=timeout, until=timeout + 1)
+    assert len(polled) == jobs
+    assert timeout - min(times[-1] for times in polled) <= jobs / 20 + 0.6
 
 
 @pytest.mark.parametrize("arrivals", [0.5, 1, 2, 3, 6, 20])
-def test_newcomers_do_not_starve_those_near_their_deadline(arrivals: float) -> None:
-    """With new jobs coming for ever, each is still asked just before its own deadline."""
-    asked = run(10_000, 20, interval=10, timeout=60, until=600, arrivals=arrivals)
-    over = [times for times in asked if times[0] < 600 - 60]
+def test_new_jobs_do_not_starve_those_near_their_deadline(arrivals: float) -> None:
+    """With endless new jobs, each is still polled just before its own deadline."""
+    polled = run(10_000, 20, interval=10, timeout=60, until=600, arrivals=arrivals)
+    over = [times for times in polled if times[0] < 600 - 60]
     assert len(over) >= 540 * min(arrivals, 7)
     assert all(59 <= times[-1] - times[0] < 60 for times in over)
 
@@ -664,7 +663,7 @@ def test_any_course_of_events_is_as_in_the_reference(
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, -math.inf, "10", b"1", []])
 def test_times_must_be_above_zero_and_finite(value: Any) -> None:
-    """An interval or a timeout that makes no sense is refused by its name."""
+    """An impossible interval or timeout is refused by name."""
     with pytest.raises(ConfigurationError, match=r"^interval: expected seconds"):
         Schedule(value)
     with pytest.raises(ConfigurationError, match=r"^timeout: expected seconds"):
@@ -674,27 +673,27 @@ def test_times_must_be_above_zero_and_finite(value: Any) -> None:
 
 
 def test_an_interval_must_be_given() -> None:
-    """There is no default for the interval, as there is none for no timeout."""
+    """None stands for no timeout, but not for an interval."""
     with pytest.raises(ConfigurationError, match="interval"):
         Schedule(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("jobs", [-1, -0.5, math.nan, -math.inf])
 def test_a_plan_needs_a_number_of_jobs(jobs: Any) -> None:
-    """A number of jobs below zero, or none at all, is refused."""
+    """A number of jobs below zero, or no number, is refused."""
     with pytest.raises(ConfigurationError, match=r"^jobs: expected a number of jobs"):
         plan(jobs)
 
 
 @pytest.mark.parametrize("rate", [0, -1, math.nan, -math.inf])
 def test_a_plan_needs_a_rate(rate: float) -> None:
-    """A rate at which nothing could be asked is refused."""
+    """A rate that allows no request is refused."""
     with pytest.raises(ConfigurationError, match=r"^rate: expected requests a second"):
         plan(10, rate=rate)
 
 
 def test_a_plan_of_many_jobs() -> None:
-    """Beyond rate times interval, jobs are asked as often as the quota allows."""
+    """Beyond rate times interval, jobs are polled as often as the quota allows."""
     many = plan(100_000, interval=10, rate=20)
     assert (many.jobs, many.rate, many.interval) == (100_000, 20, 10)
     assert (many.period, many.duration, many.detection_delay) == (5000, 5000, 2500)
@@ -705,7 +704,7 @@ def test_a_plan_of_many_jobs() -> None:
 
 
 def test_a_plan_of_few_jobs() -> None:
-    """Up to rate times interval, jobs are asked as often as wished."""
+    """Up to rate times interval, jobs are polled as often as requested."""
     few = plan(100)
     assert (few.period, few.duration, few.detection_delay) == (10, 5, 5)
     assert str(few) == (
@@ -716,21 +715,21 @@ def test_a_plan_of_few_jobs() -> None:
 
 @pytest.mark.parametrize(("jobs", "rate"), [(0, 20.0), (10, math.inf)])
 def test_a_plan_that_takes_no_time(jobs: int, rate: float) -> None:
-    """No jobs, or no limit, take no time; the interval is as wished."""
+    """No jobs, or no limit, take no time; the interval is as requested."""
     assert (plan(jobs, rate=rate).duration, plan(jobs, rate=rate).period) == (0, 10)
 
 
 @pytest.mark.parametrize("value", ["10", None, []])
-def test_a_plan_refuses_what_is_no_number(value: Any) -> None:
-    """A text is refused by the name of the argument."""
+def test_a_plan_refuses_other_types(value: Any) -> None:
+    """An argument that is not a number is refused by name."""
     with pytest.raises(ConfigurationError, match=r"^jobs"):
         plan(value)
     with pytest.raises(ConfigurationError, match=r"^rate"):
         plan(10, rate=value)
 
 
-def test_a_plan_needs_an_end() -> None:
-    """A number of jobs without end, or beyond all ids, is refused."""
+def test_a_plan_needs_finite_numbers() -> None:
+    """An infinite or enormous number of jobs is refused."""
     for jobs in (math.inf, 10**400):
         with pytest.raises(ConfigurationError, match=r"^jobs"):
             plan(jobs)  # type: ignore[arg-type]
@@ -738,6 +737,6 @@ def test_a_plan_needs_an_end() -> None:
         Schedule(10**400)
 
 
-def test_a_plan_of_a_million_jobs_can_be_read() -> None:
+def test_a_plan_of_a_million_jobs_is_readable() -> None:
     """Seconds are written out."""
     assert "every 50,000 s" in str(plan(1_000_000))
