@@ -98,7 +98,8 @@ class Ledger:
         if self._schedule.put_back(job_id, now, failures, at_least=pause or 0.0):
             self._failures[job_id] = failures
             return None
-        return Update(job_id, error=self._spend(job_id, error, now))
+        timeout = self._spend(job_id, error, now)
+        return None if timeout is None else Update(job_id, error=timeout)
 
     def expire(self, now: float) -> Update | None:
         """Give up a job whose deadline has passed; return None if there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import pickle
 import random
 from collections import Counter
@@ -437,6 +438,23 @@ def test_findings_are_values() -> None:
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
             setattr(finding, name, SENSITIVE)
     assert not hasattr(finding, "__dict__")
+
+
+def test_a_finding_as_plain_values() -> None:
+    """A finding is ready for json.dumps, with its label and time and without its job."""
+    (_, finding) = Seen().update(response(frame(1, "Porn")))
+    plain = json.loads(json.dumps(finding.to_dict()))
+    assert finding.snapshot is not None
+    assert plain.pop("snapshot")["url"] == finding.snapshot.url
+    assert plain == {
+        "job_id": "j",
+        "verdict": SENSITIVE,
+        "audio_section": None,
+        "state": None,
+        "error": None,
+        "label": "Porn",
+        "time": finding.time,
+    }
 
 
 # Any stream, any responses

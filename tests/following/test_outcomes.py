@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import pickle
 import random
@@ -127,6 +128,17 @@ async def test_a_failed_job_is_job_and_error(emulator: Emulator, client: LiveAud
     assert caught.value is outcome.error
     assert caught.value.job == outcome.job
     assert (caught.value.operation, caught.value.job_id) == ("wait", job_id)
+
+
+async def test_an_outcome_as_plain_values(emulator: Emulator, client: LiveAuditClient) -> None:
+    """An outcome is ready for json.dumps, with its job or its error."""
+    ids = [emulator.add_job(duration=5), "av0"]
+    results = await outcomes_of(client.as_completed(ids))
+    unknown, ended = (json.loads(json.dumps(outcome.to_dict())) for outcome in results)
+    assert (ended["job_id"], ended["error"]) == (ids[0], None)
+    assert (ended["job"]["state"], ended["job"]["job_id"]) == ("Success", ids[0])
+    assert (unknown["job_id"], unknown["job"]) == ("av0", None)
+    assert unknown["error"]["error"] == "JobNotFound"
 
 
 async def test_cancelled_jobs_end_well(emulator: Emulator, client: LiveAuditClient) -> None:
