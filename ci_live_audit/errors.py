@@ -5,10 +5,10 @@
     LiveAuditError
     ├── ConfigurationError        a bad argument, a missing extra, wrong use of the client
     │   └── CredentialsError      no credentials found, or their provider failed
-    ├── TransportError            no answer came; .sent: may the request have arrived?
+    ├── TransportError            no complete response; .sent: may the request have arrived?
     │   └── RequestTimeout
-    ├── DecodeError               an answer that cannot be read; .path says where
-    ├── ServiceError              the service said no; .status .code .message
+    ├── DecodeError               a response that cannot be read; .path says where
+    ├── ServiceError              the service refused; .status .code .message
     │   ├── AccessDenied
     │   ├── InvalidArgument
     │   ├── JobNotFound
@@ -17,8 +17,8 @@
     ├── JobFailed                 the job ended in state Failed; .job
     └── WaitTimeout               the deadline passed first; .last
 
-Every error carries plain values only (no object of an HTTP library, no secret), so it can be
-logged, pickled and kept.
+Errors carry plain values only (no objects of an HTTP library, no secrets), so they can be logged,
+pickled and kept.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ class LiveAuditError(Exception):
     """The base of every error this library raises on purpose.
 
     Attributes:
-        operation: ``"query"``, ``"cancel"``, ``"submit"`` or ``"wait"``; None where no call was
-            made.
-        job_id: The job the call was about, if it had one.
+        operation: ``"query"``, ``"cancel"``, ``"submit"`` or ``"wait"``; None if no call was made.
+        job_id: The job that the call was about, if any.
         attempts: How many requests the call sent.
-        request_id: What Tencent's support asks for; None if the service gave none.
-        may_have_happened: Whether the service may have carried the call out nevertheless,
-            in this attempt or an earlier one. After a failed ``submit`` it tells whether a
-            job, and its bill, may exist.
-        transient: Whether the same call may do better at another time.
+        request_id: The id that Tencent's support asks for; None if the service sent none.
+        may_have_happened: Whether the service may have carried out the call all the same, in this
+            attempt or an earlier one. After a failed ``submit``: whether a job, and its bill, may
+            exist.
+        transient: Whether the same call may succeed later.
+        retry_after: Seconds the service asks to wait, if it does.
     """
 
     operation: str | None = None
@@ -68,6 +68,7 @@ class LiveAuditError(Exception):
     request_id: str | None = None
     may_have_happened: bool = False
     transient: bool = False
+    retry_after: float | None = None
 
     def __str__(self) -> str:
         request = f" [request id {self.request_id}]" if self.request_id else ""
@@ -84,9 +85,9 @@ class LiveAuditError(Exception):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """The error as plain values, ready for ``json.dumps``: its class, its text, its attributes.
+        """Return plain values, ready for ``json.dumps``: class, text and attributes.
 
-        Jobs that it carries are left out.
+        Jobs that the error carries are left out.
         """
         names = ("operation", "job_id", "attempts", "request_id", "may_have_happened", "transient")
         known = {name: getattr(self, name) for name in names} | vars(self)
@@ -104,20 +105,19 @@ def _is_plain(value: object) -> bool:
 
 
 class ConfigurationError(LiveAuditError):
-    """An argument, the environment or the way of use is wrong."""
+    """An argument, the environment or the use of the client is wrong."""
 
 
 class CredentialsError(ConfigurationError):
-    """No credentials were found, or what provides them failed."""
+    """No credentials were found, or their provider failed."""
 
 
 class TransportError(LiveAuditError):
-    """No complete answer came back.
+    """No complete response arrived.
 
     Attributes:
-        sent: Whether the request may have arrived. False only where it surely did not.
-        reused: Whether a connection failed that had answered before: the server may just have
-            closed it.
+        sent: Whether the request may have arrived. False only if it certainly did not.
+        reused: Whether an idle connection failed: the server may just have closed it.
     """
 
     transient = True
@@ -134,11 +134,11 @@ class RequestTimeout(TransportError):
 
 
 class DecodeError(LiveAuditError):
-    """The service answered, and the answer cannot be read.
+    """A response arrived that cannot be read.
 
     Attributes:
-        path: The node that cannot be read, as ``JobsDetail.Snapshot[1].PornInfo.HitFlag``;
-            empty when the document as a whole is not one (truncated, HTML, empty, …).
+        path: The node that cannot be read, such as ``JobsDetail.Snapshot[1].PornInfo.HitFlag``;
+            empty if the body as a whole is no document (truncated, HTML, empty, …).
         excerpt: The beginning of what could not be read.
     """
 
@@ -147,7 +147,7 @@ class DecodeError(LiveAuditError):
         self.path = path
         self.excerpt = excerpt
         self.may_have_happened = True
-        # A broken document may come whole next time; one value that cannot be read will not.
+        # A broken document may arrive intact next time; an unreadable value will not improve.
         self.transient: bool = not path
 
     def _reason(self) -> str:
@@ -156,16 +156,15 @@ class DecodeError(LiveAuditError):
 
 
 class ServiceError(LiveAuditError):
-    """The service refused, with an error document or only with a status.
+    """The service refused the request, with an error document or only a status.
 
     Error codes: https://www.tencentcloud.com/document/product/1045/43611
 
     Attributes:
         status: HTTP status.
-        code: The service's word, such as ``"AccessDenied"``; empty if it sent none.
-        message: The service's sentence; empty if it sent none.
-        trace_id: What Tencent's support asks for, with the ``request_id``.
-        retry_after: Seconds the service asks to wait, if it says so.
+        code: The service's code, such as ``"AccessDenied"``; empty if it sent none.
+        message: The service's explanation; empty if it sent none.
+        trace_id: The id that Tencent's support asks for, along with ``request_id``.
     """
 
     def __init__(
@@ -185,7 +184,7 @@ class ServiceError(LiveAuditError):
         self.request_id = request_id
         self.trace_id = trace_id
         self.retry_after = retry_after
-        # The limit stands before everything else, whatever its status is.
+        # The rate limit comes before everything else, whatever its status.
         self.may_have_happened: bool = status >= 500 and not isinstance(self, Throttled)
 
     def _reason(self) -> str:
@@ -194,25 +193,25 @@ class ServiceError(LiveAuditError):
 
 
 class AccessDenied(ServiceError):
-    """Wrong, expired or unauthorized credentials, or a signature out of its time."""
+    """Wrong, expired or unauthorized credentials, or a signature outside its time window."""
 
 
 class InvalidArgument(ServiceError):
-    """The service does not accept the request as it is; sending it again will not help."""
+    """The service rejects the request as it is; sending it again will not help."""
 
 
 class JobNotFound(ServiceError):
-    """The service knows no such job (or no longer)."""
+    """The service knows no such job, or no longer does."""
 
 
 class Throttled(ServiceError):
-    """More requests a second than the quota allows; surely not carried out."""
+    """More requests a second than the quota allows; certainly not carried out."""
 
     transient = True
 
 
 class ServiceUnavailable(ServiceError):
-    """The service cannot answer now."""
+    """The service cannot serve the request now."""
 
     transient = True
 
@@ -233,8 +232,8 @@ class WaitTimeout(LiveAuditError):
     """The job did not end in time.
 
     Attributes:
-        last: The newest answer. None if there was none; and in a run over many jobs, which does
-            not keep them, if the last query before the deadline came to nothing.
+        last: The latest state of the job; None if there is none. A run over many jobs does not
+            keep them: there it is None, too, if the last query before the deadline failed.
     """
 
     def __init__(self, message: str, *, last: AuditJob | None = None) -> None:
@@ -243,7 +242,7 @@ class WaitTimeout(LiveAuditError):
 
 
 def strip_context(problem: BaseException) -> BaseException:
-    """The cause without what it drags along: frames and requests that hold signed headers."""
+    """Strip an exception of frames and requests, which hold signed headers, and return it."""
     found: list[BaseException] = [problem]
     for link in found:
         link.__traceback__ = None

@@ -90,12 +90,11 @@ class Ledger:
         if not self.is_in_flight(job_id):
             return None
         failures = self._failures.pop(job_id, 0) + 1
-        pause = error.retry_after if isinstance(error, ServiceError) else None
         if not (error.transient or self._may_pass(error)) or failures >= MAX_FAILURES:
             self._schedule.finish(job_id)
             self.failed += 1
             return Update(job_id, error=error)
-        if self._schedule.put_back(job_id, now, failures, at_least=pause or 0.0):
+        if self._schedule.put_back(job_id, now, failures, at_least=error.retry_after or 0.0):
             self._failures[job_id] = failures
             return None
         timeout = self._spend(job_id, error, now)
