@@ -144,8 +144,8 @@ class Schedule:
     ) -> bool:
         """Let a job in flight wait again; return False if it has had its last look.
 
-        Each of the ``failures`` in a row doubles the backoff, which is ``at_least`` the seconds
-        that the service asked to wait.
+        Each of the ``failures`` in a row doubles the backoff; it lasts ``at_least`` the seconds for
+        which the service wants a pause.
         """
         number = self.in_flight[job_id]
         polled = self._times[number]
