@@ -1,4 +1,4 @@
-"""A service in virtual time, and those who follow jobs there: as_completed and a task per job."""
+"""A service in virtual time, and two ways to follow jobs there: as_completed, a task per job."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from peers import RATE
 
+from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.outcomes import Outcomes
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.limits.limiter import RateLimiter
@@ -48,18 +49,18 @@ INTERVAL = 10.0
 
 
 class Service:
-    """Answers as the client does: when a slot of the quota has come, and somewhat later.
+    """Responds as the client does: some time after a slot of the quota.
 
     Args:
-        delay: Seconds from the slot to the answer.
-        ends: When jobs end; those that are not in it run for ever.
+        delay: Seconds from the slot to the response.
+        ends: When jobs end; the others run for ever.
     """
 
     def __init__(self, delay: float = 0.1, ends: Mapping[str, float] | None = None) -> None:
         self.limiter = LocalRateLimiter(RATE)
         self.background = BackgroundRateLimiter(self.limiter)
-        self.under_way = self.most_under_way = 0
-        #: The times of all requests, if they are wanted.
+        self.in_flight = self.most_in_flight = 0
+        #: The times of all requests, if set.
         self.times: array[float] | None = None
         self._delay = delay
         self._ends = {} if ends is None else ends
@@ -67,7 +68,7 @@ class Service:
         self._passed = asyncio.Event()
 
     async def pass_(self, limiter: RateLimiter) -> float:
-        """Wait for a slot; when it came."""
+        """Wait for a slot, and return when it came."""
         await limiter.acquire()
         self._left -= 1
         if self._left == 0:
@@ -78,16 +79,16 @@ class Service:
         return now
 
     async def query(self, limiter: RateLimiter, job_id: str) -> AuditJob:
-        """A job as it was when the request passed."""
+        """Return a job as it was when the request passed."""
         now = await self.pass_(limiter)
-        self.under_way += 1
-        self.most_under_way = max(self.under_way, self.most_under_way)
+        self.in_flight += 1
+        self.most_in_flight = max(self.in_flight, self.most_in_flight)
         await asyncio.sleep(self._delay)
-        self.under_way -= 1
+        self.in_flight -= 1
         return ENDED if job_id in self._ends and self._ends[job_id] <= now else RUNNING
 
     async def passed(self, requests: int) -> None:
-        """Until so many more requests have passed."""
+        """Wait until this many more requests have passed."""
         self._left = requests
         self._passed.clear()
         await self._passed.wait()
@@ -107,22 +108,17 @@ Follow: TypeAlias = Callable[
 async def as_completed(
     service: Service, ids: Sequence[str], interval: float, ended: Ended
 ) -> AsyncGenerator[None, None]:
-    """Follow them as the library does."""
+    """Follow jobs as the library does."""
 
     async def consume() -> None:
         async for outcome in outcomes:
             outcome.unwrap()
             ended(outcome.job_id)
 
+    query = partial(service.query, service.background)
+    polling = Polling(query, interval, None, service.background, RATE)
     async with (
-        Outcomes(
-            partial(service.query, service.background),
-            ids,
-            interval=interval,
-            timeout=None,
-            limiter=service.background,
-            rate=RATE,
-        ) as outcomes,
+        Outcomes(polling, ids) as outcomes,
         tasks([consume()]),
     ):
         yield
@@ -130,7 +126,7 @@ async def as_completed(
 
 @contextlib.asynccontextmanager
 async def tasks(work: Iterable[Coroutine[Any, Any, None]]) -> AsyncGenerator[None, None]:
-    """Work done by a task each, until the context is left."""
+    """Run each coroutine in a task until the context is left."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
         yield
@@ -143,7 +139,7 @@ async def tasks(work: Iterable[Coroutine[Any, Any, None]]) -> AsyncGenerator[Non
 def task_per_job(
     service: Service, ids: Sequence[str], interval: float, ended: Ended
 ) -> AbstractAsyncContextManager[None]:
-    """Follow them as one would without the library."""
+    """Follow jobs as one would without the library."""
 
     async def follow(job_id: str) -> None:
         while not (await service.query(service.limiter, job_id)).ended:  # noqa: ASYNC110
@@ -158,12 +154,12 @@ FOLLOWERS: dict[str, Follow] = {OURS: as_completed, PEER: task_per_job}
 
 
 def made_up(jobs: int) -> list[str]:
-    """Ids as the service gives them."""
+    """Return ids like those of the service."""
     rng = random.Random(0)
     return [f"av{rng.getrandbits(128):032x}" for _ in range(jobs)]
 
 
 def in_virtual_time(main: Coroutine[Any, Any, T]) -> T:
-    """Run to the end, on a loop of its own."""
+    """Run a coroutine to the end on a loop of its own."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main)

@@ -2,7 +2,7 @@
 
 The peer is what one writes without the library: for each job a task that queries, sleeps and
 queries again, all over the same limiter, first come first served. Measured are whether every id
-gets its answer, how much of the quota is used, and how soon it is known that a job has ended.
+has its outcome, how much of the quota is used, and how soon it is known that a job has ended.
 Virtual time makes these deterministic and hours short. How long an urgent call waits meanwhile is
 in `urgent`, what waiting costs in `waiting`.
 """
@@ -34,18 +34,18 @@ T = TypeVar("T")
 
 
 def run(*, quick: bool) -> Iterator[Table]:
-    """The tables, those of `urgent` and `waiting` among them."""
-    yield _answers(jobs=1000 if quick else 10_000)
+    """Yield the tables, with those of `urgent` and `waiting`."""
+    yield _outcomes(jobs=1000 if quick else 10_000)
     yield _quota(jobs=5000 if quick else 100_000, slots=2000 if quick else 5000)
     yield _delay(jobs=5000 if quick else 50_000, ending=300 if quick else 1000)
     yield from urgent.tables(quick=quick)
     yield from waiting.tables(quick=quick)
 
 
-# Every id has its answer
+# Every id has its outcome
 
 SHARE = 0.06
-#: The throttling that is injected has the status of the COS gateway, so that 429 is the rate's.
+#: Injected throttling has the status of the COS gateway, so that 429 is due to the rate.
 FAULTS = {
     Fault.throttle(status=503): SHARE,
     Fault.error(500): SHARE / 2,
@@ -56,7 +56,7 @@ FAULTS = {
 }
 
 
-def _answers(jobs: int) -> Table:
+def _outcomes(jobs: int) -> Table:
     without = in_virtual_time(_bulk(jobs, {}))
     faulty = in_virtual_time(_bulk(jobs, FAULTS))
     return Table(
@@ -74,8 +74,8 @@ def _answers(jobs: int) -> Table:
 
 
 async def _bulk(jobs: int, faults: Mapping[Fault, float]) -> dict[str, tuple[Cell, Cell]]:
-    """Figures and their limits."""
-    random.seed(0)  # of this the client's retries are made
+    """Return figures and their limits."""
+    random.seed(0)  # for the jitter of the client
     rng = random.Random(0)
     emulator = Emulator(rate=RATE)
     expected: dict[str, str] = {}
@@ -87,10 +87,10 @@ async def _bulk(jobs: int, faults: Mapping[Fault, float]) -> dict[str, tuple[Cel
             emulator.add_job(job_id, duration=rng.uniform(0, 2 * jobs / RATE), failure=failure)
     left = 1.0
     for fault, part in faults.items():
-        emulator.inject(fault, share=part / left)  # of what no other fault has met
+        emulator.inject(fault, share=part / left)  # of the requests without another fault
         left -= part
     attempts: Counter[str] = Counter()
-    answers: Counter[str] = Counter()
+    got: Counter[str] = Counter()
     found: Counter[str] = Counter()
     ids = rng.sample(list(expected), jobs)
 
@@ -99,7 +99,7 @@ async def _bulk(jobs: int, faults: Mapping[Fault, float]) -> dict[str, tuple[Cel
         client.as_completed(ids + ids[::100]) as outcomes,
     ):
         async for outcome in outcomes:
-            answers[outcome.job_id] += 1
+            got[outcome.job_id] += 1
             kind = _kind(outcome.error)
             found[kind if kind == expected[outcome.job_id] else f"not {kind}"] += 1
     seconds = asyncio.get_running_loop().time()
@@ -107,13 +107,13 @@ async def _bulk(jobs: int, faults: Mapping[Fault, float]) -> dict[str, tuple[Cel
     wanted = Counter(expected.values())
     others = [f"{n} {kind[4:]}" for kind, n in found.items() if kind.startswith("not ")]
     return {
-        "ids answered": (len(answers), jobs),
-        "ids not answered": (len(expected.keys() - answers.keys()), 0),
-        "ids answered twice": (answers.total() - len(answers), 0),
+        "ids with an outcome": (len(got), jobs),
+        "ids without an outcome": (len(expected.keys() - got.keys()), 0),
+        "ids with two outcomes": (got.total() - len(got), 0),
         "jobs that ended well": (found[""], wanted[""]),
         "JobFailed": (found["JobFailed"], wanted["JobFailed"]),
         "JobNotFound": (found["JobNotFound"], wanted["JobNotFound"]),
-        "not what was due": (", ".join(others) or 0, 0),
+        "wrong outcomes": (", ".join(others) or 0, 0),
         "requests": (len(emulator.arrivals), None),
         "throttled by the rate": (sum(one.status == 429 for one in emulator.arrivals), 0),
         "seconds": (seconds, None),
@@ -134,21 +134,21 @@ def _quota(jobs: int, slots: int) -> Table:
     cases = {
         f"{OURS}, {jobs:,} jobs": _Polling(OURS, jobs),
         f"{OURS}, {jobs:,} jobs due at 20/s": _Polling(OURS, jobs, interval=jobs / RATE),
-        f"{OURS}, {few:,} jobs, answers after 2 s": _Polling(OURS, few, delay=2.0),
+        f"{OURS}, {few:,} jobs, responses after 2 s": _Polling(OURS, few, delay=2.0),
         f"{OURS}, {few:,} jobs, stalled loop": _Polling(OURS, few, stall=0.045),
         f"{PEER}, {few:,} jobs": _Polling(PEER, few),
         f"{PEER}, {few:,} jobs, stalled loop": _Polling(PEER, few, stall=0.045),
     }
     rows: list[tuple[Cell, ...]] = []
     for name, polling in cases.items():
-        times, under_way = in_virtual_time(polling.slots(slots))
-        rows.append((name, share(times), most(times), under_way))
+        times, in_flight = in_virtual_time(polling.slots(slots))
+        rows.append((name, share(times), most(times), in_flight))
     return Table(
         f"How much of the quota is used: {slots:,} slots at 20/s in virtual time",
-        ("", "share of the slots", "most in any 1 s", "most under way"),
+        ("", "share of the slots", "most in any 1 s", "most in flight"),
         rows,
         (
-            "After the first sweep; interval 10 s, answers after 0.1 s where nothing else is said.",
+            "After the first sweep; interval 10 s, responses after 0.1 s unless stated otherwise.",
             "Due at 20/s: the interval is jobs/20 s, so a slot is lost where a job is late. A",
             "stalled loop stands still for 45 ms every 0.4 s. Limits: 1 (goal 0.99), 20.",
         ),
@@ -166,7 +166,7 @@ class _Polling:
     stall: float = 0.0
 
     async def slots(self, count: int) -> tuple[Sequence[float], int]:
-        """The times of so many requests after the first sweep; the most that were under way."""
+        """Return the times of requests after the first sweep, and the most in flight."""
         service = Service(self.delay)
         follow, ids = FOLLOWERS[self.follower], made_up(self.jobs)
         async with follow(service, ids, self.interval, str):
@@ -175,7 +175,7 @@ class _Polling:
             stalls = asyncio.create_task(self._stall())
             await service.passed(count)
             stalls.cancel()
-        return times, service.most_under_way
+        return times, service.most_in_flight
 
     async def _stall(self) -> None:
         loop = asyncio.get_running_loop()
@@ -190,7 +190,7 @@ class _Polling:
 
 def _delay(jobs: int, ending: int) -> Table:
     sweep = jobs / RATE
-    scatter = 1 / math.sqrt(3 * ending)  # of what is spread evenly from 0 to a sweep
+    scatter = 1 / math.sqrt(3 * ending)  # of a uniform distribution from 0 to a sweep
     rows: list[tuple[Cell, ...]] = []
     for name, follow in FOLLOWERS.items():
         delays = in_virtual_time(_delays(follow, jobs, ending))
@@ -203,14 +203,14 @@ def _delay(jobs: int, ending: int) -> Table:
         rows,
         (
             f"R = 20/s, interval {INTERVAL:g} s. They end at random in the three sweeps after the",
-            f"first. Limits: 1 (goal: within 5 %; the mean of so many scatters by {scatter:.1%}),",
+            f"first. Limits: 1 (goal: within 5 %; the mean scatters by {scatter:.1%}),",
             "1 (goal 1.05).",
         ),
     )
 
 
 async def _delays(follow: Follow, jobs: int, ending: int) -> list[float]:
-    """Seconds from a job's end to the callback."""
+    """Return the seconds from the end of each job to the callback."""
     loop = asyncio.get_running_loop()
     rng = random.Random(0)
     ends: dict[str, float] = {}

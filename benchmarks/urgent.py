@@ -1,4 +1,4 @@
-"""How long an urgent call waits for its slot while others are polled, the peer a task per job."""
+"""How long an urgent call waits for its slot while jobs are polled; the peer is a task per job."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["tables"]
 
 
 def tables(*, quick: bool) -> Iterator[Table]:
-    """The two tables: in virtual time, and by the wall clock over a socket."""
+    """Yield the two tables: in virtual time, and by the wall clock over a socket."""
     yield _urgent(jobs=5000 if quick else 100_000, calls=300 if quick else 1000)
     yield _urgent_by_wall_clock(jobs=100_000, seconds=5 if quick else 15)
 
@@ -31,7 +31,7 @@ TWO_SLOTS = 2 / RATE
 
 
 def _waits(seconds: Sequence[float]) -> tuple[Cell, ...]:
-    """How many, the median, the 99th percentile and the longest, and these against two slots."""
+    """Return the number, median, 99th percentile and maximum, and both against two slots."""
     ordered = sorted(seconds)
     p99 = ordered[math.ceil(0.99 * len(ordered)) - 1]
     milliseconds = (1e3 * it for it in (statistics.median(ordered), p99, ordered[-1]))
@@ -52,7 +52,7 @@ def _urgent(jobs: int, calls: int) -> Table:
         ],
         (
             "After the first sweep; one call at a time, 0.2 to 2 s after the one before. Two",
-            "slots, 100 ms: one for the poll that is next already and one for the call. Limit: 1.",
+            "slots, 100 ms: one for a poll that is already next, and one for the call. Limit: 1.",
         ),
     )
 
@@ -85,7 +85,7 @@ def _urgent_by_wall_clock(jobs: int, seconds: float) -> Table:
     return Table(
         f"How long an urgent call takes over a socket while {jobs:,} jobs are polled at 20/s",
         ("", *WAITS),
-        [*rows, ("either, until it is answered", *whole)],
+        [*rows, ("either, until its response", *whole)],
         (
             f"{seconds:g} s of the first sweep; one call at a time, 0.1 to 0.4 s after the one",
             f"before. By the emulator's record, which also has {used:.3f} of the quota used and",
@@ -100,7 +100,7 @@ FOLDERS = {"query": "/video/auditing/", "cancel": "/video/cancel_auditing/"}
 async def _urgent_calls(
     emulator: Emulator, jobs: int, seconds: float
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """When urgent calls began and ended, by path."""
+    """Return when urgent calls began and ended, by path."""
     time = asyncio.get_running_loop().time
     rng = random.Random(0)
     polled = [emulator.add_job(job_id, duration=math.inf) for job_id in made_up(jobs)]

@@ -1,10 +1,10 @@
 """What waiting jobs cost: CPU time, memory, garbage collection. The peer is a task per job.
 
-Whoever follows a million jobs has a million of them waiting at any time, and should not notice:
-not in what a poll costs, not in memory, and not by the garbage collector's stopping the loop to
-look at them all. In virtual time nobody waits, and all CPU time is the loop's, the limiter's and
-that of those who follow. New ids are read at the pace of the quota, so all are waiting only after
-a first sweep; all figures but that of the longest pause are from after it.
+Of a million followed jobs nearly all are waiting at any time. They should not add to the cost of a
+poll, take much memory, or make the garbage collector stop the loop to visit them. In virtual time
+there is no waiting, and all CPU time is spent in the loop, the limiter and the follower. New ids
+are read at the pace of the quota, so all jobs are waiting only after a first sweep; all figures
+except the longest pause are from after it.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ from ci_live_audit.testing import VirtualTimeLoop
 
 __all__ = ["tables"]
 
-#: In a round.
+#: Polls in a round.
 POLLS = 2000
 
 
 def tables(*, quick: bool) -> Iterator[Table]:
-    """The four tables."""
+    """Yield the four tables."""
     sizes = {OURS: [1000, 50_000], PEER: [1000, 20_000]}
     if not quick:
         sizes = {OURS: [1000, 100_000, 1_000_000], PEER: [1000, 100_000]}
     rounds = 3 if quick else 9
-    # One after the other: what the collector has to look at in the one is no matter of the other.
+    # One after the other, so that the objects of one are not collected in the other.
     found = [
         row
         for name, jobs in sizes.items()
@@ -79,7 +79,7 @@ class _Load:
 
 
 class _Crowd:
-    """So many waiting jobs on a loop of their own, which runs only while it is measured."""
+    """Waiting jobs on a loop of their own, which runs only while it is measured."""
 
     def __init__(self, follow: Follow, ids: Sequence[str]) -> None:
         self._runner = asyncio.Runner(loop_factory=VirtualTimeLoop)
@@ -91,7 +91,7 @@ class _Crowd:
         self.load = _Load(tasks, max(pauses, default=0.0), _full_collection(), without)
 
     async def _begin(self, follow: Follow) -> int:
-        """Ask every job once; the most tasks there were at twenty moments of that."""
+        """Poll every job once, and return the most tasks at twenty moments of that."""
         self._service = Service()
         most = 0
         following = follow(self._service, self._ids, INTERVAL, str)
@@ -102,7 +102,7 @@ class _Crowd:
         return most
 
     def measure(self) -> float:
-        """CPU µs a poll."""
+        """Return the CPU time of a poll in µs."""
         gc.collect()
         return self._runner.run(self._polls())
 
@@ -118,7 +118,7 @@ class _Crowd:
 
 
 def _full_collection() -> float:
-    """Milliseconds of CPU time, the median of five."""
+    """Return the median CPU time of five full collections in milliseconds."""
     gc.collect()
     with _watching_collections() as pauses:
         for _ in range(5):
@@ -128,7 +128,7 @@ def _full_collection() -> float:
 
 @contextlib.contextmanager
 def _watching_collections() -> Iterator[list[float]]:
-    """A list that grows by the milliseconds of CPU time of every collection."""
+    """Yield a list that grows by the CPU time of every collection in milliseconds."""
     pauses: list[float] = []
     began = 0.0
 
@@ -154,7 +154,7 @@ class _Row:
 
 
 def _measured(cases: Mapping[str, tuple[Follow, int]], rounds: int) -> list[_Row]:
-    """Crowds that take turns; nothing of them is left when this returns."""
+    """Measure crowds in turn, and leave nothing of them behind."""
     with ExitStack() as stack:
         crowds: dict[str, _Crowd] = {}
         for name, (follow, jobs) in cases.items():
@@ -171,13 +171,13 @@ def _cpu_time(rows: Sequence[_Row], rounds: int) -> Table:
     few = {row.name.partition(",")[0]: row.cpu for row in reversed(rows)}
     return Table(
         f"CPU time of a poll while jobs wait: {rounds} rounds of {POLLS:,} polls in virtual time",
-        ("", "µs", "vs own at 1,000", "tasks at the most"),
+        ("", "µs", "vs own at 1,000", "most tasks"),
         [
             (row.name, row.cpu, row.cpu / few[row.name.partition(",")[0]], row.load.tasks)
             for row in rows
         ],
         (
-            "20 requests a second, each answered after 0.1 s. Limit: 1 (goal 1.5). Tasks: the most",
+            "20 requests a second, responses after 0.1 s. Limit: 1 (goal 1.5). Tasks: the most",
             "at 20 moments of the first sweep.",
         ),
     )
@@ -185,7 +185,7 @@ def _cpu_time(rows: Sequence[_Row], rounds: int) -> Table:
 
 def _collection(rows: Sequence[_Row]) -> Table:
     return Table(
-        "What waiting jobs are to the garbage collector: ms of CPU time",
+        "What waiting jobs cost the garbage collector: ms of CPU time",
         ("", "longest pause", "full collection", "full without", "beyond that"),
         [
             (
@@ -208,7 +208,7 @@ def _collection(rows: Sequence[_Row]) -> Table:
 def _memory(sizes: Mapping[str, int]) -> Table:
     each = {name: _bytes(FOLLOWERS[name], jobs) for name, jobs in sizes.items()}
     return Table(
-        "What a waiting job takes of memory",
+        "What a waiting job takes in memory",
         ("", "bytes", "vs goal", "vs peer"),
         [
             (f"{name}, {sizes[name]:,} jobs", size, size / 150, size / each[PEER])
@@ -241,7 +241,7 @@ def _in_context(rounds: int) -> Table:
 
         return lambda service, ids, _interval, _ended: tasks(forever(service, i) for i in ids)
 
-    grants, polls = "5 workers: slots only", "5 workers: slots and answers"
+    grants, polls = "5 workers: slots only", "5 workers: slots and responses"
     ours, peer = f"{OURS}, 10,000 jobs", f"{PEER}, 10,000 jobs"
     cases = {
         grants: (workers(lambda service, _: service.pass_(service.limiter)), 5),
@@ -252,13 +252,13 @@ def _in_context(rounds: int) -> Table:
     cpu = {row.name: row.cpu for row in _measured(cases, rounds)}
     return Table(
         f"What a poll is made of: CPU time, {rounds} rounds of {POLLS:,} polls in virtual time",
-        ("", "µs", "vs slots", "vs slots and answers", "vs peer"),
+        ("", "µs", "vs slots", "vs slots and responses", "vs peer"),
         [
             (name, cost, cost / cpu[grants], cost / cpu[polls], cost / cpu[peer])
             for name, cost in cpu.items()
         ],
         (
-            "A slot is a grant of the limiter, an answer a timer of 0.1 s. The workers (the limit)",
-            "follow nothing: each asks again and again, so that there is no turn to wait for.",
+            "A slot is a grant of the limiter, a response a timer of 0.1 s. Workers (the limit)",
+            "follow nothing: each queries again and again, and no job has to be chosen.",
         ),
     )

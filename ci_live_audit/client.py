@@ -25,11 +25,11 @@ from ci_live_audit.errors import (
     LiveAuditError,
 )
 from ci_live_audit.following.checkpoint import Checkpoint
+from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.findings import Findings
 from ci_live_audit.following.ids import Source
-from ci_live_audit.following.outcomes import Outcomes, wait
+from ci_live_audit.following.outcomes import Outcomes
 from ci_live_audit.following.plan import Plan, plan
-from ci_live_audit.following.run import Query
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.limits.limiter import RateLimiter
 from ci_live_audit.limits.local import LocalRateLimiter
@@ -178,12 +178,7 @@ class LiveAuditClient:
 
         Source: https://www.tencentcloud.com/document/product/1045/49342
         """
-
-        def read(body: bytes) -> AuditJob:
-            received_at = datetime.fromtimestamp(self._caller.clock.now(), UTC)
-            return results.job(body, received_at=received_at, pause=HAND_OVER)
-
-        return await self._caller.call(requests.query(job_id), read)
+        return await _query(self._caller, job_id)
 
     async def cancel(self, job_id: str) -> CancelledJob:
         """Stop a job; cancelling one that is already cancelled is no error.
@@ -272,16 +267,18 @@ class LiveAuditClient:
         Args:
             job_id: The job.
             interval: Seconds from one query to the next.
-            timeout: Seconds to wait; None for as long as it takes.
+            timeout: Seconds to wait; None for no limit.
 
         Raises:
             JobFailed: It ended in state Failed; ``.job`` is the job.
-            WaitTimeout: It did not end in time; ``.last`` is the newest answer.
-            LiveAuditError: It cannot be asked for. What may pass is tried again for ten minutes or
-                more before it is raised.
+            WaitTimeout: It did not end in time; ``.last`` is the job as last seen.
+            LiveAuditError: It cannot be queried. Transient errors are retried for ten minutes or
+                more before they are raised.
         """
-        query, limits = self._for_polling()
-        return await wait(query, job_id, interval=interval, timeout=timeout, **limits)
+        polling = attrs.evolve(self._polling(interval, timeout), keep_last=True)
+        async with Outcomes(polling, [job_id]) as outcomes:
+            outcome = await anext(outcomes)
+        return outcome.unwrap()
 
     def as_completed(
         self,
@@ -291,7 +288,7 @@ class LiveAuditClient:
         *,
         checkpoint: Checkpoint | None = None,
     ) -> Outcomes:
-        """Follow many jobs and hand out each one's `Outcome` as it ends.
+        """Follow many jobs and yield the `Outcome` of each as it ends.
 
         ::
 
@@ -299,26 +296,25 @@ class LiveAuditClient:
                 async for outcome in outcomes:
                     print(outcome.job_id, outcome.unwrap().label)
 
-        Every id is answered once, however often it comes, and no error ends the others. Whoever has
-        been due for longest is asked first, so jobs take turns where the quota is too small for the
-        interval. A slow consumer slows the polling down. Calls of the same client that are no
-        polling go before.
+        Every id has exactly one outcome, even if it is given more than once, and the error of one
+        job does not end the others. The most overdue job is polled first, so jobs take turns where
+        the quota is too small for the interval. A slow consumer slows the polling down. Other calls
+        on this client take priority.
 
         Args:
-            job_ids: Ids: a collection; or an iterable or async iterable, read as the quota allows.
+            job_ids: A collection of ids, or an iterable or async iterable that is read as the quota
+                allows.
             interval: Seconds from one query of a job to the next.
-            timeout: Seconds for which a job is followed, from when its id was read (those of a
-                collection are read at the start). It is asked a last time just before, and its
-                outcome is a `WaitTimeout`.
-            checkpoint: A file that lets the run be taken up again.
+            timeout: Seconds for which a job is followed, counted from when its id was read (for a
+                collection: from the start). The job is polled a last time just before the end, and
+                its outcome is a `WaitTimeout`.
+            checkpoint: A file from which a later run can continue.
 
         Raises:
             ConfigurationError: An argument cannot be used.
         """
-        query, limits = self._for_polling()
-        return Outcomes(
-            query, job_ids, interval=interval, timeout=timeout, checkpoint=checkpoint, **limits
-        )
+        polling = attrs.evolve(self._polling(interval, timeout), checkpoint=checkpoint)
+        return Outcomes(polling, job_ids)
 
     def watch(
         self,
@@ -326,7 +322,7 @@ class LiveAuditClient:
         interval: float = 10.0,
         timeout: float | None = None,
     ) -> Findings:
-        """Follow one job or many and hand out each `Finding` once, as it turns up.
+        """Follow one job or many and yield each `Finding` once, as it turns up.
 
         ::
 
@@ -335,33 +331,41 @@ class LiveAuditClient:
                     if finding.verdict == Verdict.SENSITIVE:
                         print(finding.label, finding.time, finding.job.ended)
 
-        Of a single job, the iteration raises what ends it early; of many, that is a finding with an
-        ``error``, and the others go on. The rest is as with `as_completed`.
+        With a single job, the iteration raises the error that ends it early; with many, the error
+        is a finding with an ``error``, and the others go on. The rest is as with `as_completed`.
 
         Args:
             job_ids: An id, or what `as_completed` takes.
             interval: Seconds from one query of a job to the next.
-            timeout: Seconds for which a job is followed; None for as long as it takes.
+            timeout: Seconds for which a job is followed; None for no limit.
 
         Raises:
             ConfigurationError: An argument cannot be used.
         """
-        query, limits = self._for_polling()
-        return Findings(query, job_ids, interval=interval, timeout=timeout, **limits)
+        return Findings(self._polling(interval, timeout), job_ids)
 
     def plan(self, jobs: int, interval: float = 10.0) -> Plan:
-        """What this client's rate means for following so many jobs.
+        """Calculate how often this client's rate allows jobs to be polled.
 
         Args:
-            jobs: How many jobs.
-            interval: Seconds from one query of a job to the next, as wished.
+            jobs: Number of jobs.
+            interval: Seconds from one query of a job to the next, as requested.
 
         Raises:
             ConfigurationError: A number cannot be used.
         """
         return plan(jobs, interval=interval, rate=self._rate)
 
-    def _for_polling(self) -> tuple[Query, dict[str, Any]]:
-        """A query that lets others go before, and the limits it is subject to."""
+    def _polling(self, interval: float, timeout: float | None) -> Polling:
+        """Return how a run polls: behind all other calls on this client."""
         limiter = self._background.sibling()
-        return self._sibling(limiter=limiter).query, {"limiter": limiter, "rate": self._rate}
+        query = partial(_query, attrs.evolve(self._caller, limiter=limiter))
+        return Polling(query, interval, timeout, limiter, self._rate)
+
+
+async def _query(caller: Caller, job_id: str) -> AuditJob:
+    def read(body: bytes) -> AuditJob:
+        received_at = datetime.fromtimestamp(caller.clock.now(), UTC)
+        return results.job(body, received_at=received_at, pause=HAND_OVER)
+
+    return await caller.call(requests.query(job_id), read)

@@ -46,6 +46,8 @@ ORDER = (
     "following/ids",
     "following/plan",
     "following/schedule",
+    "following/ledger",
+    "following/dispatcher",
     "following/run",
     "following/outcomes",
     "following/findings",
@@ -75,7 +77,8 @@ ORDER = (
 CORE = ORDER[: ORDER.index("__init__")]
 # What decides has no input, no output and no clock.
 PURE = {"models", "errors", "_checks", "credentials/values", "retry", "following/plan"}
-PURE |= {"following/schedule"} | {module for module in ORDER if module.startswith("wire/")}
+PURE |= {"following/schedule", "following/ledger"}
+PURE |= {module for module in ORDER if module.startswith("wire/")}
 STDLIB_IO = {"asyncio", "socket", "http", "urllib.request", "time", "os", "pathlib"}
 # The modules of the core that may import each library.
 LIBRARIES = {

@@ -1,4 +1,4 @@
-"""What a bulk run has asked and answered, in a file that outlives the process."""
+"""Keeps the state of a bulk run in a file that outlives the process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import json
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, cast
 
 from ci_live_audit.errors import ConfigurationError
@@ -17,24 +16,24 @@ HEADER: dict[str, str | int] = {"format": "ci_live_audit.checkpoint", "version":
 
 
 class Checkpoint:
-    """The state of a bulk run: which ids were taken up, and which of them were answered.
+    """The state of a bulk run: which ids were taken up, and which of them are done.
 
     A text file with a JSON object on each line: the format and its version, then ``{"taken": id}``
-    and ``{"answered": id}`` as things happen; ids, nothing else. Each line is written at once, so
-    it survives the process, however that ends. A last line that was cut off is taken away when the
-    file is opened again. One run at a time may use it.
+    and ``{"answered": id}`` as things happen. It holds nothing but ids. Each line is written at
+    once and survives any end of the process. A last line that was cut off is removed when the file
+    is opened again. One run at a time may use it.
 
     Args:
-        path: The file; it is made, or taken up where it ends.
+        path: The file; it is created, or continued.
 
     Raises:
-        ConfigurationError: The file is something else, or of a version that is not known.
+        ConfigurationError: The file is not a checkpoint, or its version is unknown.
         OSError: The file cannot be read or written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path: Path = Path(path)
-        # Dicts for their order, and because the garbage collector passes over dicts of texts.
+        # Dicts keep their order, and the garbage collector passes over dicts of texts.
         self._open: dict[str, None] = {}
         self._answered: dict[str, None] = {}
         self._file = self.path.open("ab", buffering=0)
@@ -47,12 +46,7 @@ class Checkpoint:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -61,16 +55,16 @@ class Checkpoint:
 
     @property
     def open(self) -> tuple[str, ...]:
-        """The ids that were taken up and not answered."""
+        """The ids that were taken up and are not answered."""
         return tuple(self._open)
 
     @property
     def answered(self) -> int:
-        """How many ids were answered."""
+        """The number of answered ids."""
         return len(self._answered)
 
     def __contains__(self, job_id: object) -> bool:
-        """Whether an id was answered."""
+        """Return whether an id is answered."""
         return job_id in self._answered
 
     def take(self, job_id: str) -> None:
@@ -80,7 +74,7 @@ class Checkpoint:
             self._open[job_id] = None
 
     def answer(self, job_id: str) -> None:
-        """Note that an id has been answered, and that whoever asked is done with the answer."""
+        """Note that the outcome of an id has been dealt with."""
         self._write({"answered": job_id})
         self._note_answer(job_id)
 
@@ -112,13 +106,12 @@ class Checkpoint:
         os.truncate(self.path, whole)
 
     def _check(self, header: dict[str, Any]) -> None:
+        version = header.get("version")
         if header.get("format") != HEADER["format"]:
-            raise ConfigurationError(f"{self.path}: this is no checkpoint of ci_live_audit")
-        if header.get("version") != HEADER["version"]:
-            raise ConfigurationError(
-                f"{self.path}: a checkpoint of version {header.get('version')!r}; "
-                f"version {HEADER['version']} can be read"
-            )
+            raise ConfigurationError(f"{self.path}: this is not a checkpoint of ci_live_audit")
+        if version != HEADER["version"]:
+            known = f"version {HEADER['version']} can be read"
+            raise ConfigurationError(f"{self.path}: a checkpoint of version {version!r}; {known}")
 
     def _read(self, entry: dict[str, Any], number: int) -> None:
         match entry:
@@ -128,7 +121,8 @@ class Checkpoint:
             case {"answered": str(job_id)}:
                 self._note_answer(job_id)
             case _:
-                raise ConfigurationError(f"{self.path}: line {number} is no entry of a checkpoint")
+                reason = f"line {number} is not an entry of a checkpoint"
+                raise ConfigurationError(f"{self.path}: {reason}")
 
 
 def _line(entry: dict[str, Any]) -> bytes:

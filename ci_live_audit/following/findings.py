@@ -1,9 +1,9 @@
-"""What turns up while streams run: `Findings` (watch), each once.
+"""Reports each new finding of running streams exactly once: `Findings` (watch).
 
-A snapshot is known by its time and an audio section by its offset and duration, for their URLs are
-signed anew in every answer; with another label or verdict it is news again. Nothing is concluded
-from what an answer leaves out: no document says whether a query shows findings while a stream runs,
-and how many of them.
+A snapshot is identified by its time and an audio section by its offset and duration, because their
+URLs are signed anew in every response; with another label or verdict an item counts as new again.
+Nothing is concluded from what a response leaves out: no document says whether a query shows
+findings while a stream runs, and how many.
 """
 
 from __future__ import annotations
@@ -15,31 +15,30 @@ from typing import Any
 import attrs
 
 from ci_live_audit.errors import LiveAuditError
+from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.ids import Source
-from ci_live_audit.following.run import Query, Run
+from ci_live_audit.following.run import Run
 from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot, Verdict, plain
 
 __all__ = ["Finding", "Findings", "Seen"]
 
-SEVERITY = {Verdict.SUSPECTED: 1, Verdict.SENSITIVE: 2}
-
 
 @attrs.frozen(kw_only=True)
 class Finding:
-    """Something new about a job that is watched.
+    """Something new about a watched job.
 
     It is one of these: a snapshot; an audio section; a state, the first one seen and every change;
-    a verdict of the job that is worse than those of all findings before; an error, after which
-    nothing more comes of this job.
+    a verdict of the job that is worse than those of all findings before; an error that ends
+    watching the job.
 
     Attributes:
         job_id: The job.
-        verdict: The judgement of the snapshot, the section or the job; None with a state.
+        verdict: The verdict of the snapshot, the section or the job; None with a state.
         snapshot: The snapshot, if it is one.
         audio_section: The audio section, if it is one.
         state: The state, if it is one; ``job.ended`` tells whether it is the last.
-        error: What made an end of watching this job.
-        job: The answer in which it came.
+        error: The error, if it is one.
+        job: The job as it was when this was found.
     """
 
     job_id: str
@@ -52,19 +51,19 @@ class Finding:
 
     @property
     def label(self) -> str | None:
-        """What was found, as ``"Porn"``: the label of the snapshot, the section or the job."""
+        """The label of the snapshot, the section or the job, such as ``"Porn"``."""
         of = self.snapshot or self.audio_section or self.job
         return of.label if of is not None else None
 
     @property
     def time(self) -> int | None:
-        """Milliseconds at which a snapshot was taken or a section began, as sent."""
+        """When the snapshot was taken or the section began, in milliseconds as sent."""
         if self.snapshot is not None:
             return self.snapshot.snapshot_time
         return self.audio_section.offset_time if self.audio_section is not None else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The finding as plain values, ready for ``json.dumps``; the job itself is left out."""
+        """Return the finding as plain values, ready for ``json.dumps``; without the job."""
         names = [field.name for field in attrs.fields(Finding) if field.name != "job"]
         return {name: plain(getattr(self, name)) for name in (*names, "label", "time")}
 
@@ -73,13 +72,13 @@ class Finding:
 class Seen:
     """What has been seen of one job."""
 
-    #: How many items have been seen under each identity.
+    # How many items have been seen under each identity.
     _items: dict[Hashable, int] = attrs.field(factory=dict[Hashable, int])
     _state: JobState | None = None
     _severity: int = 0
 
-    def news(self, job: AuditJob) -> list[Finding]:
-        """What an answer shows for the first time, in the order of the stream."""
+    def update(self, job: AuditJob) -> list[Finding]:
+        """Return what a job shows for the first time, in the order of the stream."""
         found = [
             Finding(
                 job_id=job.job_id,
@@ -91,13 +90,12 @@ class Seen:
             for item in self._unseen(job)
         ]
         found.sort(key=lambda finding: (finding.time is None, finding.time or 0))
-        worst = max((SEVERITY.get(one.verdict, 0) for one in found if one.verdict), default=0)
-        overall = SEVERITY.get(job.result, 0) if job.result is not None else 0
-        self._severity = max(self._severity, worst)
-        if overall > self._severity:
+        verdicts = [one.verdict for one in found if one.verdict is not None]
+        self._severity = max(self._severity, *(verdict.severity for verdict in verdicts), 0)
+        if job.result is not None and job.result.severity > self._severity:
             # Lists may be capped, or absent until the end.
             found.append(Finding(job_id=job.job_id, verdict=job.result, job=job))
-            self._severity = overall
+            self._severity = job.result.severity
         if job.state != self._state:
             change = Finding(job_id=job.job_id, state=job.state, job=job)
             found.insert(len(found) if job.ended else 0, change)
@@ -118,7 +116,7 @@ class Seen:
 
 
 def _identity(item: Snapshot | AudioSection) -> Hashable:
-    """What stays the same from answer to answer."""
+    """Return what stays the same from one response to the next."""
     if isinstance(item, Snapshot):
         if item.snapshot_time is not None:
             return item.snapshot_time, item.label, item.result
@@ -128,33 +126,33 @@ def _identity(item: Snapshot | AudioSection) -> Hashable:
 
 
 class Findings(Run[Finding]):
-    """What turns up in the jobs that are watched, while their streams run: an async iterator.
+    """The findings of watched jobs, while their streams run: an async iterator.
 
-    Made by `LiveAuditClient.watch`. Use it as ``async with … as findings``; leaving it stops
+    Made by `LiveAuditClient.watch`. Use it as ``async with … as findings``; leaving the block stops
     everything. It ends when all jobs have ended.
 
     Attributes:
-        job: The newest answer; of a single job that has ended, the final one.
+        job: The job that was polled last; of a single job that has ended, its final state.
     """
 
-    def __init__(self, query: Query, job_ids: str | Source, **options: Any) -> None:
+    def __init__(self, polling: Polling, job_ids: str | Source) -> None:
         self._single = isinstance(job_ids, str)
         source = [job_ids] if isinstance(job_ids, str) else job_ids
-        super().__init__(query, source, keep_last=self._single, **options)
-        self._seen: dict[int, Seen] = {}
+        super().__init__(attrs.evolve(polling, keep_last=self._single), source)
+        self._seen: dict[str, Seen] = {}
         self.job: AuditJob | None = None
 
-    def _deliver(self, number: int, job: AuditJob) -> None:
+    def _items(self, job_id: str, job: AuditJob) -> list[Finding]:
         self.job = job
-        seen = self._seen.pop(number, None) or Seen()
-        self._ready.extend(seen.news(job))
+        seen = self._seen.pop(job_id, None) or Seen()
         if not job.ended:
-            self._seen[number] = seen
+            self._seen[job_id] = seen
+        return seen.update(job)
 
-    def _deliver_error(self, number: int | None, job_id: str, error: LiveAuditError) -> None:
-        if number is not None:
-            self._seen.pop(number, None)
+    def _error_items(self, job_id: str, error: LiveAuditError) -> list[Finding]:
         if self._single:
-            self._broken = error
-        else:
-            self._ready.append(Finding(job_id=job_id, error=error))
+            self._dispatcher.error = error
+            return []
+        if isinstance(job_id, str):  # what is no text may not be hashable
+            self._seen.pop(job_id, None)
+        return [Finding(job_id=job_id, error=error)]

@@ -1,9 +1,10 @@
-"""Where the ids of a run come from: a collection, an iterable, or an async iterable."""
+"""Reads the ids of a run from a collection, an iterable or an async iterable."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -11,7 +12,6 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Iterator,
 )
 from enum import Enum
 from typing import TypeAlias, cast
@@ -23,27 +23,27 @@ __all__ = ["Ids", "Nothing", "Source"]
 
 
 class Nothing(Enum):
-    """What is taken where there is no id."""
+    """Stands in place of an id where there is none."""
 
-    AT_HAND = 0
+    EMPTY = 0
 
 
 Source: TypeAlias = Iterable[str] | AsyncIterable[str]
 
 
 class Ids:
-    """Ids, read as they are wanted.
+    """Ids, read when they are needed.
 
     Args:
-        job_ids: The source. A collection is copied, so it may change meanwhile.
+        job_ids: The source. A collection is copied, so it may change afterwards.
         first: Ids that come before.
 
     Attributes:
-        known: Whether it is known from the beginning how many there are.
-        exhausted: Whether none are left.
+        known: Whether their number is known from the start.
+        exhausted: Whether none is left.
 
     Raises:
-        ConfigurationError: The source is none.
+        ConfigurationError: The argument is no source of ids.
     """
 
     def __init__(self, job_ids: Source, first: tuple[str, ...] = ()) -> None:
@@ -53,22 +53,24 @@ class Ids:
                 f"got {type(job_ids).__name__}"
             )
         self.known: bool = isinstance(job_ids, Collection)
-        self._source = aiter(job_ids) if isinstance(job_ids, AsyncIterable) else None
+        self._source: AsyncIterator[str] | None = None
         self._reader: asyncio.Task[None] | None = None
-        # One lies here, and the reader has one more in hand.
+        # Holds one id; the reader has one more in hand.
         self._read: asyncio.Queue[str] = asyncio.Queue(maxsize=1)
-        self._given = (*first, *job_ids) if isinstance(job_ids, Collection) else first
-        self._place = 0
-        self._iterator: Iterator[str] = iter(())
-        if isinstance(job_ids, Iterable) and not self.known and self._source is None:
-            self._iterator = iter(job_ids)
-        self.exhausted: bool = self.known and not self._given
+        given = (*first, *job_ids) if isinstance(job_ids, Collection) else first
+        self._iterator = iter(given)
+        self._left = len(given)
+        if not self.known and isinstance(job_ids, AsyncIterable):
+            self._source = aiter(job_ids)
+        elif not self.known and isinstance(job_ids, Iterable):
+            self._iterator = itertools.chain(given, job_ids)
+        self.exhausted: bool = self.known and not given
 
     def open(self, arrived: Callable[[], object]) -> None:
         """Begin to read.
 
         Args:
-            arrived: Called when there is something that was not there before.
+            arrived: Called when an id has come, or the reading has ended.
         """
         if self._source is not None:
             self._reader = asyncio.create_task(self._read_all(self._source, arrived))
@@ -87,38 +89,36 @@ class Ids:
             await cancel_and_wait({self._reader})
         finally:
             if inspect.isasyncgen(self._source):
-                # Left to the garbage collector it would be closed in a task that nobody awaits.
+                # The garbage collector would close it in a task that nobody awaits.
                 await cast("AsyncGenerator[str, None]", self._source).aclose()
 
     @property
     def unread(self) -> int:
-        """How many are left, if that is known; otherwise 0."""
-        return len(self._given) - self._place if self.known else 0
+        """The number of ids left, if it is known; otherwise 0."""
+        return self._left if self.known else 0
 
     @property
     def at_hand(self) -> bool:
-        """Whether `take` would find something: an id, the end, or what ended the reading."""
-        if self.exhausted or self._reader is None or self._place < len(self._given):
+        """Whether `take` would find something: an id, the end, or an exception of the source."""
+        if self.exhausted or self._reader is None or self._left > 0:
             return not self.exhausted
         return not self._read.empty() or self._reader.done()
 
     def take(self) -> str | Nothing:
-        """The next id, if there is one at hand.
+        """Return the next id; ``Nothing.EMPTY`` if there is none at hand.
 
         Raises:
-            Exception: Whatever the source raises.
+            Exception: The source raised it.
         """
-        if self._place < len(self._given):
-            self._place += 1
-            self.exhausted = self.known and not self.unread
-            return self._given[self._place - 1]
+        for job_id in self._iterator:
+            self._left -= 1
+            self.exhausted = self.known and not self._left
+            return job_id
         if not self._read.empty():
             return self._read.get_nowait()
         if self._reader is not None and not self._reader.done():
-            return Nothing.AT_HAND
-        for job_id in self._iterator:
-            return job_id
+            return Nothing.EMPTY
         if self._reader is not None:
             self._reader.result()
         self.exhausted = True
-        return Nothing.AT_HAND
+        return Nothing.EMPTY

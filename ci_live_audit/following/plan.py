@@ -1,4 +1,4 @@
-"""What a quota means for following many jobs. Pure."""
+"""Calculates how often a quota allows jobs to be polled. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["Plan", "plan"]
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What a quota means for a run.
+    """How often a quota allows the jobs of a run to be polled.
 
     Attributes:
-        jobs: How many jobs.
+        jobs: Number of jobs.
         rate: Requests a second.
-        interval: Seconds between two queries of a job, as wished.
-        period: Seconds between two queries of a job, as possible.
-        duration: Seconds that the run takes at least: one query for each job.
+        interval: Seconds between two polls of a job, as requested.
+        period: Seconds between two polls of a job, as the quota allows.
+        duration: Minimum seconds of the run: one poll of each job.
     """
 
     jobs: int
@@ -30,29 +30,29 @@ class Plan:
 
     @property
     def detection_delay(self) -> float:
-        """Seconds from an event to the answer that tells of it, on the average."""
+        """The average seconds from an event to the poll that reveals it."""
         return self.period / 2
 
     def __str__(self) -> str:
         return (
-            f"{self.jobs:,} jobs at {self.rate:g} requests a second: each is asked every "
+            f"{self.jobs:,} jobs at {self.rate:g} requests a second: each is polled every "
             f"{_short(self.period)} s, and the run takes at least {_short(self.duration)} s"
         )
 
 
 def plan(jobs: int, interval: float = 10.0, *, rate: float = 20.0) -> Plan:
-    """What a quota means for following so many jobs.
+    """Calculate how often a quota allows jobs to be polled.
 
     Args:
-        jobs: How many jobs.
-        interval: Seconds between two queries of a job.
+        jobs: Number of jobs.
+        interval: Seconds between two polls of a job.
         rate: Requests a second.
 
     Raises:
         ConfigurationError: A number is not above 0, or ``jobs`` is below 0.
     """
     if not isinstance(jobs, int) or not 0 <= jobs < MANY:
-        raise ConfigurationError(f"jobs: expected how many, 0 or more; got {jobs!r}")
+        raise ConfigurationError(f"jobs: expected a number of jobs, 0 or more; got {jobs!r}")
     above_zero("rate", rate, "requests a second")
     seconds("interval", interval)
     sweep = jobs / rate

@@ -1,9 +1,9 @@
-"""Who is asked next: the waiting jobs of one run, a million of them if need be. Pure.
+"""Decides which job to poll next; scales to a million jobs. Pure.
 
-As every job waits equally long, those that were asked before come due before: a queue will do, in
-which a job costs four bytes. Only those that could not be asked go into a heap. Per job there are
-numbers in arrays and texts in dicts and tuples, nothing else, for these the garbage collector
-passes over; an object per job would stop the loop for seconds.
+All jobs wait for the same interval, so those polled earlier are due earlier, and a queue is enough.
+Only jobs whose poll failed go into a heap. Waiting jobs are numbers in arrays, and texts in dicts
+and tuples: the garbage collector passes over these, and one object per job would stop the loop for
+seconds.
 """
 
 from __future__ import annotations
@@ -16,28 +16,59 @@ from ci_live_audit._checks import seconds
 
 __all__ = ["Schedule"]
 
-WAITING, ASKED, ANSWERED = range(3)
-#: Ids stand in tuples of this length.
+WAITING, IN_FLIGHT, FINISHED = range(3)
+#: Length of the tuples of ids; also a bound on the work of one step.
 CHUNK = 1024
-#: Many small tables in place of a big one: a million entries are not moved at once.
+#: Many small tables in place of a large one, so that growing never moves a million entries.
 TABLES = 64
-#: Seconds; the wait after failures grows up to this, if the interval is not longer.
+#: Seconds; the backoff after failures grows up to this, or to the interval if that is longer.
 LONGEST_BACKOFF = 60.0
-#: Seconds to which a service may put a job off.
+#: Longest ``Retry-After`` that is obeyed, in seconds.
 LONGEST_PAUSE = 3600.0
-#: Seconds before its deadline at which a job is asked for the last time.
+#: Seconds before its deadline at which a job is polled for the last time.
 LAST_LOOK = 0.5
 
 
-class Schedule:
-    """Jobs by the time at which they are due.
+class _Ids:
+    """Distinct ids, numbered in the order in which they are added."""
 
-    Jobs are numbered in the order in which they are taken up. All times are seconds by one clock.
+    def __init__(self) -> None:
+        self._tables: tuple[dict[str, None], ...] = tuple({} for _ in range(TABLES))
+        self._chunks: list[tuple[str, ...]] = []
+        self._newest: list[str] = []
+
+    def __getitem__(self, number: int) -> str:
+        chunk, place = divmod(number, CHUNK)
+        return (self._chunks[chunk] if chunk < len(self._chunks) else self._newest)[place]
+
+    def add(self, job_id: str) -> bool:
+        """Give an id the next number; return False if it has one."""
+        table = self._tables[hash(job_id) % TABLES]
+        if job_id in table:
+            return False
+        table[job_id] = None
+        self._newest.append(job_id)
+        if len(self._newest) == CHUNK:
+            self._chunks.append(tuple(self._newest))
+            self._newest = []
+        return True
+
+
+class Schedule:
+    """The jobs of one run, by the time at which they are due.
+
+    All times are seconds of one clock.
 
     Args:
-        interval: Seconds from asking a job to asking it again.
-        timeout: Seconds from taking a job up to its deadline; None for no deadlines.
-        rate: Requests a second that are possible, ``math.inf`` if that is not known.
+        interval: Seconds from one poll of a job to the next.
+        timeout: Seconds from adding a job to its deadline; None for no deadlines.
+        rate: Possible requests a second; ``math.inf`` if that is not known.
+
+    Attributes:
+        timeout: As given; ``math.inf`` for no deadlines.
+        in_flight: Ids of the jobs that are being polled, or were polled for the last time.
+        open: Number of jobs that are not finished.
+        unread: Number of jobs that are still to be added and share the deadline of the others.
 
     Raises:
         ConfigurationError: The interval or the timeout is not above 0.
@@ -47,182 +78,170 @@ class Schedule:
         self, interval: float, timeout: float | None = None, rate: float = math.inf
     ) -> None:
         self._interval = seconds("interval", interval)
-        self._timeout = math.inf if timeout is None else seconds("timeout", timeout)
-        self._margin = min(LAST_LOOK, interval / 2, self._timeout / 10)
+        self.timeout: float = math.inf if timeout is None else seconds("timeout", timeout)
+        self._margin = min(LAST_LOOK, interval / 2, self.timeout / 10)
         self._slot = 1 / rate
-        self._known: tuple[dict[str, None], ...] = tuple({} for _ in range(TABLES))
-        self._ids: list[tuple[str, ...]] = []
-        self._newest_ids: list[str] = []
+        self._ids = _Ids()
         self._states = bytearray()
-        # When a job is due; while it is asked, when it was asked.
+        # When a job is due; while it is in flight, when it was polled.
         self._times = array("d")
-        self._taken_up = array("d")
+        # The deadline of all jobs, or the deadline of each.
+        self._shared = math.inf if timeout is None else None
+        self._deadlines = array("d")
         self._queue = array("I")
         self._head = 0
         self._tail = -math.inf
         self._failed: list[tuple[float, int]] = []
-        # In the order of deadlines: the first without answer, and the next to get its last look.
+        # In the order of deadlines: the first open job, and the next to get its last look.
         self._oldest = self._looked = 0
-        #: How many will be taken up yet that have the deadline of the newest.
-        self.unread: int = 0
-        #: How many have no answer yet.
+        self.in_flight: dict[str, int] = {}
         self.open: int = 0
+        self.unread: int = 0
 
-    def skip(self, job_id: str) -> bool:
-        """Never take up this job; False if it is known already."""
-        table = self._known[hash(job_id) % TABLES]
-        if job_id in table:
+    def share_deadline(self, now: float) -> None:
+        """Give all jobs one deadline, a timeout from now; for when their number is known."""
+        self._shared = now + self.timeout
+
+    def add(self, job_id: str, now: float) -> bool:
+        """Add a job, in flight from now on; return False if its id was added before."""
+        if not self._ids.add(job_id):
             return False
-        table[job_id] = None
+        self.in_flight[job_id] = len(self._states)
+        self._states.append(IN_FLIGHT)
+        self._times.append(now)
+        if self._shared is None:
+            self._deadlines.append(now + self.timeout)
+        self.open += 1
         return True
 
-    def take_up(self, job_id: str, now: float, since: float) -> int | None:
-        """The number of a new job, which is asked now; None if it is known already.
-
-        Its timeout counts from ``since``, which is never before that of another.
-        """
-        if not self.skip(job_id):
-            return None
-        self._newest_ids.append(job_id)
-        if len(self._newest_ids) == CHUNK:
-            self._ids.append(tuple(self._newest_ids))
-            self._newest_ids = []
-        self._states.append(ASKED)
-        self._times.append(now)
-        if self._timeout < math.inf:
-            self._taken_up.append(since)
-        self.open += 1
-        return len(self._states) - 1
-
-    def job_id(self, number: int) -> str:
-        """The id of a job."""
-        chunk, place = divmod(number, CHUNK)
-        return (self._ids[chunk] if chunk < len(self._ids) else self._newest_ids)[place]
-
-    def is_asked(self, number: int) -> bool:
-        """Whether a job is asked and has neither been answered nor put back."""
-        return self._states[number] == ASKED
-
     def due(self, now: float) -> float:
-        """When the next job is due; infinity if none is."""
-        return min(self._turn(now), self._next_last_look())
+        """Return when the next job is due; infinity if none is."""
+        return min(self._next_due(now), self._next_last_look())
 
-    def pick(self, now: float) -> int | None:
-        """The job that has been due for longest, which is asked now; None if none is due."""
-        if self._turn(now) > now:
+    def pick(self, now: float) -> str | None:
+        """Return the most overdue job, in flight from now on; None if none is due."""
+        if self._next_due(now) > now:
             return None
         number = self._first()
-        if number is None or not self._may_be_asked(number, now):
+        if number is None or not self._may_be_polled(number, now):
             return None
         self._drop(number)
-        return self._ask(number, now)
+        return self._poll(number, now)
 
-    def pick_last_look(self, now: float) -> int | None:
-        """The job that is due for its last look, which is asked now; None if none is."""
+    def pick_last_look(self, now: float) -> str | None:
+        """Return a job due for its last look, in flight from now on; None if none is."""
         for _ in range(CHUNK):
             if self._next_last_look() > now:
                 break
             number = self._looked
             self._looked += 1
-            if self._may_be_asked(number, now):
-                return self._ask(number, now)
+            if self._may_be_polled(number, now):
+                return self._poll(number, now)
         return None
 
-    def again(self, number: int, now: float, failures: int = 0, *, at_least: float = 0.0) -> bool:
-        """Put a job back after it was asked.
+    def put_back(
+        self, job_id: str, now: float, failures: int = 0, *, at_least: float = 0.0
+    ) -> bool:
+        """Let a job in flight wait again; return False if it has had its last look.
 
-        Args:
-            number: The job.
-            now: The time.
-            failures: How many times in a row asking has failed; each doubles the wait.
-            at_least: Seconds that the service asked to wait after a failure.
-
-        Returns:
-            Whether it is put back. It is not if this was its last look.
+        Each of the ``failures`` in a row doubles the backoff; it lasts ``at_least`` the seconds for
+        which the service wants a pause.
         """
-        asked = self._times[number]
-        if number < self._looked or asked >= self._last_look(number):
+        number = self.in_flight[job_id]
+        polled = self._times[number]
+        if number < self._looked or polled >= self._last_look(number):
             return False
+        del self.in_flight[job_id]
         self._states[number] = WAITING
         if failures:
             longest = max(self._interval, LONGEST_BACKOFF)
-            wait = min(longest, self._interval * 2.0 ** min(failures - 1, 60))
-            wait = max(wait, min(at_least, LONGEST_PAUSE))
-            self._times[number] = now + wait
-            heapq.heappush(self._failed, (now + wait, number))
+            backoff = min(longest, self._interval * 2.0 ** min(failures - 1, 60))
+            due = now + max(backoff, min(at_least, LONGEST_PAUSE))
+            heapq.heappush(self._failed, (due, number))
         else:
-            # An answer that was long in coming may be due before others that are in the queue.
-            self._tail = self._times[number] = max(asked + self._interval, self._tail)
+            # After a slow response a job may be due before others that are in the queue already.
+            due = self._tail = max(polled + self._interval, self._tail)
             self._queue.append(number)
+        self._times[number] = due
         return True
 
-    def answer(self, number: int) -> None:
-        """A job has its answer."""
-        self._states[number] = ANSWERED
+    def finish(self, job_id: str) -> None:
+        """Never poll a job again that is in flight."""
+        self._states[self.in_flight.pop(job_id)] = FINISHED
         self.open -= 1
 
+    def expire(self, now: float) -> str | None:
+        """Finish a job whose deadline has passed, and return it; None if there is none."""
+        self._oldest = self._first_open(self._oldest)
+        if self._deadline_of(self._oldest) > now:
+            return None
+        job_id = self._ids[self._oldest]
+        self.in_flight[job_id] = self._oldest
+        self.finish(job_id)
+        return job_id
+
     def deadline(self) -> float:
-        """The next deadline of a job without answer; infinity if there is none."""
-        self._oldest = self._open_from(self._oldest)
-        return self.deadline_of(self._oldest)
+        """Return the next deadline of an open or unread job; infinity if there is none."""
+        if self._shared is not None:
+            return self._shared if self.open or self.unread else math.inf
+        self._oldest = self._first_open(self._oldest)
+        return self._deadline_of(self._oldest)
 
-    def expired(self, now: float) -> int | None:
-        """A job without answer whose deadline has passed."""
-        return self._oldest if self.deadline() <= now else None
+    def deadline_of(self, job_id: str) -> float:
+        """Return the deadline of a job in flight."""
+        return self._deadline_of(self.in_flight[job_id])
 
-    def deadline_of(self, number: int) -> float:
-        """The deadline of a job; infinity if it has none, or if there is no such job."""
-        if number >= len(self._taken_up):
+    def _deadline_of(self, number: int) -> float:
+        """Return the deadline of a job; infinity if there is no such job."""
+        if number == len(self._states):
             return math.inf
-        return self._taken_up[number] + self._timeout
+        return self._deadlines[number] if self._shared is None else self._shared
 
-    def _open_from(self, number: int) -> int:
-        """The first without answer from here on: jobs are in the order of their deadlines."""
-        # At once however many have been answered.
-        places = (self._states.find(state, number) for state in (WAITING, ASKED))
+    def _first_open(self, number: int) -> int:
+        """Return the first open job from this one on: jobs are in the order of deadlines."""
+        # Two searches for a byte are fast, however many jobs are finished.
+        places = (self._states.find(state, number) for state in (WAITING, IN_FLIGHT))
         return min((place for place in places if place >= 0), default=len(self._states))
 
     def _next_last_look(self) -> float:
-        """When the next job is due for its last look; infinity without deadlines."""
-        if self._timeout == math.inf:
+        """Return when the next job is due for its last look; infinity without deadlines."""
+        if self.timeout == math.inf:
             return math.inf
-        self._looked = self._open_from(self._looked)
+        self._looked = self._first_open(self._looked)
         return self._last_look(self._looked)
 
     def _last_look(self, number: int) -> float:
-        """When a job is due for its last look: if all share a deadline, each needs a slot."""
-        deadline = self.deadline_of(number)
-        if deadline == math.inf:
-            return math.inf
-        alike = self._taken_up[0] == self._taken_up[-1]  # none is before the one before
-        sharing = self.open + self.unread if alike else 1
-        return deadline - self._margin - sharing * self._slot
+        """Return when a job is due for its last look; those that share a deadline queue up."""
+        slots = 1 if self._shared is None else self.open + self.unread
+        return self._deadline_of(number) - self._margin - slots * self._slot
 
-    def _ask(self, number: int, now: float) -> int:
-        self._states[number] = ASKED
+    def _poll(self, number: int, now: float) -> str:
+        job_id = self._ids[number]
+        self.in_flight[job_id] = number
+        self._states[number] = IN_FLIGHT
         self._times[number] = now
-        return number
+        return job_id
 
-    def _turn(self, now: float) -> float:
-        """When the next job is due in turn; infinity if none is."""
+    def _next_due(self, now: float) -> float:
+        """Return when the next waiting job is due; infinity if none waits."""
         for _ in range(CHUNK):
             number = self._first()
             if number is None:
                 return math.inf
-            if self._may_be_asked(number, now):
+            if self._may_be_polled(number, now):
                 return self._times[number]
             self._drop(number)
-        return now  # so that clearing away takes no longer at once
+        return now  # go on in the next step: this one has taken long enough
 
     def _first(self) -> int | None:
-        """Who has been due for longest, in the queue or in the heap."""
+        """Return the job that is due first, in the queue or in the heap."""
         queued = self._queue[self._head] if self._head < len(self._queue) else None
         if self._failed and (queued is None or self._failed[0][0] <= self._times[queued]):
             return self._failed[0][1]
         return queued
 
     def _drop(self, number: int) -> None:
-        """Take away the first, who is this job."""
+        """Remove the job that is due first, which is this one."""
         if self._failed and self._failed[0][1] == number:
             heapq.heappop(self._failed)
             return
@@ -231,5 +250,5 @@ class Schedule:
             del self._queue[: self._head]
             self._head = 0
 
-    def _may_be_asked(self, number: int, now: float) -> bool:
-        return self._states[number] == WAITING and self.deadline_of(number) > now
+    def _may_be_polled(self, number: int, now: float) -> bool:
+        return self._states[number] == WAITING and self._deadline_of(number) > now

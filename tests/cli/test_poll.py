@@ -393,9 +393,9 @@ def test_an_interrupt_without_a_checkpoint(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("some notes of mine\n", "this is no checkpoint of ci_live_audit"),
+        ("some notes of mine\n", "this is not a checkpoint of ci_live_audit"),
         (HEADER.replace("1}", "9}"), "a checkpoint of version 9; version 1 can be read"),
-        (HEADER + "[]\n", "line 2 is no entry of a checkpoint"),
+        (HEADER + "[]\n", "line 2 is not an entry of a checkpoint"),
     ],
 )
 def test_an_invalid_checkpoint(

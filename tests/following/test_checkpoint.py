@@ -1,4 +1,4 @@
-"""The checkpoint: no id is lost and none is answered twice over, however a run ends."""
+"""The checkpoint: no id is lost and none is answered twice, however a run ends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def filled(path: Path) -> bytes:
-    """A file of three ids, one of them answered."""
+    """Write a file of three ids, one of them answered, and return its bytes."""
     with Checkpoint(path) as checkpoint:
         checkpoint.take("a")
         checkpoint.take("b")
@@ -41,14 +41,14 @@ def filled(path: Path) -> bytes:
 
 
 def state(path: Path) -> tuple[tuple[str, ...], int]:
-    """What a checkpoint that is opened now knows: the open ids, and how many were answered."""
+    """Open a checkpoint and return its open ids and the number of answered ones."""
     with Checkpoint(path) as checkpoint:
         return checkpoint.open, checkpoint.answered
 
 
 @contextlib.contextmanager
 def no_file_above(size: int) -> Iterator[None]:
-    """This process can write no further than this, as if the disk were full."""
+    """Limit the size of files, as if the disk were full."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -61,7 +61,7 @@ def no_file_above(size: int) -> Iterator[None]:
 
 
 def test_a_new_file_has_a_header(path: Path) -> None:
-    """A checkpoint is there, and says what it is, as soon as it is made."""
+    """A new checkpoint says what it is as soon as it is made."""
     with Checkpoint(str(path)) as checkpoint:
         assert path.read_bytes() == HEADER
         assert checkpoint.path == path
@@ -70,7 +70,7 @@ def test_a_new_file_has_a_header(path: Path) -> None:
 
 
 def test_an_empty_file_is_a_new_one(path: Path) -> None:
-    """A file without anything in it gets the header."""
+    """An empty file gets the header."""
     path.touch()
     assert state(path) == ((), 0)
     assert path.read_bytes() == HEADER
@@ -84,7 +84,7 @@ def test_the_lines_are_as_documented(filled: bytes) -> None:
 
 
 def test_each_line_is_written_at_once(path: Path) -> None:
-    """What is noted is in the file before the call returns."""
+    """An entry is in the file before the call returns."""
     checkpoint = Checkpoint(path)
     checkpoint.take("a")
     assert path.read_bytes().endswith(b'{"taken": "a"}\n')
@@ -93,8 +93,8 @@ def test_each_line_is_written_at_once(path: Path) -> None:
     checkpoint.close()
 
 
-def test_it_knows_what_is_open_and_what_is_answered(path: Path) -> None:
-    """Ids are open from when they were taken up until they are answered, in order."""
+def test_ids_are_open_until_they_are_answered(path: Path) -> None:
+    """Open ids are those taken up and not answered, in order."""
     with Checkpoint(path) as checkpoint:
         for job_id in "cab":
             checkpoint.take(job_id)
@@ -108,7 +108,7 @@ def test_it_knows_what_is_open_and_what_is_answered(path: Path) -> None:
 
 
 def test_an_id_is_noted_once(path: Path) -> None:
-    """A run that is taken up again and takes up what is open writes nothing."""
+    """A continued run that takes up open ids writes nothing."""
     with Checkpoint(path) as checkpoint:
         checkpoint.take("a")
     before = path.read_bytes()
@@ -117,7 +117,7 @@ def test_an_id_is_noted_once(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_what_was_never_taken_up_may_be_answered(path: Path) -> None:
+def test_an_id_may_be_answered_without_being_taken(path: Path) -> None:
     """An answer alone is enough."""
     with Checkpoint(path) as checkpoint:
         checkpoint.answer("a")
@@ -126,13 +126,13 @@ def test_what_was_never_taken_up_may_be_answered(path: Path) -> None:
 
 
 def test_an_answered_id_is_not_opened_by_the_file(path: Path) -> None:
-    """A line that takes up what an earlier one answered changes nothing."""
+    """A line that takes up an answered id changes nothing."""
     path.write_bytes(HEADER + b'{"answered": "a"}\n{"taken": "a"}\n')
     assert state(path) == ((), 1)
 
 
 def test_reopening_goes_on_where_it_ended(path: Path, filled: bytes) -> None:
-    """What was there stays as it is, byte for byte, and what comes is written behind it."""
+    """The file stays as it is, byte for byte, and new lines are appended."""
     with Checkpoint(path) as checkpoint:
         assert path.read_bytes() == filled
         assert checkpoint.open == ("b", "c")
@@ -142,7 +142,7 @@ def test_reopening_goes_on_where_it_ended(path: Path, filled: bytes) -> None:
 
 
 def test_leaving_closes_the_file(path: Path) -> None:
-    """The file is closed at the end, and also if an error ends it."""
+    """The file is closed at the end of the block, also after an error."""
     with Checkpoint(path) as checkpoint:
         pass
     with pytest.raises(ValueError, match="closed"):
@@ -175,7 +175,7 @@ ODD = [
 
 @pytest.mark.parametrize("job_id", ODD, ids=lambda job_id: ascii(job_id[:12]))
 def test_odd_ids_are_kept(path: Path, job_id: str) -> None:
-    """Whatever an id consists of, it takes one line of ASCII and comes back the same."""
+    """Any id takes one line of ASCII and comes back unchanged."""
     with Checkpoint(path) as checkpoint:
         checkpoint.take(job_id)
         checkpoint.take("other")
@@ -189,7 +189,7 @@ def test_odd_ids_are_kept(path: Path, job_id: str) -> None:
         assert checkpoint.open == ("other",)
 
 
-# An entry: an id, and whether it is answered now; and where the file is opened again.
+# An id, whether it is answered now, and whether the file is opened again then.
 events = st.lists(st.tuples(st.sampled_from("abcde") | st.text(), st.booleans(), st.booleans()))
 
 
@@ -197,7 +197,7 @@ events = st.lists(st.tuples(st.sampled_from("abcde") | st.text(), st.booleans(),
 def test_any_run_survives(
     tmp_path_factory: pytest.TempPathFactory, course: list[tuple[str, bool, bool]]
 ) -> None:
-    """Whenever the file is opened again, open and answered ids are those of before, in order."""
+    """Whenever the file is opened again, open and answered ids are as before, in order."""
     path = tmp_path_factory.mktemp("run") / "checkpoint"
     checkpoint = Checkpoint(path)
     open_: list[str] = []
@@ -207,7 +207,7 @@ def test_any_run_survives(
             checkpoint.answer(job_id)
             answered.add(job_id)
             open_ = [other for other in open_ if other != job_id]
-        elif job_id not in checkpoint:  # no run takes up what is answered
+        elif job_id not in checkpoint:  # no run takes up an answered id
             checkpoint.take(job_id)
             open_ += [] if job_id in open_ else [job_id]
         if reopens:
@@ -226,7 +226,7 @@ def test_any_run_survives(
 
 
 def test_a_torn_file_loses_no_whole_line(path: Path, filled: bytes) -> None:
-    """Cut off at any byte, a file opens; only the line that was cut is gone, and it goes on."""
+    """Cut off at any byte, a file opens and goes on; only the cut line is gone."""
     ends = [place for place in range(len(filled) + 1) if filled[:place].endswith(b"\n")]
     assert len(ends) == 5
     for length in range(len(filled) + 1):
@@ -249,8 +249,8 @@ def test_a_torn_file_loses_no_whole_line(path: Path, filled: bytes) -> None:
 @pytest.mark.parametrize(
     "rest", [b"\xff\x00", b"{}", b"[" * 100_000, b"x", '{"taken": "é'.encode()]
 )
-def test_any_rest_without_an_end_is_taken_away(path: Path, filled: bytes, rest: bytes) -> None:
-    """What stands behind the last end of line is no entry, whatever it is."""
+def test_a_last_line_without_an_end_is_removed(path: Path, filled: bytes, rest: bytes) -> None:
+    """Bytes after the last end of line are no entry, whatever they are."""
     path.write_bytes(filled + rest)
     assert state(path) == (("b", "c"), 1)
     assert path.read_bytes() == filled
@@ -280,9 +280,9 @@ def test_any_rest_without_an_end_is_taken_away(path: Path, filled: bytes, rest: 
     ids=lambda content: ascii(content[:20]),
 )
 def test_another_file_is_refused_and_left_as_it_is(path: Path, content: bytes) -> None:
-    """A file of somebody else is not touched; only its name is told."""
+    """Any other file is refused by name and not changed."""
     path.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=r"run\.checkpoint: this is no checkpoint"):
+    with pytest.raises(ConfigurationError, match=r"run\.checkpoint: this is not a checkpoint"):
         Checkpoint(path)
     assert path.read_bytes() == content
 
@@ -290,7 +290,7 @@ def test_another_file_is_refused_and_left_as_it_is(path: Path, content: bytes) -
 @pytest.mark.parametrize("version", ["0", "2", '"1"', "null", "[1]"])
 @pytest.mark.parametrize("end", ["\n", "", '\n{"taken": "a"}\n{"tak'])
 def test_another_version_is_refused_and_left_as_it_is(path: Path, version: str, end: str) -> None:
-    """A file of a version to come is not touched, cut off or not."""
+    """A file of a later version is not changed, cut off or not."""
     content = f'{{"format": "ci_live_audit.checkpoint", "version": {version}}}{end}'.encode()
     path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"of version .*; version 1 can be read$"):
@@ -308,7 +308,7 @@ def test_another_version_is_refused_and_left_as_it_is(path: Path, version: str, 
         b'{"taken": 5}',
         b'{"taken": null}',
         b'{"answered": ["a"]}',
-        b'{"asked": "a"}',
+        b'{"polled": "a"}',
         b'"taken"',
         b'{"taken": "a"',
         b'{"taken": "\xff"}',
@@ -319,16 +319,16 @@ def test_another_version_is_refused_and_left_as_it_is(path: Path, version: str, 
     ids=lambda line: ascii(line[:20]),
 )
 def test_a_bad_line_is_named(path: Path, filled: bytes, line: bytes) -> None:
-    """A whole line that is no entry is an error that tells where; the file is left as it is."""
+    """A whole line that is not an entry is refused by number; the file is left as it is."""
     content = filled + line + b'\n{"taken": "d"}\n{"tak'
     path.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=r"run\.checkpoint: line 6 is no entry"):
+    with pytest.raises(ConfigurationError, match=r"run\.checkpoint: line 6 is not an entry"):
         Checkpoint(path)
     assert path.read_bytes() == content
 
 
 def test_a_file_that_cannot_be_used_is_an_os_error(path: Path) -> None:
-    """What the system says about a path comes through."""
+    """The error of the system about a path is raised unwrapped."""
     with pytest.raises(IsADirectoryError):
         Checkpoint(path.parent)
     with pytest.raises(FileNotFoundError):
@@ -349,7 +349,7 @@ def test_a_refused_file_is_closed(path: Path) -> None:
 
 @pytest.mark.parametrize("room", range(len(b'{"answered": "a"}\n')))
 def test_a_line_that_does_not_fit_is_an_error(path: Path, filled: bytes, room: int) -> None:
-    """When a line cannot be written as a whole, that is an error and nothing has happened."""
+    """A line that cannot be written as a whole raises an error and changes nothing."""
     with Checkpoint(path) as checkpoint:
         with no_file_above(len(filled) + room):
             with pytest.raises(OSError, match=r"No space left|File too large"):
@@ -363,7 +363,7 @@ def test_a_line_that_does_not_fit_is_an_error(path: Path, filled: bytes, room: i
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_is_an_error(path: Path) -> None:
-    """The system's own error comes through, with its number."""
+    """The error of the system is raised with its number."""
     with Checkpoint(path) as checkpoint:
         checkpoint._file.close()
         checkpoint._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115 - it closes it
@@ -376,14 +376,15 @@ def test_a_full_disk_is_an_error(path: Path) -> None:
 
 JOBS = 3000
 KILLS = 50
-#: Outcomes that a run which is to be killed deals with at the most, so that all can be.
+#: Most outcomes that a run deals with before it waits to be killed.
 MOST = 55
 
-# Starts a run in a new child for each line it reads: a process that can be killed, without the time
-# that imports take. What it notes has lines of 8 and 16 bytes, which no page cuts in two.
+# Starts a run in a new child for each line it reads: a process that can be killed and does not
+# import anything. It notes lines of 8 and 16 bytes, which no page boundary divides.
 RUNS = f"""
 import asyncio, os, random, signal, sys
 from ci_live_audit import AuditJob, Checkpoint, JobNotFound, JobState, Outcomes
+from ci_live_audit.following.dispatcher import Polling
 
 def note(name, line):
     file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -391,24 +392,22 @@ def note(name, line):
     os.close(file)
 
 async def run(generation):
-    asked = {{}}
+    polled = {{}}
     rng = random.Random(generation)
 
     async def query(job_id):
-        note("asked", f"{{generation:<8}}{{job_id}}")
+        note("polled", f"{{generation:<8}}{{job_id}}")
         await asyncio.sleep(rng.random() / 1000)
         number = int(job_id[3:])
-        asked[job_id] = asked.get(job_id, 0) + 1
+        polled[job_id] = polled.get(job_id, 0) + 1
         if number % 40 == 0:
             raise JobNotFound("no such job", status=404, code="NoSuchJob")
-        ended = asked[job_id] > number % 3
+        ended = polled[job_id] > number % 3
         return AuditJob(job_id=job_id, state=JobState.SUCCESS if ended else JobState.AUDITING)
 
     ids = [f"job{{number:04}}" for number in range({JOBS})]
     with Checkpoint("checkpoint") as checkpoint:
-        async with Outcomes(
-            query, ids, interval=0.001, timeout=None, checkpoint=checkpoint
-        ) as outcomes:
+        async with Outcomes(Polling(query, 0.001, checkpoint=checkpoint), ids) as outcomes:
             dealt_with = 0
             async for outcome in outcomes:
                 note("outcomes", outcome.job_id)
@@ -419,7 +418,7 @@ async def run(generation):
 for line in sys.stdin:
     child = os.fork()
     if not child:
-        signal.alarm(100)  # whatever becomes of the test
+        signal.alarm(100)  # even if the test hangs
         asyncio.run(run(int(line)))
         os._exit(0)
     print(child, flush=True)
@@ -432,7 +431,7 @@ def whole_lines(path: Path) -> list[str]:
 
 
 def test_a_killed_run_is_taken_up_again(tmp_path: Path) -> None:
-    """Killed 50 times anywhere, a run answers every id; only what was in hand comes again."""
+    """Killed 50 times anywhere, a run answers every id; only an outcome in hand comes again."""
     rng = random.Random(1)
     outcomes = tmp_path / "outcomes"
     outcomes.touch()
@@ -468,8 +467,8 @@ def test_a_killed_run_is_taken_up_again(tmp_path: Path) -> None:
     times = Counter(whole_lines(outcomes))
     assert times.keys() == {f"job{number:04}" for number in range(JOBS)}
     assert times.total() - JOBS <= KILLS
-    asked = [(int(line[:8]), line[8:]) for line in whole_lines(tmp_path / "asked")]
-    assert not [job_id for run, job_id in asked if run > answered.get(job_id, KILLS)]
+    polled = [(int(line[:8]), line[8:]) for line in whole_lines(tmp_path / "polled")]
+    assert not [job_id for run, job_id in polled if run > answered.get(job_id, KILLS)]
     assert state(tmp_path / "checkpoint") == ((), JOBS)
 
 
@@ -484,7 +483,7 @@ def test_a_line_that_did_not_fit_spoils_no_other(path: Path, filled: bytes) -> N
 
 
 def test_an_answered_id_is_not_taken_again(path: Path) -> None:
-    """Taking what has been answered means the same before and after the file is opened again."""
+    """Taking an answered id changes nothing, before and after the file is reopened."""
     with Checkpoint(path) as checkpoint:
         checkpoint.answer("a")
         checkpoint.take("a")

@@ -1,9 +1,10 @@
-"""What is found in streams that are watched: each thing once, in order, whatever goes wrong."""
+"""Findings of watched streams: each item once, in order, whatever goes wrong."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import pickle
 import random
 from collections import Counter
@@ -31,6 +32,7 @@ from ci_live_audit import (
     Verdict,
     WaitTimeout,
 )
+from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.findings import Findings, Seen
 from ci_live_audit.testing import Emulator, Fault, frame, sound
 
@@ -43,24 +45,24 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def signed(item: Item) -> Item:
-    """An item with a URL that it never had before."""
+    """Return an item with a URL that it never had before."""
     number = next(SIGNATURES)
     url = f"https://examplebucket-1250000000.cos.example.com/1.jpg?q-signature={number}"
     return attrs.evolve(item, url=url, url_expires_at=EPOCH + timedelta(seconds=number))
 
 
 def bare(item: Item) -> Item:
-    """An item without its URL."""
+    """Return an item without its URL."""
     return attrs.evolve(item, url=None, url_expires_at=None)
 
 
-def answer(
+def response(
     *items: Item,
     state: JobState = AUDITING,
     result: Verdict | None = None,
     label: str | None = None,
 ) -> AuditJob:
-    """What a query gives; every URL is signed anew."""
+    """Return the job of a response; every URL is signed anew."""
     shown = [signed(item) for item in items]
     return AuditJob(
         job_id="j",
@@ -73,39 +75,39 @@ def answer(
 
 
 def found(findings: Iterable[Finding]) -> list[Item]:
-    """The items among findings, in their order."""
+    """Return the items among findings, in their order."""
     items = [finding.snapshot or finding.audio_section for finding in findings]
     return [bare(item) for item in items if item is not None]
 
 
 def states(findings: Iterable[Finding]) -> list[JobState]:
-    """The states among findings, in their order."""
+    """Return the states among findings, in their order."""
     return [finding.state for finding in findings if finding.state is not None]
 
 
 def overall(findings: Iterable[Finding]) -> list[Verdict]:
-    """The verdicts among findings that are the job's own, in their order."""
+    """Return the verdicts of the job itself among findings, in their order."""
     bare = [finding for finding in findings if not found([finding])]
     return [finding.verdict for finding in bare if finding.verdict is not None]
 
 
-def told(finding: Finding) -> object:
-    """A finding in short."""
+def summary(finding: Finding) -> object:
+    """Return a finding in short."""
     if finding.state is not None:
         return finding.state.value
     return (finding.label, finding.time) if found([finding]) else finding.verdict
 
 
 async def collect(watched: Findings, into: list[Finding]) -> None:
-    """Note what is found, also if the watching then ends with an error."""
+    """Collect the findings, even if the iteration then raises."""
     async for finding in watched:
         into.append(finding)  # noqa: PERF401 - kept when the next one raises
 
 
-def begun() -> Seen:
-    """What has been seen of a job that runs and has shown nothing yet."""
+def running() -> Seen:
+    """Return what has been seen of a running job that has shown nothing yet."""
     seen = Seen()
-    assert [told(finding) for finding in seen.news(answer())] == ["Auditing"]
+    assert [summary(finding) for finding in seen.update(response())] == ["Auditing"]
     return seen
 
 
@@ -114,16 +116,16 @@ def begun() -> Seen:
 
 @pytest.mark.parametrize("item", [frame(5, "Porn"), sound(5, "Porn"), Snapshot(), AudioSection()])
 def test_an_item_is_found_once_though_its_url_changes(item: Item) -> None:
-    """The first answer that shows it tells of it, with the URL of that answer."""
-    seen = begun()
-    first = answer(item)
-    (finding,) = seen.news(first)
+    """An item is found in the first response that shows it, with the URL of that response."""
+    seen = running()
+    first = response(item)
+    (finding,) = seen.update(first)
     assert (finding.job, finding.job_id, finding.verdict) == (first, "j", item.result)
     assert [finding.snapshot, finding.audio_section] == [
         *(first.snapshots or [None]),
         *(first.audio_sections or [None]),
     ]
-    assert [seen.news(answer(item)) for _ in range(3)] == [[], [], []]
+    assert [seen.update(response(item)) for _ in range(3)] == [[], [], []]
 
 
 @pytest.mark.parametrize(
@@ -145,11 +147,11 @@ def test_an_item_is_found_once_though_its_url_changes(item: Item) -> None:
     ],
 )
 def test_different_items(item: Item, other: Item) -> None:
-    """Another time, another duration, another kind or, without a time, other content."""
-    seen = begun()
-    assert found(seen.news(answer(item))) == [item]
-    assert found(seen.news(answer(other))) == [other]
-    assert seen.news(answer(item, other)) == []
+    """Items differ by time, duration or kind; without a time, by their content."""
+    seen = running()
+    assert found(seen.update(response(item))) == [item]
+    assert found(seen.update(response(other))) == [other]
+    assert seen.update(response(item, other)) == []
 
 
 @pytest.mark.parametrize(
@@ -162,48 +164,48 @@ def test_different_items(item: Item, other: Item) -> None:
         (sound(0, duration=0), sound(0, duration=0, text="understood later")),
     ],
 )
-def test_what_is_added_to_an_item_is_not_news(item: Item, later: Item) -> None:
-    """An item with a time is known by it, whatever else the service says of it by now."""
-    seen = begun()
-    assert found(seen.news(answer(item))) == [item]
-    assert seen.news(answer(later)) == []
+def test_a_completed_item_is_not_new(item: Item, later: Item) -> None:
+    """An item with a time is identified by it, whatever the service adds to it later."""
+    seen = running()
+    assert found(seen.update(response(item))) == [item]
+    assert seen.update(response(later)) == []
 
 
 @pytest.mark.parametrize("item", [frame(5), sound(5), Snapshot(), AudioSection(label="Porn")])
 def test_several_items_that_look_the_same(item: Item) -> None:
-    """As many are found as one answer has shown at most."""
-    seen = begun()
+    """Equal items are found as often as one response shows them at most."""
+    seen = running()
     numbers = [1, 1, 3, 0, 2, 3, 4, 4, 1]
-    news = [len(seen.news(answer(*[item] * number))) for number in numbers]
-    assert news == [1, 0, 2, 0, 0, 0, 1, 0, 0]
+    updates = [len(seen.update(response(*[item] * number))) for number in numbers]
+    assert updates == [1, 0, 2, 0, 0, 0, 1, 0, 0]
 
 
 def test_items_of_one_time_are_told_apart() -> None:
-    """Where the service has one time for all, what looks different is found all the same."""
+    """Different items with one time are all found."""
     good = Snapshot(snapshot_time=0, label="Normal", result=NORMAL)
     bad = Snapshot(snapshot_time=0, label="Porn", result=SENSITIVE)
-    seen = begun()
-    assert found(seen.news(answer(good))) == [good]
-    assert found(seen.news(answer(bad, good))) == [bad]
-    assert found(seen.news(answer(bad))) == []
+    seen = running()
+    assert found(seen.update(response(good))) == [good]
+    assert found(seen.update(response(bad, good))) == [bad]
+    assert found(seen.update(response(bad))) == []
 
 
 @pytest.mark.parametrize("before", [None, NORMAL, SUSPECTED])
-def test_a_revised_verdict_is_news(before: Verdict | None) -> None:
-    """What was harmless, or not judged yet, and then is not, is found again, once."""
+def test_a_revised_verdict_is_new(before: Verdict | None) -> None:
+    """An item whose verdict changes to a worse one is found again, once."""
     frames = Snapshot(snapshot_time=1, result=SENSITIVE), Snapshot(snapshot_time=5, result=before)
     revised = attrs.evolve(frames[1], result=SENSITIVE)
-    seen = begun()
-    seen.news(answer(*frames, result=SENSITIVE))
-    assert found(seen.news(answer(frames[0], revised, result=SENSITIVE))) == [revised]
-    assert seen.news(answer(frames[0], revised, result=SENSITIVE)) == []
+    seen = running()
+    seen.update(response(*frames, result=SENSITIVE))
+    assert found(seen.update(response(frames[0], revised, result=SENSITIVE))) == [revised]
+    assert seen.update(response(frames[0], revised, result=SENSITIVE)) == []
 
 
 def test_several_items_of_one_time() -> None:
-    """Each of them is found when it is added to those before."""
+    """Each item is found when it is added to those before."""
     items = [frame(5, "Ads"), frame(5, "Porn"), frame(5)]
-    seen = begun()
-    assert [found(seen.news(answer(*items[:number]))) for number in (1, 2, 3, 3)] == [
+    seen = running()
+    assert [found(seen.update(response(*items[:number]))) for number in (1, 2, 3, 3)] == [
         *([item] for item in items),
         [],
     ]
@@ -242,18 +244,18 @@ SCRIPT: list[Item] = [frame(at, f"L{at}") for at in range(1, 41)]
 def test_lists_may_be_anything(
     shows: Callable[[Sequence[Item]], Sequence[Item]], firsts: list[int]
 ) -> None:
-    """What is left out of an answer is neither forgotten nor found again."""
-    seen = begun()
-    news = [seen.news(answer(*shows(SCRIPT[:shot]))) for shot in (10, 20, 30, 40)]
-    assert [len(found(one)) for one in news] == firsts
-    everything = [item for one in news for item in found(one)]
+    """An item left out of a response is neither forgotten nor found again."""
+    seen = running()
+    updates = [seen.update(response(*shows(SCRIPT[:shot]))) for shot in (10, 20, 30, 40)]
+    assert [len(found(one)) for one in updates] == firsts
+    everything = [item for one in updates for item in found(one)]
     assert len(set(everything)) == len(everything)
     assert everything == sorted(everything, key=SCRIPT.index)
-    assert [seen.news(answer(*everything)) for _ in range(2)] == [[], []]
+    assert [seen.update(response(*everything)) for _ in range(2)] == [[], []]
 
 
-def test_findings_of_an_answer_come_in_the_order_of_the_stream() -> None:
-    """Snapshots and sections by their times together, those without a time after them."""
+def test_findings_of_a_response_come_in_the_order_of_the_stream() -> None:
+    """Snapshots and sections are sorted by time together, those without a time last."""
     items: list[Item] = [
         frame(7, "g"),
         Snapshot(label="x"),
@@ -265,41 +267,47 @@ def test_findings_of_an_answer_come_in_the_order_of_the_stream() -> None:
         sound(2, "e", duration=1),
         sound(0, "b"),
     ]
-    assert "".join(str(item.label) for item in found(begun().news(answer(*items)))) == "abcdefgxy"
+    assert (
+        "".join(str(item.label) for item in found(running().update(response(*items))))
+        == "abcdefgxy"
+    )
 
 
 # States and verdicts of the job
 
 
 def test_the_state_is_found_first_and_at_every_change() -> None:
-    """States stand before what else is in their answer, but an end stands after it."""
+    """A state comes before the items of its response, an end after them."""
     seen = Seen()
     first, second, third = frame(1), sound(2), frame(3, "Porn")
-    news = [
-        seen.news(one)
+    updates = [
+        seen.update(one)
         for one in (
-            answer(state=JobState.SUBMITTED),
-            answer(state=JobState.SUBMITTED),
-            answer(first, state=JobState.SNAPSHOTING),
-            answer(first, second, result=SUSPECTED),
-            answer(first, second, third, state=SUCCESS, result=SENSITIVE),
+            response(state=JobState.SUBMITTED),
+            response(state=JobState.SUBMITTED),
+            response(first, state=JobState.SNAPSHOTING),
+            response(first, second, result=SUSPECTED),
+            response(first, second, third, state=SUCCESS, result=SENSITIVE),
         )
     ]
-    assert [[told(finding) for finding in one] for one in news] == [
+    assert [[summary(finding) for finding in one] for one in updates] == [
         ["Submitted"],
         [],
         ["Snapshoting", ("Normal", 1000)],
         ["Auditing", ("Normal", 2000), SUSPECTED],
         [("Porn", 3000), "Success"],
     ]
-    assert [finding.job is not None and finding.job.ended for finding in news[-1]] == [True, True]
+    assert [finding.job is not None and finding.job.ended for finding in updates[-1]] == [
+        True,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("end", [SUCCESS, JobState.FAILED, JobState.CANCELLED, JobState("cancel")])
 def test_a_job_that_has_ended_before_it_is_watched(end: JobState) -> None:
-    """Everything comes in one answer, the state last."""
-    findings = Seen().news(answer(frame(1), Snapshot(), state=end, result=SENSITIVE))
-    assert [told(finding) for finding in findings] == [
+    """Everything comes in one response, the state last."""
+    findings = Seen().update(response(frame(1), Snapshot(), state=end, result=SENSITIVE))
+    assert [summary(finding) for finding in findings] == [
         ("Normal", 1000),
         (None, None),
         SENSITIVE,
@@ -307,29 +315,29 @@ def test_a_job_that_has_ended_before_it_is_watched(end: JobState) -> None:
     ]
 
 
-def test_states_that_nobody_knows() -> None:
-    """Each new word is a change and stands where states that are no end stand."""
-    seen = begun()
-    news = [
-        seen.news(answer(frame(at), state=JobState(word)))
+def test_unknown_states() -> None:
+    """Each unknown state is a change, and no end."""
+    seen = running()
+    updates = [
+        seen.update(response(frame(at), state=JobState(word)))
         for at, word in enumerate(["Paused", "Paused", "paused", "Auditing", "Paused"])
     ]
-    assert [told(one[0]) for one in news] == [
+    assert [summary(one[0]) for one in updates] == [
         "Paused",
         ("Normal", 1000),
         "paused",
         "Auditing",
         "Paused",
     ]
-    assert [len(one) for one in news] == [2, 1, 2, 2, 2]
+    assert [len(one) for one in updates] == [2, 1, 2, 2, 2]
 
 
 @pytest.mark.parametrize("spelling", ["Canceled", "cancelled", "CANCEL"])
 def test_spellings_of_a_state_are_no_change(spelling: str) -> None:
-    """One state has one finding, however it is written."""
+    """A state has one finding, however it is spelt."""
     seen = Seen()
-    assert states(seen.news(answer(state=JobState.CANCELLED))) == ["Cancelled"]
-    assert seen.news(answer(state=JobState(spelling))) == []
+    assert states(seen.update(response(state=JobState.CANCELLED))) == ["Cancelled"]
+    assert seen.update(response(state=JobState(spelling))) == []
 
 
 UNKNOWN = Verdict(7)
@@ -362,38 +370,38 @@ def test_a_verdict_of_the_job_that_no_item_explains(
     expected: list[list[Verdict]],
     make: Callable[[float], Item],
 ) -> None:
-    """It is a finding of its own if it is worse than all before, and only then."""
-    seen = begun()
+    """It is a finding of its own if and only if it is worse than all before."""
+    seen = running()
     shown: list[Item] = [attrs.evolve(make(at), result=verdict) for at, verdict in enumerate(items)]
     for number, verdict in enumerate(job, start=1):
-        news = seen.news(answer(*shown[:number], result=verdict))
-        assert found(news) == [shown[number - 1]]
-        assert overall(news) == expected[number - 1]
+        updates = seen.update(response(*shown[:number], result=verdict))
+        assert found(updates) == [shown[number - 1]]
+        assert overall(updates) == expected[number - 1]
 
 
 def test_an_item_explains_a_verdict_for_ever() -> None:
     """The snapshot that made the job sensitive may have left the list long ago."""
-    seen = begun()
-    assert overall(seen.news(answer(frame(1, "Porn"), result=SENSITIVE))) == []
-    assert overall(seen.news(answer(frame(2), result=SENSITIVE))) == []
-    assert overall(seen.news(answer(state=SUCCESS, result=SENSITIVE))) == []
+    seen = running()
+    assert overall(seen.update(response(frame(1, "Porn"), result=SENSITIVE))) == []
+    assert overall(seen.update(response(frame(2), result=SENSITIVE))) == []
+    assert overall(seen.update(response(state=SUCCESS, result=SENSITIVE))) == []
 
 
 def test_an_item_that_comes_after_the_verdict_is_found_too() -> None:
-    """A verdict of the job does not stand for the items behind it."""
-    seen = begun()
-    (finding,) = seen.news(answer(result=SENSITIVE, label="Porn"))
+    """A verdict of the job does not replace the items behind it."""
+    seen = running()
+    (finding,) = seen.update(response(result=SENSITIVE, label="Porn"))
     assert (finding.verdict, finding.label, finding.time) == (SENSITIVE, "Porn", None)
     late: list[Item] = [frame(1, "Porn"), sound(2, "Porn")]
-    assert found(seen.news(answer(*late, state=SUCCESS, result=SENSITIVE))) == late
+    assert found(seen.update(response(*late, state=SUCCESS, result=SENSITIVE))) == late
 
 
 # A finding
 
 
 def test_the_label_and_the_time_of_a_finding() -> None:
-    """Those of what was found; of a state, the label of its job; of an error, none."""
-    job = answer(label="Ads")
+    """They are those of the item; a state has the label of its job, and an error none."""
+    job = response(label="Ads")
     picture = frame(1.5, "Porn")
     section = sound(2.5, "Abuse")
     assert [
@@ -418,10 +426,10 @@ def test_the_label_and_the_time_of_a_finding() -> None:
     ]
 
 
-def test_a_finding_is_its_values() -> None:
-    """Equal ones compare and hash equal and survive pickling; none can be changed."""
-    job = answer(frame(1, "Porn"))
-    (_, finding), (_, again) = Seen().news(job), Seen().news(job)
+def test_findings_are_values() -> None:
+    """Equal findings compare and hash equal and survive pickling; none can be changed."""
+    job = response(frame(1, "Porn"))
+    (_, finding), (_, again) = Seen().update(job), Seen().update(job)
     assert finding == again == pickle.loads(pickle.dumps(finding))
     assert len({finding, again}) == 1
     assert finding != attrs.evolve(finding, job_id="other")
@@ -432,7 +440,24 @@ def test_a_finding_is_its_values() -> None:
     assert not hasattr(finding, "__dict__")
 
 
-# Any stream, any answers
+def test_a_finding_as_plain_values() -> None:
+    """A finding is ready for json.dumps, with its label and time and without its job."""
+    (_, finding) = Seen().update(response(frame(1, "Porn")))
+    plain = json.loads(json.dumps(finding.to_dict()))
+    assert finding.snapshot is not None
+    assert plain.pop("snapshot")["url"] == finding.snapshot.url
+    assert plain == {
+        "job_id": "j",
+        "verdict": SENSITIVE,
+        "audio_section": None,
+        "state": None,
+        "error": None,
+        "label": "Porn",
+        "time": finding.time,
+    }
+
+
+# Any stream, any responses
 
 LABELS = st.sampled_from(["Normal", "Porn"])
 TIMES = st.integers(-1, 12).map(lambda number: number / 2)
@@ -445,15 +470,15 @@ ITEMS: st.SearchStrategy[Item] = st.one_of(
 
 
 def identity(item: Item) -> object:
-    """What the documents let an item be known by."""
+    """Return what identifies an item according to the documents."""
     if isinstance(item, Snapshot):
         return item if item.snapshot_time is None else item.snapshot_time
     return item if item.offset_time is None else (item.offset_time, item.duration)
 
 
 @st.composite
-def answers(draw: st.DrawFn, stream: Sequence[Item]) -> list[list[Item]]:
-    """What queries show of a stream: anything, in any order, and all of it at the end."""
+def responses(draw: st.DrawFn, stream: Sequence[Item]) -> list[list[Item]]:
+    """Draw responses of a stream: any items in any order, and all of them at the end."""
     bits = draw(st.lists(st.integers(0, 2 ** len(stream) - 1), max_size=5))
     rng = random.Random(draw(st.integers(0, 2**16)))
     shown = [[item for n, item in enumerate(stream) if subset >> n & 1] for subset in bits]
@@ -469,30 +494,30 @@ def by_time(finding: Finding) -> tuple[bool, int]:
 
 @given(st.data())
 def test_each_item_of_any_stream_is_found_once(data: st.DataObject) -> None:
-    """Whatever answers leave out and however they are ordered; by the first that shows it."""
+    """Whatever responses leave out or reorder, the first one that shows an item counts."""
     stream = data.draw(st.lists(ITEMS, max_size=12, unique_by=identity))
-    seen = begun()
+    seen = running()
     everything: list[Item] = []
-    for shown in data.draw(answers(stream)):
-        news = seen.news(answer(*shown))
-        assert set(found(news)) == set(shown) - set(everything)
-        assert news == sorted(news, key=by_time)
-        everything += found(news)
+    for shown in data.draw(responses(stream)):
+        updates = seen.update(response(*shown))
+        assert set(found(updates)) == set(shown) - set(everything)
+        assert updates == sorted(updates, key=by_time)
+        everything += found(updates)
     assert Counter(everything) == Counter(stream)
 
 
 @given(st.data())
-def test_items_that_look_the_same_are_found_as_often_as_they_are_there(
+def test_equal_items_are_counted(
     data: st.DataObject,
 ) -> None:
-    """Copies cannot be told apart, but they can be counted."""
+    """Copies cannot be told apart, but they are counted."""
     kinds = data.draw(st.lists(ITEMS, min_size=1, max_size=3, unique_by=identity))
     stream = data.draw(st.lists(st.sampled_from(kinds), max_size=12))
-    seen = begun()
+    seen = running()
     everything: list[Item] = []
     most: Counter[Item] = Counter()
-    for shown in data.draw(answers(stream)):
-        everything += found(seen.news(answer(*shown)))
+    for shown in data.draw(responses(stream)):
+        everything += found(seen.update(response(*shown)))
         most |= Counter(shown)
         assert Counter(everything) == most
     assert Counter(everything) == Counter(stream)
@@ -510,14 +535,14 @@ WORSE = {SUSPECTED: 1, SENSITIVE: 2}
 def test_states_and_verdicts_of_any_job(
     course: list[tuple[str, Verdict | None, list[Verdict | None]]], end: str
 ) -> None:
-    """A state is found when it is not the one before; a verdict, when it is worse than all."""
+    """A state is found when it changes; a verdict, when it is worse than all before."""
     seen = Seen()
     at = itertools.count()
     before: JobState | None = None
     verdicts: list[Verdict | None] = []
     for word, result, results in [*course, (end, SENSITIVE, [])]:
         items = [attrs.evolve(frame(next(at)), result=one) for one in results]
-        job = answer(*items, state=JobState(word), result=result)
+        job = response(*items, state=JobState(word), result=result)
         expected: list[object] = [("Normal", item.snapshot_time) for item in items]
         verdicts += results
         worst = max((WORSE.get(one, 0) for one in verdicts if one), default=0)
@@ -527,14 +552,14 @@ def test_states_and_verdicts_of_any_job(
         if job.state != before:
             expected.insert(len(expected) if job.ended else 0, job.state.value)
         before = job.state
-        assert [told(finding) for finding in seen.news(job)] == expected
+        assert [summary(finding) for finding in seen.update(job)] == expected
 
 
 # Watching one job
 
 
 async def test_the_example_of_the_contract() -> None:
-    """Something bad is found, twice even; the job is cancelled, and the watching ends by itself."""
+    """Something bad is found twice, the job is cancelled, and the iteration ends by itself."""
     emulator = Emulator()
     bad = [frame(93, "Porn"), frame(95, "Abuse"), frame(200, "Porn")]
     job_id = emulator.add_job(
@@ -553,7 +578,7 @@ async def test_the_example_of_the_contract() -> None:
 
 
 async def test_a_script_is_found_once_each_in_order() -> None:
-    """Frames and sounds by their times, between the states; and the last answer is kept."""
+    """Frames and sounds come by their times between the states; the last job is kept."""
     emulator = Emulator(now=lambda: 1_700_000_000.0)
     script: list[Item] = [
         frame(1),
@@ -598,7 +623,7 @@ async def test_a_script_is_found_once_each_in_order() -> None:
 
 
 async def test_a_failed_job_is_a_state() -> None:
-    """A job that the service gives up is watched to its end like any other."""
+    """A failed job is watched to its end like any other."""
     emulator = Emulator()
     job_id = emulator.add_job(duration=5, failure=("ResourceDownloadFailed", "no stream"))
     async with emulator.client() as client, client.watch(job_id, interval=10) as watched:
@@ -609,7 +634,7 @@ async def test_a_failed_job_is_a_state() -> None:
 
 
 async def test_an_error_of_a_single_job_is_raised_bare() -> None:
-    """An unknown id ends the iteration with JobNotFound itself, and again for who asks again."""
+    """An unknown id ends the iteration with JobNotFound itself, at each further step too."""
     async with Emulator().client() as client, client.watch("unknown") as watched:
         for _ in range(2):
             with pytest.raises(JobNotFound, match="query of unknown") as caught:
@@ -619,7 +644,7 @@ async def test_an_error_of_a_single_job_is_raised_bare() -> None:
 
 
 async def test_an_error_comes_after_what_was_found_before() -> None:
-    """A consumer that is late hears of everything before it hears of the end."""
+    """A slow consumer gets every finding before the error."""
     emulator = Emulator()
     job_id = emulator.add_job(duration=3600, script=[frame(at) for at in range(1, 100)])
     findings: list[Finding] = []
@@ -637,7 +662,7 @@ async def test_an_error_comes_after_what_was_found_before() -> None:
 
 
 async def test_a_job_that_does_not_end_in_time() -> None:
-    """The error carries the last answer, which was asked for just before the deadline."""
+    """The error carries the last response, of a poll just before the deadline."""
     emulator = Emulator()
     job_id = emulator.add_job(duration=3600, script=[frame(at) for at in range(100)])
     findings: list[Finding] = []
@@ -649,8 +674,8 @@ async def test_a_job_that_does_not_end_in_time() -> None:
     assert len(found(findings)) == len(set(found(findings))) == 35
 
 
-async def test_a_job_that_never_answers_in_time() -> None:
-    """Without any answer there is no last one."""
+async def test_a_job_without_a_response_in_time() -> None:
+    """Without any response the error carries no job."""
     emulator = Emulator()
     emulator.inject(Fault.slow(20))
     job_id = emulator.add_job()
@@ -675,7 +700,7 @@ FAULTS = [
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
 @pytest.mark.parametrize("retry", [RetryPolicy(), RetryPolicy(attempts=1)])
 async def test_faults_that_pass_lose_nothing(fault: Fault, retry: RetryPolicy) -> None:
-    """With half of the requests going wrong, everything is found, once."""
+    """With half of the requests failing, everything is found once."""
     emulator = Emulator(now=lambda: 0.0)
     script = [frame(at, "Porn" if at % 4 else "Normal") for at in range(1, 120, 3)]
     job_id = emulator.add_job(duration=120, script=script)
@@ -689,8 +714,8 @@ async def test_faults_that_pass_lose_nothing(fault: Fault, retry: RetryPolicy) -
     assert [finding.error for finding in findings] == [None] * len(findings)
 
 
-async def test_an_outage_without_end_is_raised() -> None:
-    """After a good while, watching a single job ends with what the service said last."""
+async def test_an_endless_outage_is_raised() -> None:
+    """After a good while, watching a single job ends with the last error of the service."""
     emulator = Emulator()
     job_id = emulator.add_job(duration=3600, script=[frame(2, "Porn")])
     findings: list[Finding] = []
@@ -705,8 +730,8 @@ async def test_an_outage_without_end_is_raised() -> None:
     assert asyncio.get_running_loop().time() > 600
 
 
-async def test_the_answer_is_about_another_job() -> None:
-    """What is said of another job is no finding of this one."""
+async def test_a_response_about_another_job() -> None:
+    """Items of another job are no findings of this one."""
     emulator = Emulator()
     emulator.jobs["mine"] = emulator.jobs[emulator.add_job("other")]
     async with emulator.client() as client, client.watch("mine") as watched:
@@ -716,7 +741,7 @@ async def test_the_answer_is_about_another_job() -> None:
 
 @pytest.mark.parametrize("bad", [1.0, 3.3, 9.999, 10.0, 10.001, 57.0, 60.0, 599.9])
 async def test_something_bad_is_found_within_an_interval(bad: float) -> None:
-    """From its appearance to its finding passes one interval and a slot, at the most."""
+    """A bad frame is found an interval and a slot after it appears at the latest."""
     emulator = Emulator()
     time = asyncio.get_running_loop().time
     job_id = emulator.add_job(duration=3600, script=[frame(bad, "Porn")])
@@ -732,7 +757,7 @@ async def test_something_bad_is_found_within_an_interval(bad: float) -> None:
 
 
 async def ids_of(emulator: Emulator, number: int) -> AsyncGenerator[str, None]:
-    """Jobs that begin every now and then, and one that there is not."""
+    """Add jobs now and then, and yield an unknown id among theirs."""
     for place in range(number):
         yield "unknown" if place == 3 else emulator.add_job(f"job{place}", duration=60)
         await asyncio.sleep(7)
@@ -740,7 +765,7 @@ async def ids_of(emulator: Emulator, number: int) -> AsyncGenerator[str, None]:
 
 @pytest.mark.parametrize("lazy", [False, True])
 async def test_many_jobs_one_of_them_unknown(*, lazy: bool) -> None:
-    """The unknown one is a finding with an error; the others are found out to their ends."""
+    """The unknown job is a finding with an error; the others are watched to their ends."""
     emulator = Emulator()
     names = ["unknown" if place == 3 else f"job{place}" for place in range(8)]
     for name in names:
@@ -762,7 +787,7 @@ async def test_many_jobs_one_of_them_unknown(*, lazy: bool) -> None:
 
 
 async def test_an_empty_list_and_an_empty_source() -> None:
-    """Nothing is found where nothing is watched."""
+    """Watching no job finds nothing and ends at once."""
     emulator = Emulator()
     async with emulator.client() as client:
         sources: list[Any] = [[], iter(()), ids_of(emulator, 0)]
@@ -772,8 +797,8 @@ async def test_an_empty_list_and_an_empty_source() -> None:
     assert emulator.arrivals == []
 
 
-async def test_ids_that_are_none() -> None:
-    """What is no text is a finding with an error, and the others are watched."""
+async def test_ids_that_are_no_texts() -> None:
+    """Each is a finding with an error, and the other jobs are watched."""
     emulator = Emulator()
     ids: list[Any] = [7, emulator.add_job(duration=5), b"av1", "no/id"]
     async with emulator.client() as client, client.watch(ids) as watched:
@@ -787,7 +812,7 @@ async def test_ids_that_are_none() -> None:
 
 
 async def test_many_jobs_that_do_not_end_in_time() -> None:
-    """Each has its own timeout and its own finding of it, with its last answer."""
+    """Each job has its own timeout, found with its last response."""
     emulator = Emulator()
     names = [emulator.add_job(f"job{n}", duration=20 * n) for n in range(1, 6)]
     async with emulator.client() as client, client.watch(names, timeout=50) as watched:
@@ -802,7 +827,7 @@ async def test_many_jobs_that_do_not_end_in_time() -> None:
 
 
 async def test_something_bad_in_one_of_many_is_found_within_an_interval() -> None:
-    """190 streams are as much as a quota of 20 a second allows, and each is asked in time."""
+    """190 streams, all that a quota of 20 a second allows, are polled in time."""
     emulator = Emulator(now=lambda: 0.0)
     time = asyncio.get_running_loop().time
     rng = random.Random(3)
@@ -821,7 +846,7 @@ async def test_something_bad_in_one_of_many_is_found_within_an_interval() -> Non
 
 
 async def test_bulk_work_of_the_same_client_delays_nothing() -> None:
-    """Besides 3,000 jobs that are polled as fast as may be, ten are watched in time."""
+    """Beside a run over 3,000 jobs, ten streams are watched in time."""
     emulator = Emulator(now=lambda: 0.0)
     time = asyncio.get_running_loop().time
     names = [emulator.add_job(f"bulk{n}", duration=3600, script=[]) for n in range(3000)]
@@ -844,8 +869,8 @@ async def test_bulk_work_of_the_same_client_delays_nothing() -> None:
     assert {arrival.status for arrival in emulator.arrivals} == {200}
 
 
-async def test_nothing_is_kept_of_jobs_that_are_over() -> None:
-    """However a job ends for the watching, what was seen of it is forgotten."""
+async def test_nothing_is_kept_of_ended_jobs() -> None:
+    """However following a job ends, what was seen of it is forgotten."""
     emulator = Emulator()
     names = [emulator.add_job(f"job{n}", duration=9 * n) for n in range(1, 5)]
     async with emulator.client() as client, client.watch(names, timeout=30) as watched:
@@ -856,7 +881,7 @@ async def test_nothing_is_kept_of_jobs_that_are_over() -> None:
 
 
 async def test_closing_the_client_ends_the_watching() -> None:
-    """Of a single job it is raised, of many it is a finding for each; nothing hangs."""
+    """With a single job the error is raised, with many each has it; nothing hangs."""
     emulator = Emulator()
     names = [emulator.add_job(f"job{n}", duration=3600) for n in range(3)]
     client = emulator.client()
@@ -872,7 +897,7 @@ async def test_closing_the_client_ends_the_watching() -> None:
 
 
 async def test_faults_among_many_jobs_lose_nothing() -> None:
-    """Errors of all kinds, many jobs, and still everything is found once."""
+    """With many jobs and errors of all kinds, everything is found once."""
     emulator = Emulator(now=lambda: 0.0)
     script = [frame(at) for at in range(1, 40, 2)]
     names = [emulator.add_job(f"job{n}", duration=40, script=script) for n in range(30)]
@@ -889,8 +914,8 @@ async def test_faults_among_many_jobs_lose_nothing() -> None:
 # The consumer
 
 
-async def test_an_exception_in_the_body_arrives_bare() -> None:
-    """Neither wrapped nor in a group, and nothing goes on behind it."""
+async def test_an_exception_in_the_body_is_raised_bare() -> None:
+    """It is neither wrapped nor grouped, and nothing goes on behind it."""
     emulator = Emulator()
     job_id = emulator.add_job(duration=3600)
 
@@ -902,14 +927,14 @@ async def test_an_exception_in_the_body_arrives_bare() -> None:
     async with emulator.client() as client:
         with pytest.raises(ZeroDivisionError):
             await consume()
-        asked = len(emulator.arrivals)
+        polled = len(emulator.arrivals)
         await asyncio.sleep(100)
-    assert len(emulator.arrivals) == asked
+    assert len(emulator.arrivals) == polled
 
 
 @pytest.mark.parametrize("many", [False, True])
 async def test_leaving_early_leaves_no_task(*, many: bool) -> None:
-    """Whoever has found enough goes, and nobody is asked any more."""
+    """After the block no task is left and nothing is polled."""
     emulator = Emulator()
     before = asyncio.all_tasks()
     async with emulator.client() as client:
@@ -919,14 +944,14 @@ async def test_leaving_early_leaves_no_task(*, many: bool) -> None:
                 if asyncio.get_running_loop().time() > 30:
                     break
         assert asyncio.all_tasks() == before
-        asked = len(emulator.arrivals)
+        polled = len(emulator.arrivals)
         await asyncio.sleep(100)
         assert [finding async for finding in watched] == []
-    assert len(emulator.arrivals) == asked
+    assert len(emulator.arrivals) == polled
 
 
-async def test_a_consumer_that_is_cancelled_leaves_no_task() -> None:
-    """Cancelled wherever it stands, it ends, and so does all that it began."""
+async def test_a_cancelled_consumer_leaves_no_task() -> None:
+    """Cancelled at any point, it ends together with everything it started."""
     emulator = Emulator()
     names = [emulator.add_job(f"job{n}", duration=3600) for n in range(5)]
     before = asyncio.all_tasks()
@@ -947,7 +972,7 @@ async def test_a_consumer_that_is_cancelled_leaves_no_task() -> None:
 
 
 async def test_an_impatient_consumer_loses_nothing() -> None:
-    """Waiting for the next finding can be given up and begun again."""
+    """Waiting for the next finding can be cancelled and repeated."""
     emulator = Emulator()
     job_id = emulator.add_job(duration=20, script=[frame(at) for at in range(1, 20)])
     findings: list[Finding] = []
@@ -962,7 +987,7 @@ async def test_an_impatient_consumer_loses_nothing() -> None:
 
 @pytest.mark.parametrize("seconds", [0.1, 3, 1000])
 async def test_a_slow_consumer_loses_nothing(seconds: float) -> None:
-    """What nobody takes lies ready, and what is not asked meanwhile is asked afterwards."""
+    """Findings wait for it, and jobs that were not polled meanwhile are polled later."""
     emulator = Emulator(now=lambda: 0.0)
     script = [frame(at) for at in range(1, 60)]
     names = [emulator.add_job(f"job{n}", duration=60, script=script) for n in range(4)]
@@ -977,8 +1002,8 @@ async def test_a_slow_consumer_loses_nothing(seconds: float) -> None:
     assert states(findings).count(SUCCESS) == 4
 
 
-async def test_cancelling_from_outside_is_found() -> None:
-    """Whoever stops the job, the watching ends with it."""
+async def test_cancelling_the_job_is_found() -> None:
+    """The iteration ends with the job, whoever cancels it."""
     emulator = Emulator()
     job_id = emulator.add_job(duration=3600)
     async with emulator.client() as client, client.watch(job_id, interval=10) as watched:
@@ -990,7 +1015,7 @@ async def test_cancelling_from_outside_is_found() -> None:
 
 
 async def test_findings_are_used_in_a_with_statement_once() -> None:
-    """Iterating outside of it and entering twice are told to be mistakes."""
+    """Iterating outside of the block and entering it twice raise an error."""
     emulator = Emulator()
     async with emulator.client() as client:
         watched = client.watch(emulator.add_job(duration=5))
@@ -1002,11 +1027,11 @@ async def test_findings_are_used_in_a_with_statement_once() -> None:
             await watched.__aenter__()
 
 
-# A service that shows what it likes
+# A service that shows some of its items
 
 
 class Service:
-    """A stream with one item a second; ``shows`` picks what a query shows of those until now."""
+    """A stream with one item a second; ``shows`` picks the items of a response."""
 
     def __init__(
         self,
@@ -1025,21 +1050,21 @@ class Service:
         self._began = asyncio.get_running_loop().time()
 
     async def query(self, job_id: str) -> AuditJob:
-        """The answer of now."""
+        """Return the job as it is now."""
         await asyncio.sleep(0.05)
         seconds = int(asyncio.get_running_loop().time() - self._began)
         until_now = self.items[:seconds]
         ended = seconds >= len(self.items)
         bad = any(item.result == SENSITIVE for item in until_now)
-        return answer(
+        return response(
             *self._shows(until_now, ended),
             state=SUCCESS if ended else AUDITING,
             result=SENSITIVE if bad and (ended or self._overall) else NORMAL,
         )
 
     async def findings(self, interval: float = 10) -> list[tuple[float, Finding]]:
-        """All findings and when they were found."""
-        async with Findings(self.query, "j", interval=interval, timeout=None) as watched:
+        """Return all findings and when they came."""
+        async with Findings(Polling(self.query, interval), "j") as watched:
             return [
                 (asyncio.get_running_loop().time() - self._began, finding)
                 async for finding in watched
@@ -1047,7 +1072,7 @@ class Service:
 
 
 async def test_findings_that_are_shown_at_the_end_only() -> None:
-    """The verdict of the job is found at once, and the items when they come."""
+    """The verdict of the job is found at once, and the items when they are shown."""
     service = Service(lambda items, ended: items if ended else [], bad=42)
     findings = await service.findings()
     assert found(one for _, one in findings) == service.items
@@ -1059,18 +1084,18 @@ async def test_findings_that_are_shown_at_the_end_only() -> None:
 
 
 async def test_findings_of_which_only_the_first_are_shown() -> None:
-    """What is beyond the cap is found as a verdict of the job."""
+    """Beyond the cap only the verdict of the job is found."""
     service = Service(lambda items, ended: items[:30], bad=42)
     findings = await service.findings()
     assert found(one for _, one in findings) == service.items[:30]
-    assert [(round(at), told(one)) for at, one in findings[-2:]] == [
+    assert [(round(at), summary(one)) for at, one in findings[-2:]] == [
         (50, SENSITIVE),
         (100, "Success"),
     ]
 
 
 async def test_findings_that_are_capped_until_the_end() -> None:
-    """An answer that is whole at last brings up the rest, and its verdict is explained."""
+    """A whole response at the end adds the rest, and no verdict of the job."""
     service = Service(lambda items, ended: items if ended else items[:30], bad=42, overall=False)
     findings = await service.findings()
     assert found(one for _, one in findings) == service.items
@@ -1079,7 +1104,7 @@ async def test_findings_that_are_capped_until_the_end() -> None:
 
 @pytest.mark.parametrize("width", [10, 11, 30])
 async def test_a_sliding_window_wide_enough_misses_nothing(width: int) -> None:
-    """If as many are shown as turn up in an interval, all are found in order."""
+    """If the window covers an interval, all items are found in order."""
     service = Service(lambda items, ended: items[-width:], bad=42)
     findings = await service.findings(9.9)
     assert found(one for _, one in findings) == service.items
@@ -1087,7 +1112,7 @@ async def test_a_sliding_window_wide_enough_misses_nothing(width: int) -> None:
 
 
 async def test_a_sliding_window_that_is_too_narrow() -> None:
-    """What was never shown cannot be found, but a bad verdict is."""
+    """Items that were never shown are not found, but a bad verdict is."""
     service = Service(lambda items, ended: items[-4:], bad=42)
     findings = await service.findings()
     items = found(one for _, one in findings)
@@ -1095,8 +1120,8 @@ async def test_a_sliding_window_that_is_too_narrow() -> None:
     assert overall(one for _, one in findings) == [SENSITIVE]
 
 
-async def test_answers_that_show_anything() -> None:
-    """A different half in each answer, in any order; at the end all has been found, once."""
+async def test_responses_that_show_anything() -> None:
+    """Responses show random halves in any order; at the end all items were found once."""
     rng = random.Random(4)
     service = Service(
         lambda items, ended: rng.sample(items, len(items) if ended else len(items) // 2), bad=42

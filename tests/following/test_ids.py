@@ -1,4 +1,4 @@
-"""Where ids come from: read as they are wanted, hardly ahead, and nothing is left behind."""
+"""Ids are read when they are needed, hardly ahead, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ci_live_audit.following.ids import Ids, Nothing
 
 @pytest.fixture
 async def nothing_left() -> AsyncIterator[None]:
-    """After the test there are no more tasks than before, and nobody has complained."""
+    """Assert after the test that no task is left and no exception went unhandled."""
     loop = asyncio.get_running_loop()
     complaints: list[dict[str, Any]] = []
     handler, tasks = loop.get_exception_handler(), len(asyncio.all_tasks())
@@ -29,8 +29,8 @@ async def nothing_left() -> AsyncIterator[None]:
     assert complaints == []
 
 
-def nothing() -> None:
-    """Something has arrived, but nobody waits for it."""
+def ignore() -> None:
+    """Ignore that something has arrived."""
 
 
 async def generated(*ids: str) -> AsyncIterator[str]:
@@ -40,7 +40,7 @@ async def generated(*ids: str) -> AsyncIterator[str]:
 
 
 class Stream:
-    """An async iterator that is no generator."""
+    """An async iterator that is not a generator."""
 
     def __init__(self, *ids: str) -> None:
         self._left = iter(ids)
@@ -56,14 +56,14 @@ class Stream:
 
 
 class Table:
-    """Something that makes an async iterator each time."""
+    """An async iterable that returns a new iterator each time."""
 
     def __aiter__(self) -> AsyncIterator[str]:
         return generated("a", "b", "c")
 
 
 async def all_of(ids: Ids) -> list[str]:
-    """Everything, from opening to closing."""
+    """Return all ids, from opening to closing."""
     arrived = asyncio.Event()
     ids.open(arrived.set)
     taken: list[str] = []
@@ -72,10 +72,10 @@ async def all_of(ids: Ids) -> list[str]:
             await arrived.wait()
             arrived.clear()
         job_id = ids.take()
-        if job_id is not Nothing.AT_HAND:
+        if job_id is not Nothing.EMPTY:
             taken.append(job_id)
     assert not ids.at_hand
-    assert ids.take() is Nothing.AT_HAND
+    assert ids.take() is Nothing.EMPTY
     await ids.aclose()
     return taken
 
@@ -97,7 +97,7 @@ async def all_of(ids: Ids) -> list[str]:
     ids=lambda job_ids: type(job_ids).__name__,
 )
 def test_a_collection_is_known(job_ids: Collection[str]) -> None:
-    """Of a collection it is known how many are left; they come in its order."""
+    """The number of ids left in a collection is known; they come in its order."""
     ids = Ids(job_ids)
     assert ids.known
     taken: list[str | Nothing] = []
@@ -106,11 +106,11 @@ def test_a_collection_is_known(job_ids: Collection[str]) -> None:
         taken.append(ids.take())
     assert taken == list(job_ids)
     assert (ids.unread, ids.exhausted, ids.at_hand) == (0, True, False)
-    assert ids.take() is Nothing.AT_HAND
+    assert ids.take() is Nothing.EMPTY
 
 
 def test_a_collection_is_copied() -> None:
-    """What becomes of a list afterwards is of no importance."""
+    """Changing a list afterwards changes nothing."""
     job_ids = ["a", "b"]
     ids = Ids(job_ids)
     job_ids.clear()
@@ -118,7 +118,7 @@ def test_a_collection_is_copied() -> None:
 
 
 def test_an_iterable_is_read_as_it_is_taken() -> None:
-    """Nothing of a generator is read before it is wanted, and its end is found when reached."""
+    """A generator is read no further than its ids are taken, and its end is found there."""
     read: list[str] = []
 
     def generate() -> Iterator[str]:
@@ -127,47 +127,47 @@ def test_an_iterable_is_read_as_it_is_taken() -> None:
             yield job_id
 
     ids = Ids(generate())
-    ids.open(nothing)
+    ids.open(ignore)
     assert (ids.known, ids.unread, ids.exhausted, ids.at_hand) == (False, 0, False, True)
     assert read == []
     assert ids.take() == "a"
     assert read == ["a"]
     assert ids.take() == "b"
     assert not ids.exhausted
-    assert ids.take() is Nothing.AT_HAND
+    assert ids.take() is Nothing.EMPTY
     assert (ids.exhausted, ids.at_hand, ids.unread) == (True, False, 0)
-    assert ids.take() is Nothing.AT_HAND
+    assert ids.take() is Nothing.EMPTY
 
 
 @pytest.mark.parametrize("job_ids", [[], (), set(), {}], ids=lambda job_ids: type(job_ids).__name__)
 def test_an_empty_collection_is_exhausted(job_ids: Collection[str]) -> None:
-    """That there are no ids is known at once."""
+    """An empty collection is exhausted from the start."""
     ids = Ids(job_ids)
     assert (ids.known, ids.exhausted, ids.at_hand, ids.take()) == (
         True,
         True,
         False,
-        Nothing.AT_HAND,
+        Nothing.EMPTY,
     )
 
 
 def test_an_empty_iterable_is_exhausted_when_read() -> None:
-    """That a generator is empty turns out at the first id."""
+    """An empty generator is exhausted once it has been read."""
     ids = Ids(iter(()))
     assert (ids.known, ids.exhausted, ids.at_hand) == (False, False, True)
-    assert ids.take() is Nothing.AT_HAND
+    assert ids.take() is Nothing.EMPTY
     assert (ids.exhausted, ids.at_hand) == (True, False)
 
 
-@pytest.mark.parametrize("job_ids", ["job", b"job", 5, None, 1.5, object(), nothing])
+@pytest.mark.parametrize("job_ids", ["job", b"job", 5, None, 1.5, object(), ignore])
 def test_anything_else_is_refused(job_ids: Any) -> None:
-    """A single id, or no ids at all, is refused by the name of the argument and of its type."""
+    """A single id, or no iterable, is refused by the name of the argument and its type."""
     with pytest.raises(ConfigurationError, match=rf"^job_ids: .* got {type(job_ids).__name__}$"):
         Ids(job_ids)
 
 
-def test_an_iterable_that_fails_says_so() -> None:
-    """What a generator raises comes out of taking, after the ids before."""
+def test_an_exception_of_an_iterable_is_raised() -> None:
+    """It is raised by `take`, after the ids before."""
 
     def generate() -> Iterator[str]:
         yield "a"
@@ -179,8 +179,8 @@ def test_an_iterable_that_fails_says_so() -> None:
         ids.take()
 
 
-def test_a_collection_that_fails_says_so_at_once() -> None:
-    """What copying a collection raises comes out of the constructor."""
+def test_an_exception_of_a_collection_is_raised_at_once() -> None:
+    """It is raised by the constructor, which copies."""
 
     class Broken(list[str]):
         def __iter__(self) -> Iterator[str]:
@@ -199,26 +199,26 @@ def test_a_collection_that_fails_says_so_at_once() -> None:
     ids=["generator", "iterator", "iterable"],
 )
 async def test_an_async_source_is_read(source: Callable[[], Any], nothing_left: None) -> None:
-    """Ids of an async source come as they arrive; how many there are is not known."""
+    """Ids of an async source come as they arrive; their number is unknown."""
     ids = Ids(source())
     assert (ids.known, ids.unread, ids.exhausted) == (False, 0, False)
     assert await all_of(ids) == ["a", "b", "c"]
 
 
 async def test_an_empty_async_source_ends(nothing_left: None) -> None:
-    """An async source without ids is exhausted when its end has been taken."""
+    """An async source without ids is exhausted once its end has been taken."""
     assert await all_of(Ids(generated())) == []
 
 
-async def test_what_has_not_arrived_is_not_at_hand(nothing_left: None) -> None:
-    """Between two ids nothing is at hand; each arrival, and the end, is told."""
+async def test_an_id_is_at_hand_once_it_has_arrived(nothing_left: None) -> None:
+    """Between two ids nothing is at hand; each arrival, and the end, is announced."""
     time = asyncio.get_running_loop().time
     came: list[float] = []
     ids = Ids(generated("a", "b"))
     ids.open(lambda: came.append(time() - began))
     began = time()
     assert not ids.at_hand
-    assert ids.take() is Nothing.AT_HAND
+    assert ids.take() is Nothing.EMPTY
     assert not ids.exhausted
     await asyncio.sleep(1.5)
     assert ids.at_hand
@@ -229,7 +229,7 @@ async def test_what_has_not_arrived_is_not_at_hand(nothing_left: None) -> None:
     await asyncio.sleep(1)
     assert ids.at_hand
     assert not ids.exhausted
-    assert ids.take() is Nothing.AT_HAND
+    assert ids.take() is Nothing.EMPTY
     assert ids.exhausted
     assert came == pytest.approx([1, 2, 2])
     await ids.aclose()
@@ -237,7 +237,7 @@ async def test_what_has_not_arrived_is_not_at_hand(nothing_left: None) -> None:
 
 @pytest.mark.parametrize("taken", [0, 1, 5])
 async def test_reading_ahead_is_bounded(taken: int, nothing_left: None) -> None:
-    """Of a source that has everything at once, two ids at the most are read before wanted."""
+    """At most two ids are read before they are taken."""
     read = 0
 
     async def generate() -> AsyncIterator[str]:
@@ -247,7 +247,7 @@ async def test_reading_ahead_is_bounded(taken: int, nothing_left: None) -> None:
             yield f"job {read}"
 
     ids = Ids(generate())
-    ids.open(nothing)
+    ids.open(ignore)
     for number in range(taken):
         await asyncio.sleep(1)
         assert read <= number + 2
@@ -258,8 +258,8 @@ async def test_reading_ahead_is_bounded(taken: int, nothing_left: None) -> None:
     assert read == taken + 2
 
 
-async def test_an_async_source_that_fails_says_so(nothing_left: None) -> None:
-    """What an async source raises comes out of taking, after the ids before."""
+async def test_an_exception_of_an_async_source_is_raised(nothing_left: None) -> None:
+    """It is raised by `take`, after the ids before."""
 
     async def generate() -> AsyncIterator[str]:
         yield "a"
@@ -267,7 +267,7 @@ async def test_an_async_source_that_fails_says_so(nothing_left: None) -> None:
         raise OSError("the network is gone")
 
     ids = Ids(generate())
-    ids.open(nothing)
+    ids.open(ignore)
     taken: list[str | Nothing] = []
     for _ in range(2):
         await asyncio.sleep(1)
@@ -281,45 +281,45 @@ async def test_an_async_source_that_fails_says_so(nothing_left: None) -> None:
     await ids.aclose()
 
 
-# Ids that come before
+# First ids
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_some_come_before(known: bool) -> None:
-    """Ids that are given first come first, then those of the source."""
+def test_first_ids_come_first(known: bool) -> None:
+    """Ids given as ``first`` come before those of the source."""
     ids = Ids(["c", "d"] if known else iter(["c", "d"]), first=("a", "b"))
     assert (ids.known, ids.unread) == (known, 4 if known else 0)
-    assert [ids.take() for _ in range(5)] == ["a", "b", "c", "d", Nothing.AT_HAND]
+    assert [ids.take() for _ in range(5)] == ["a", "b", "c", "d", Nothing.EMPTY]
     assert ids.exhausted
 
 
-def test_some_come_before_none() -> None:
-    """Ids that are given first come also if the collection is empty."""
+def test_first_ids_come_before_an_empty_collection() -> None:
+    """Ids given as ``first`` come even if the collection is empty."""
     ids = Ids([], first=("a",))
     assert (ids.exhausted, ids.unread, ids.at_hand) == (False, 1, True)
     assert ids.take() == "a"
     assert ids.exhausted
 
 
-async def test_some_come_before_those_of_an_async_source(nothing_left: None) -> None:
-    """Ids that are given first are there at once."""
+async def test_first_ids_of_an_async_source_are_at_hand(nothing_left: None) -> None:
+    """Ids given as ``first`` need not be waited for."""
     ids = Ids(generated("c"), first=("a", "b"))
-    ids.open(nothing)
+    ids.open(ignore)
     assert ids.at_hand
-    assert [ids.take(), ids.take(), ids.take()] == ["a", "b", Nothing.AT_HAND]
+    assert [ids.take(), ids.take(), ids.take()] == ["a", "b", Nothing.EMPTY]
     assert not ids.at_hand
     await asyncio.sleep(1.5)
-    assert [ids.take(), ids.take()] == ["c", Nothing.AT_HAND]
+    assert [ids.take(), ids.take()] == ["c", Nothing.EMPTY]
     assert ids.exhausted
     await ids.aclose()
 
 
-# The end
+# Closing
 
 
 @pytest.mark.parametrize("seconds", [0, 0.5, 1.5, 10], ids=lambda seconds: f"after {seconds} s")
 async def test_closing_ends_an_async_generator(seconds: float, nothing_left: None) -> None:
-    """Wherever a generator stands when the reading stops, it has cleaned up by then."""
+    """Wherever a generator is when reading stops, it has cleaned up by then."""
     events: list[str] = []
 
     async def generate() -> AsyncIterator[str]:
@@ -334,7 +334,7 @@ async def test_closing_ends_an_async_generator(seconds: float, nothing_left: Non
 
     generator = generate()
     ids = Ids(generator)
-    ids.open(nothing)
+    ids.open(ignore)
     await asyncio.sleep(seconds)
     await ids.aclose()
     assert events == ["began", "ended"]
@@ -342,7 +342,7 @@ async def test_closing_ends_an_async_generator(seconds: float, nothing_left: Non
 
 
 async def test_closing_at_once_reads_nothing(nothing_left: None) -> None:
-    """A source that is closed before the reader's first turn is never begun."""
+    """A source that is closed before the reader starts is never begun."""
     read: list[str] = []
 
     async def generate() -> AsyncIterator[str]:
@@ -350,14 +350,14 @@ async def test_closing_at_once_reads_nothing(nothing_left: None) -> None:
         yield "a"
 
     ids = Ids(generate())
-    ids.open(nothing)
+    ids.open(ignore)
     await ids.aclose()
     await asyncio.sleep(1)
     assert read == []
 
 
-def test_nothing_is_no_id() -> None:
-    """A None in a source is handed on like any other id, and is no sign that there is none."""
+def test_none_is_handed_on() -> None:
+    """A None in a source is handed on like any id, not taken for its end."""
     job_ids: Any = [None, "a"]
     assert [Ids(job_ids).take(), Ids(iter(job_ids)).take()] == [None, None]
 
@@ -365,7 +365,7 @@ def test_nothing_is_no_id() -> None:
 async def test_closing_cancels_the_reader(nothing_left: None) -> None:
     """An iterator that waits for its next id is cancelled."""
     ids = Ids(Stream("a", "b"))
-    ids.open(nothing)
+    ids.open(ignore)
     await asyncio.sleep(1.5)
     await ids.aclose()
     assert ids.take() == "a"
@@ -373,8 +373,8 @@ async def test_closing_cancels_the_reader(nothing_left: None) -> None:
         ids.take()
 
 
-async def test_closing_waits_for_the_cleaning_up(nothing_left: None) -> None:
-    """A source that needs some time to stop gets it."""
+async def test_closing_waits_for_the_cleanup(nothing_left: None) -> None:
+    """A source that takes time to stop is awaited."""
     cleaned = False
 
     class Slow(Stream):
@@ -387,14 +387,14 @@ async def test_closing_waits_for_the_cleaning_up(nothing_left: None) -> None:
                 cleaned = True
 
     ids = Ids(Slow("a"))
-    ids.open(nothing)
+    ids.open(ignore)
     await asyncio.sleep(0.5)
     await ids.aclose()
     assert cleaned
 
 
-async def test_a_failure_that_nobody_took_is_no_complaint(nothing_left: None) -> None:
-    """A source that failed, or fails when it is cancelled, is closed in silence."""
+async def test_a_failure_that_was_not_taken_is_silent(nothing_left: None) -> None:
+    """A source that failed, or fails when cancelled, is closed without a complaint."""
 
     async def failing(when: float) -> AsyncIterator[str]:
         try:
@@ -405,22 +405,22 @@ async def test_a_failure_that_nobody_took_is_no_complaint(nothing_left: None) ->
 
     for when in (0.5, 60):
         ids = Ids(failing(when))
-        ids.open(nothing)
+        ids.open(ignore)
         await asyncio.sleep(1)
         await ids.aclose()
 
 
 async def test_closing_twice_or_unopened_is_harmless(nothing_left: None) -> None:
-    """There may be nothing to close: a collection, an unopened source, one that is closed."""
+    """A collection, an unopened source and a closed one can all be closed."""
     for ids in (Ids(["a"]), Ids(iter("a")), Ids(Stream("a"))):
         await ids.aclose()
-        ids.open(nothing)
+        ids.open(ignore)
         await ids.aclose()
         await ids.aclose()
 
 
 async def test_closing_ends_the_generator_of_an_iterable(nothing_left: None) -> None:
-    """A source whose __aiter__ is a generator has cleaned up, too."""
+    """A source whose ``__aiter__`` is a generator has cleaned up as well."""
     events: list[str] = []
 
     class Table:
@@ -433,14 +433,14 @@ async def test_closing_ends_the_generator_of_an_iterable(nothing_left: None) -> 
                 events.append("ended")
 
     ids = Ids(Table())
-    ids.open(nothing)
+    ids.open(ignore)
     await asyncio.sleep(1)
     await ids.aclose()
     assert events == ["ended"]
 
 
 async def test_a_source_that_is_both_is_read_once() -> None:
-    """A source that can be read either way is read in one."""
+    """A source that is iterable in both ways is read in one of them."""
 
     class Both:
         def __iter__(self) -> Any:
@@ -451,7 +451,7 @@ async def test_a_source_that_is_both_is_read_once() -> None:
                 yield job_id
 
     ids = Ids(Both())
-    ids.open(nothing)
+    ids.open(ignore)
     taken = []
     while not ids.exhausted:
         taken.append(ids.take())

@@ -1,8 +1,9 @@
-"""as_completed and wait through the client, against the emulator."""
+"""`as_completed` and `wait` of the client, against the emulator."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import pickle
 import random
@@ -13,6 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
+from runs import SLOT, now, outcomes_of, tasks
 from servers import answering, serving
 
 from ci_live_audit import (
@@ -30,16 +32,12 @@ from ci_live_audit import (
     LiveAuditError,
     LocalRateLimiter,
     Outcome,
-    Outcomes,
     Progress,
     ServiceUnavailable,
     WaitTimeout,
 )
 from ci_live_audit.following.ids import Source
 from ci_live_audit.testing import Emulator, Fault, frame
-
-#: Seconds. The limiter's slots are even when it has seen for a while that the loop is in time.
-SLOT = 1 / 20 + 0.0005
 
 
 @pytest.fixture
@@ -53,24 +51,8 @@ async def client(emulator: Emulator) -> AsyncIterator[LiveAuditClient]:
         yield client
 
 
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-def tasks() -> list[asyncio.Task[Any]]:
-    """All but those in which the test itself runs."""
-    of_anyio = "_call_in_runner_task", "_run_tests_and_fixtures"
-    named = ((task, getattr(task.get_coro(), "__name__", "")) for task in asyncio.all_tasks())
-    return [task for task, name in named if name not in of_anyio]
-
-
-async def outcomes_of(run: Outcomes) -> list[Outcome]:
-    async with run:
-        return [outcome async for outcome in run]
-
-
 def add_jobs(emulator: Emulator, number: int, *, seed: int = 1, longest: float = 150) -> list[str]:
-    """Jobs that end at random."""
+    """Add jobs that end at random."""
     rng = random.Random(seed)
     return [emulator.add_job(duration=rng.uniform(5, longest)) for _ in range(number)]
 
@@ -97,22 +79,22 @@ def source(kind: str, job_ids: list[str]) -> Source:
 @pytest.mark.parametrize(
     ("kind", "number"), [("list", 1000), ("set", 100), ("generator", 100), ("async generator", 100)]
 )
-async def test_every_id_is_answered_once(
+async def test_every_id_has_one_outcome(
     emulator: Emulator, client: LiveAuditClient, kind: str, number: int
 ) -> None:
-    """1,000 jobs end in their own time, each outcome comes once, and nothing is throttled."""
+    """1,000 jobs end in their own time, each has one outcome, and no request is throttled."""
     ids = add_jobs(emulator, number, longest=60)
-    answers = await outcomes_of(client.as_completed(source(kind, ids + ids[::3])))
-    assert Counter(outcome.job_id for outcome in answers) == Counter(ids)
-    assert {outcome.unwrap().state for outcome in answers} == {JobState.SUCCESS}
-    assert all(outcome.unwrap().job_id == outcome.job_id for outcome in answers)
+    results = await outcomes_of(client.as_completed(source(kind, ids + ids[::3])))
+    assert Counter(outcome.job_id for outcome in results) == Counter(ids)
+    assert {outcome.unwrap().state for outcome in results} == {JobState.SUCCESS}
+    assert all(outcome.unwrap().job_id == outcome.job_id for outcome in results)
     assert {arrival.status for arrival in emulator.arrivals} == {200}
 
 
 async def test_outcomes_come_in_the_order_of_the_ends(
     emulator: Emulator, client: LiveAuditClient
 ) -> None:
-    """Whichever job is seen to end first comes first, within an interval of its end."""
+    """The job that is seen to end first comes first, within an interval of its end."""
     ids = [emulator.add_job(duration=duration) for duration in (60, 20, 40, 5)]
     async with client.as_completed(ids, interval=5) as outcomes:
         got = [(outcome.job_id, now()) async for outcome in outcomes]
@@ -121,22 +103,22 @@ async def test_outcomes_come_in_the_order_of_the_ends(
 
 
 async def test_each_bad_id_is_an_outcome(emulator: Emulator, client: LiveAuditClient) -> None:
-    """What can be no id, and what the service does not know, stops nobody else."""
+    """Impossible and unknown ids have outcomes, and the other jobs go on."""
     good = add_jobs(emulator, 3)
     bad: list[Any] = ["../bucket", "", "a b", 7, None, ["av1"], b"av1"]
-    answers = await outcomes_of(client.as_completed([*bad, "av0", "---", *good]))
-    of = {repr(outcome.job_id): outcome.error for outcome in answers}
-    assert len(answers) == len(of) == len(bad) + 5
+    results = await outcomes_of(client.as_completed([*bad, "av0", "---", *good]))
+    of = {repr(outcome.job_id): outcome.error for outcome in results}
+    assert len(results) == len(of) == len(bad) + 5
     assert {type(of[repr(job_id)]) for job_id in bad} == {ConfigurationError}
     assert isinstance(of["'av0'"], JobNotFound)
     assert isinstance(of["'---'"], InvalidArgument)
     assert [of[repr(job_id)] for job_id in good] == [None] * 3
-    assert all(outcome.job is None for outcome in answers if outcome.error is not None)
+    assert all(outcome.job is None for outcome in results if outcome.error is not None)
     assert "expected texts; got int" in str(of["7"])
 
 
 async def test_a_failed_job_is_job_and_error(emulator: Emulator, client: LiveAuditClient) -> None:
-    """The outcome has the job, and the error that unwrap raises has it too."""
+    """The outcome has the job, and so has the error that unwrap raises."""
     job_id = emulator.add_job(duration=5, failure=("ResourceDownloadFailed", "no stream"))
     (outcome,) = await outcomes_of(client.as_completed([job_id]))
     assert outcome.job is not None
@@ -148,8 +130,19 @@ async def test_a_failed_job_is_job_and_error(emulator: Emulator, client: LiveAud
     assert (caught.value.operation, caught.value.job_id) == ("wait", job_id)
 
 
+async def test_an_outcome_as_plain_values(emulator: Emulator, client: LiveAuditClient) -> None:
+    """An outcome is ready for json.dumps, with its job or its error."""
+    ids = [emulator.add_job(duration=5), "av0"]
+    results = await outcomes_of(client.as_completed(ids))
+    unknown, ended = (json.loads(json.dumps(outcome.to_dict())) for outcome in results)
+    assert (ended["job_id"], ended["error"]) == (ids[0], None)
+    assert (ended["job"]["state"], ended["job"]["job_id"]) == ("Success", ids[0])
+    assert (unknown["job_id"], unknown["job"]) == ("av0", None)
+    assert unknown["error"]["error"] == "JobNotFound"
+
+
 async def test_cancelled_jobs_end_well(emulator: Emulator, client: LiveAuditClient) -> None:
-    """A job that somebody cancels has ended, and that is no error."""
+    """A cancelled job has ended, and that is no error."""
     ids = [emulator.add_job(duration=math.inf) for _ in range(3)]
     async with client.as_completed(ids) as outcomes:
         await asyncio.sleep(5)
@@ -160,8 +153,8 @@ async def test_cancelled_jobs_end_well(emulator: Emulator, client: LiveAuditClie
     assert states == [JobState.CANCELLED] * 3
 
 
-async def test_every_id_is_answered_once_through_faults(emulator: Emulator) -> None:
-    """With 30 % of all requests going wrong in five ways, 500 jobs give 500 outcomes."""
+async def test_every_id_has_one_outcome_through_faults(emulator: Emulator) -> None:
+    """With 30 % of the requests failing in five ways, 500 jobs have 500 outcomes."""
     ids = add_jobs(emulator, 500)
     faults = [
         (Fault.throttle(), 0.06),
@@ -176,61 +169,61 @@ async def test_every_id_is_answered_once_through_faults(emulator: Emulator) -> N
         emulator.inject(fault, share=share / left)
         left -= share
     async with emulator.client() as client:
-        answers = await outcomes_of(client.as_completed(ids))
-    assert Counter(outcome.job_id for outcome in answers) == Counter(ids)
-    good = [outcome for outcome in answers if outcome.error is None]
+        results = await outcomes_of(client.as_completed(ids))
+    assert Counter(outcome.job_id for outcome in results) == Counter(ids)
+    good = [outcome for outcome in results if outcome.error is None]
     assert len(good) >= 499
     bad = sum(arrival.status != 200 for arrival in emulator.arrivals)
     assert bad >= 0.1 * len(emulator.arrivals)
 
 
 async def test_an_outage_is_survived(emulator: Emulator, client: LiveAuditClient) -> None:
-    """When nothing is answered for five minutes, no job is given up."""
+    """When every request fails for five minutes, no job is given up."""
     ids = add_jobs(emulator, 100)
     emulator.inject(Fault.error(503))
     async with client.as_completed(ids) as outcomes:
         await asyncio.sleep(300)
         emulator.faults.clear()
-        answers = [outcome.unwrap().job_id async for outcome in outcomes]
-    assert sorted(answers) == sorted(ids)
+        results = [outcome.unwrap().job_id async for outcome in outcomes]
+    assert sorted(results) == sorted(ids)
 
 
-async def test_an_outage_without_end_ends_the_run(emulator: Emulator) -> None:
-    """When nothing is answered ever, each job is given up with the service's error."""
+async def test_an_endless_outage_ends_the_run(emulator: Emulator) -> None:
+    """When every request fails for ever, each job is given up with the error of the service."""
     ids = add_jobs(emulator, 20)
     emulator.inject(Fault.error(503))
     async with emulator.client() as client:
-        answers = await outcomes_of(client.as_completed(ids))
-    assert Counter(outcome.job_id for outcome in answers) == Counter(ids)
-    for outcome in answers:
+        results = await outcomes_of(client.as_completed(ids))
+    assert Counter(outcome.job_id for outcome in results) == Counter(ids)
+    for outcome in results:
         assert isinstance(outcome.error, ServiceUnavailable)
         assert (outcome.error.operation, outcome.error.job_id) == ("query", outcome.job_id)
     assert 600 < now() < 3600
 
 
 async def test_without_credentials_every_id_is_an_error(emulator: Emulator) -> None:
-    """What cannot be asked for anybody is said of everybody, at once."""
+    """Missing credentials are the outcome of every id at once."""
 
     def nothing() -> Credentials:
         raise LookupError("the vault is sealed")
 
     async with emulator.client(credentials=nothing) as client:
-        answers = await outcomes_of(client.as_completed(["av1", "av2", "av3"]))
-    assert {type(outcome.error) for outcome in answers} == {CredentialsError}
-    assert len(answers) == 3
+        results = await outcomes_of(client.as_completed(["av1", "av2", "av3"]))
+    assert {type(outcome.error) for outcome in results} == {CredentialsError}
+    assert len(results) == 3
     assert emulator.arrivals == []
 
 
 @pytest.mark.parametrize("timeout", [0.4, 7.0, 40.0])
-async def test_every_id_is_answered_by_the_deadline(
+async def test_every_id_has_an_outcome_by_the_deadline(
     emulator: Emulator, client: LiveAuditClient, timeout: float
 ) -> None:
-    """500 jobs, more or less than can be asked in time: each has an outcome when time is up."""
+    """500 jobs, more or fewer than can be polled in time, have outcomes when time is up."""
     ids = add_jobs(emulator, 500, longest=90)
-    answers = await outcomes_of(client.as_completed(ids, timeout=timeout))
+    results = await outcomes_of(client.as_completed(ids, timeout=timeout))
     assert now() == pytest.approx(timeout, abs=0.01)
-    assert Counter(outcome.job_id for outcome in answers) == Counter(ids)
-    for outcome in answers:
+    assert Counter(outcome.job_id for outcome in results) == Counter(ids)
+    for outcome in results:
         assert outcome.error is None or isinstance(outcome.error, WaitTimeout)
         assert (outcome.error is None) != (outcome.job is None)
     assert {arrival.status for arrival in emulator.arrivals} <= {0, 200}
@@ -239,18 +232,18 @@ async def test_every_id_is_answered_by_the_deadline(
 async def test_runs_of_one_client_share_its_quota(
     emulator: Emulator, client: LiveAuditClient
 ) -> None:
-    """Five runs and a dozen waits at once: everything ends, and nothing is throttled."""
+    """Five runs and a dozen waits at once all end, and no request is throttled."""
     ids = add_jobs(emulator, 300, longest=30)
     waits = [client.wait(job_id, interval=5) for job_id in ids[:12]]
     runs = [outcomes_of(client.as_completed(ids[n::5])) for n in range(5)]
-    jobs, answers = await asyncio.gather(asyncio.gather(*waits), asyncio.gather(*runs))
+    jobs, results = await asyncio.gather(asyncio.gather(*waits), asyncio.gather(*runs))
     assert [job.job_id for job in jobs] == ids[:12]
-    assert Counter(outcome.job_id for one in answers for outcome in one) == Counter(ids)
+    assert Counter(outcome.job_id for one in results for outcome in one) == Counter(ids)
     assert {arrival.status for arrival in emulator.arrivals} == {200}
 
 
-async def test_a_shared_limiter_says_the_rate() -> None:
-    """What a run may have under way, and its eta, go by the limiter's rate."""
+async def test_a_shared_limiter_sets_the_rate() -> None:
+    """The requests in flight and the eta of a run follow the rate of the limiter."""
     emulator = Emulator(rate=100)
     ids = add_jobs(emulator, 300, longest=8)
     async with emulator.client(limiter=LocalRateLimiter(100)) as client:
@@ -262,7 +255,7 @@ async def test_a_shared_limiter_says_the_rate() -> None:
 
 
 async def test_closing_the_client_ends_a_run(emulator: Emulator) -> None:
-    """Each id is answered with an error, wherever its query was, and nothing hangs."""
+    """Every id has an error as its outcome, wherever its query was, and nothing hangs."""
     ids = add_jobs(emulator, 200)
     client = emulator.client()
     got: list[Outcome] = []
@@ -283,7 +276,7 @@ async def test_closing_the_client_ends_a_run(emulator: Emulator) -> None:
 
 
 async def test_leaving_early_stops_everything(emulator: Emulator, client: LiveAuditClient) -> None:
-    """After the block nothing more is sent, and the client is as good as before."""
+    """After the block nothing more is sent, and the client can still be used."""
     ids = add_jobs(emulator, 100)
     async with client.as_completed(ids) as outcomes:
         await anext(outcomes)
@@ -297,7 +290,7 @@ async def test_leaving_early_stops_everything(emulator: Emulator, client: LiveAu
 
 
 @pytest.mark.parametrize("kind", ["list", "generator"])
-async def test_progress_tells_how_far_it_is(
+async def test_progress_counts_jobs_and_requests(
     emulator: Emulator, client: LiveAuditClient, kind: str
 ) -> None:
     """Every id is open until it has ended or failed, and every request is counted."""
@@ -331,7 +324,7 @@ async def test_progress_tells_how_far_it_is(
 
 
 async def test_progress_counts_retries(emulator: Emulator, client: LiveAuditClient) -> None:
-    """A request that is repeated counts each time, and those of others do not."""
+    """Each attempt counts, and requests of other calls do not."""
     ids = add_jobs(emulator, 20)
     emulator.inject(Fault.error(), times=5, operation="query")
     async with client.as_completed(ids) as outcomes:
@@ -347,7 +340,7 @@ async def test_progress_counts_retries(emulator: Emulator, client: LiveAuditClie
 async def test_wait_returns_the_job_when_it_has_ended(
     emulator: Emulator, client: LiveAuditClient
 ) -> None:
-    """The final answer, with everything that was found, within an interval of the end."""
+    """The final job, with everything that was found, comes within an interval of the end."""
     job_id = emulator.add_job(duration=25, script=[frame(5, "Porn", score=98)])
     job = await client.wait(job_id)
     assert (job.job_id, job.state, job.label) == (job_id, JobState.SUCCESS, "Porn")
@@ -357,7 +350,7 @@ async def test_wait_returns_the_job_when_it_has_ended(
 
 
 async def test_wait_raises_when_the_job_failed(emulator: Emulator, client: LiveAuditClient) -> None:
-    """JobFailed has the job and says why."""
+    """JobFailed carries the job and says why it failed."""
     job_id = emulator.add_job(duration=5, failure=("ResourceDownloadFailed", "no stream"))
     with pytest.raises(JobFailed) as caught:
         await client.wait(job_id, interval=2)
@@ -371,14 +364,14 @@ async def test_wait_raises_when_the_job_failed(emulator: Emulator, client: LiveA
 async def test_a_failure_without_a_reason_says_so(
     emulator: Emulator, client: LiveAuditClient
 ) -> None:
-    """Neither code nor message is promised."""
+    """A failed job need not have a code or a message."""
     job_id = emulator.add_job(duration=5, failure=("", ""))
     with pytest.raises(JobFailed, match="no reason was given"):
         await client.wait(job_id)
 
 
 async def test_wait_gives_up_at_its_timeout(emulator: Emulator, client: LiveAuditClient) -> None:
-    """WaitTimeout comes exactly then, with an answer of half a second before."""
+    """WaitTimeout comes exactly then, with the job as it was half a second before."""
     job_id = emulator.add_job(duration=100)
     await asyncio.sleep(3)
     with pytest.raises(WaitTimeout) as caught:
@@ -396,7 +389,7 @@ async def test_wait_gives_up_at_its_timeout(emulator: Emulator, client: LiveAudi
 async def test_a_wait_that_saw_nothing_has_no_last(
     emulator: Emulator, client: LiveAuditClient, fault: Fault
 ) -> None:
-    """If the service never answers in a useful way, that is what the timeout says."""
+    """If no query ever succeeds, the timeout carries no job."""
     job_id = emulator.add_job()
     emulator.inject(fault)
     with pytest.raises(WaitTimeout, match=r"not ended within 100 s$") as caught:
@@ -405,10 +398,10 @@ async def test_a_wait_that_saw_nothing_has_no_last(
     assert now() == pytest.approx(100, abs=0.6)
 
 
-async def test_a_wait_that_saw_something_has_it(
+async def test_a_wait_that_saw_the_job_keeps_it(
     emulator: Emulator, client: LiveAuditClient
 ) -> None:
-    """The newest answer is kept, even if none came any more towards the end."""
+    """The timeout carries the last response, even if later queries hang."""
     job_id = emulator.add_job(duration=1000)
     waiting = asyncio.create_task(client.wait(job_id, timeout=60))
     await asyncio.sleep(15)
@@ -419,8 +412,10 @@ async def test_a_wait_that_saw_something_has_it(
     assert caught.value.last.state == JobState.AUDITING
 
 
-async def test_wait_raises_what_lasts_at_once(client: LiveAuditClient, emulator: Emulator) -> None:
-    """A job that is not there will not come."""
+async def test_wait_raises_a_final_error_at_once(
+    client: LiveAuditClient, emulator: Emulator
+) -> None:
+    """An unknown or impossible id is not waited for."""
     with pytest.raises(JobNotFound):
         await client.wait("av0", timeout=100)
     with pytest.raises(ConfigurationError):
@@ -430,8 +425,8 @@ async def test_wait_raises_what_lasts_at_once(client: LiveAuditClient, emulator:
     assert len(emulator.arrivals) == 1
 
 
-async def test_wait_survives_what_passes(emulator: Emulator, client: LiveAuditClient) -> None:
-    """Retries and later queries get it through an outage of two minutes."""
+async def test_wait_survives_an_outage(emulator: Emulator, client: LiveAuditClient) -> None:
+    """Retries and later queries carry it through an outage of two minutes."""
     job_id = emulator.add_job(duration=50)
     waiting = asyncio.create_task(client.wait(job_id))
     await asyncio.sleep(5)
@@ -441,9 +436,7 @@ async def test_wait_survives_what_passes(emulator: Emulator, client: LiveAuditCl
     assert (await waiting).ended
 
 
-async def test_a_job_that_is_cancelled_has_ended(
-    emulator: Emulator, client: LiveAuditClient
-) -> None:
+async def test_a_cancelled_job_has_ended(emulator: Emulator, client: LiveAuditClient) -> None:
     """Cancelling a job ends a wait for it."""
     job_id = emulator.add_job(duration=math.inf)
     waiting = asyncio.create_task(client.wait(job_id))
@@ -457,7 +450,7 @@ async def test_a_job_that_is_cancelled_has_ended(
 async def test_impossible_times_are_refused(
     client: LiveAuditClient, emulator: Emulator, options: dict[str, Any]
 ) -> None:
-    """An interval or a timeout that is not above 0 and finite is told before anything is sent."""
+    """An interval or a timeout not above 0 and finite is refused before anything is sent."""
     name = next(iter(options))
     with pytest.raises(ConfigurationError, match=name):
         await client.wait("av1", **options)
@@ -467,7 +460,7 @@ async def test_impossible_times_are_refused(
 
 
 async def test_errors_can_be_pickled(emulator: Emulator, client: LiveAuditClient) -> None:
-    """The errors of waiting come back with all they carry."""
+    """The errors of waiting keep all their attributes."""
     failing = emulator.add_job(duration=5, failure=("Code", "message"))
     endless = emulator.add_job(duration=math.inf, script=[frame(1, "Porn")])
     results = await asyncio.gather(
@@ -487,7 +480,7 @@ async def test_errors_can_be_pickled(emulator: Emulator, client: LiveAuditClient
 async def test_cancelling_a_wait_leaves_nothing(
     emulator: Emulator, client: LiveAuditClient
 ) -> None:
-    """By hand, by asyncio.timeout, by anyio: no task stays, and the client goes on."""
+    """After task.cancel, asyncio.timeout or anyio no task stays, and the client goes on."""
     rng = random.Random(3)
     job_id = emulator.add_job(duration=math.inf)
     for _ in range(50):
@@ -508,7 +501,7 @@ async def test_cancelling_a_wait_leaves_nothing(
 
 
 async def test_urgent_calls_pass_two_thousand_waits(emulator: Emulator) -> None:
-    """While 2,000 jobs are waited for, a direct call waits for two slots at the most."""
+    """Beside 2,000 waits an urgent call waits for two slots at most."""
     rng = random.Random(4)
     ids = [emulator.add_job(duration=rng.uniform(0, 80)) for _ in range(2000)]
     own = [emulator.add_job(duration=math.inf) for _ in range(40)]
@@ -531,7 +524,7 @@ async def test_urgent_calls_pass_two_thousand_waits(emulator: Emulator) -> None:
 
 
 async def test_urgent_calls_pass_a_run(emulator: Emulator) -> None:
-    """The same beside a run over 2,000 jobs."""
+    """Beside a run over 2,000 jobs an urgent call waits for two slots at most."""
     rng = random.Random(5)
     ids = [emulator.add_job(duration=math.inf) for _ in range(2000)]
     attempts: list[Attempt] = []
@@ -548,15 +541,15 @@ async def test_urgent_calls_pass_a_run(emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("kind", ["list", "generator", "async generator"])
-async def test_a_run_is_taken_up_again(
+async def test_a_run_is_continued(
     emulator: Emulator, client: LiveAuditClient, tmp_path: Path, kind: str
 ) -> None:
-    """Left three times, a run gives each outcome once, and asks for no answered id again."""
+    """Left three times, a run gives each outcome once and polls no answered id again."""
     ids = add_jobs(emulator, 120, longest=40)
     got: list[str] = []
     for stop in (10, 40, 41, 1000):
         answered = set(got)
-        asked = len(emulator.arrivals)
+        polled = len(emulator.arrivals)
         with Checkpoint(tmp_path / "run") as checkpoint:
             assert checkpoint.answered == len(got)
             async with client.as_completed(source(kind, ids), checkpoint=checkpoint) as outcomes:
@@ -564,7 +557,7 @@ async def test_a_run_is_taken_up_again(
                     got.append(outcome.unwrap().job_id)
                     if len(got) == stop:
                         break
-        again = {arrival.path.rpartition("/")[2] for arrival in emulator.arrivals[asked:]}
+        again = {arrival.path.rpartition("/")[2] for arrival in emulator.arrivals[polled:]}
         assert not answered & again
     assert Counter(got) == Counter(ids)
 
@@ -572,17 +565,17 @@ async def test_a_run_is_taken_up_again(
 async def test_open_ids_of_a_checkpoint_are_followed_without_being_given(
     emulator: Emulator, client: LiveAuditClient, tmp_path: Path
 ) -> None:
-    """What was taken up from a stream of ids that is gone is taken up again."""
+    """Open ids of a source that is gone are followed again."""
     ids = [emulator.add_job(duration=60) for _ in range(20)]
     with Checkpoint(tmp_path / "run") as checkpoint:
         async with client.as_completed(iter(ids), checkpoint=checkpoint):
             await asyncio.sleep(10)
         assert sorted(checkpoint.open) == sorted(ids)
-        answers = await outcomes_of(client.as_completed([], checkpoint=checkpoint))
-    assert sorted(outcome.job_id for outcome in answers) == sorted(ids)
+        results = await outcomes_of(client.as_completed([], checkpoint=checkpoint))
+    assert sorted(outcome.job_id for outcome in results) == sorted(ids)
 
 
-async def test_an_outcome_in_hand_is_answered_when_the_next_is_asked_for(
+async def test_an_outcome_in_hand_is_answered_with_the_next(
     emulator: Emulator, client: LiveAuditClient, tmp_path: Path
 ) -> None:
     """After an exception in the body its outcome comes again; after a break it does not."""
@@ -607,10 +600,10 @@ async def test_an_outcome_in_hand_is_answered_when_the_next_is_asked_for(
         assert (checkpoint.answered, checkpoint.open) == (3, ())
 
 
-async def test_errors_and_bad_ids_are_answers_too(
+async def test_ids_with_errors_are_answered_too(
     emulator: Emulator, client: LiveAuditClient, tmp_path: Path
 ) -> None:
-    """An unknown id is not asked for again; what is no text is in no file."""
+    """An unknown id is not polled again; an id that is no text is not in the file."""
     ids: list[Any] = ["av0", "../bucket", 7, emulator.add_job(duration=math.inf)]
     with Checkpoint(tmp_path / "run") as checkpoint:
         run = client.as_completed(ids, timeout=5, checkpoint=checkpoint)
@@ -620,8 +613,8 @@ async def test_errors_and_bad_ids_are_answers_too(
     assert [repr(outcome.job_id) for outcome in again] == ["7"]
 
 
-async def test_refused_credentials_are_no_answer(emulator: Emulator, tmp_path: Path) -> None:
-    """A run with the wrong key gives errors, and one with the right key asks for all of them."""
+async def test_refused_credentials_answer_no_id(emulator: Emulator, tmp_path: Path) -> None:
+    """After a run with the wrong key, one with the right key polls every id."""
     ids = add_jobs(emulator, 3)
     with Checkpoint(tmp_path / "run") as checkpoint:
         async with emulator.client(credentials=Credentials("AKIDEXAMPLE", "wrong")) as stranger:
@@ -629,15 +622,15 @@ async def test_refused_credentials_are_no_answer(emulator: Emulator, tmp_path: P
         assert {type(outcome.error) for outcome in refused} == {AccessDenied}
         assert (len(refused), checkpoint.answered) == (3, 0)
         async with emulator.client() as client:
-            answers = await outcomes_of(client.as_completed(ids, checkpoint=checkpoint))
-        assert [outcome.error for outcome in answers] == [None] * 3
+            results = await outcomes_of(client.as_completed(ids, checkpoint=checkpoint))
+        assert [outcome.error for outcome in results] == [None] * 3
         assert checkpoint.answered == 3
 
 
-async def test_a_checkpoint_that_cannot_be_written_arrives_bare(
+async def test_a_checkpoint_that_cannot_be_written_ends_the_run(
     emulator: Emulator, client: LiveAuditClient, tmp_path: Path
 ) -> None:
-    """Without a note of what was taken up the run does not go on."""
+    """The error of the file is raised unwrapped."""
     checkpoint = Checkpoint(tmp_path / "run")
     checkpoint.close()
     with pytest.raises(ValueError, match="closed"):
@@ -655,7 +648,7 @@ class TestOverASocket:
         return "asyncio"
 
     async def test_cancelled_consumers_leave_no_connection(self) -> None:
-        """100 runs and waits cancelled at random: no task, and after closing no connection."""
+        """100 cancelled runs and waits leave no task, and after closing no connection."""
         rng = random.Random(6)
         pieces = (
             b"<Response><JobsDetail><JobId>av1</JobId>",
@@ -687,11 +680,11 @@ class TestOverASocket:
             assert served.requests
             await client.aclose()
             assert await served.all_closed()
-            # Those that serve are the server's.
+            # The tasks that serve are the server's.
             assert not [task for task in tasks() if "connected" not in repr(task)]
 
     async def test_jobs_are_followed_over_a_socket(self) -> None:
-        """The emulator's jobs end, one after the other, and nothing is throttled."""
+        """The jobs of the emulator end one after the other, and no request is throttled."""
         emulator = Emulator(rate=200)
         ids = [emulator.add_job(duration=0.01 * number) for number in range(1, 50)]
         async with (
@@ -704,6 +697,6 @@ class TestOverASocket:
                 rate=200,
             ) as client,
         ):
-            answers = await outcomes_of(client.as_completed(ids, interval=0.1, timeout=20))
-        assert Counter(outcome.job_id for outcome in answers) == Counter(ids)
-        assert not [outcome for outcome in answers if isinstance(outcome.error, LiveAuditError)]
+            results = await outcomes_of(client.as_completed(ids, interval=0.1, timeout=20))
+        assert Counter(outcome.job_id for outcome in results) == Counter(ids)
+        assert not [outcome for outcome in results if isinstance(outcome.error, LiveAuditError)]

@@ -1,4 +1,4 @@
-"""The machinery of following many jobs, over a dictionary in place of the service."""
+"""Runs over many jobs, with a dictionary in place of the service."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
+from runs import SLOT, now, outcomes_of, tasks
 
 from ci_live_audit import (
     AccessDenied,
@@ -36,15 +37,13 @@ from ci_live_audit import (
     TransportError,
     WaitTimeout,
 )
+from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.ids import Source
 from ci_live_audit.limits.background import BackgroundRateLimiter
 
-#: Seconds. The limiter's slots are even when it has seen for a while that the loop is in time.
-SLOT = 1 / 20 + 0.0005
-
 
 class Service:
-    """Jobs that end at given times; errors to raise before; notes of who was asked when."""
+    """Jobs that end at given times, errors to raise before that, and a record of all polls."""
 
     def __init__(
         self, ends: Mapping[str, float] | None = None, *, rate: float = 20.0, latency: float = 0.0
@@ -54,18 +53,18 @@ class Service:
         self.errors: dict[str, list[Exception]] = {}
         self.urgent = LocalRateLimiter(rate)
         self.limiter = BackgroundRateLimiter(self.urgent)
-        self.asked: list[tuple[str, float]] = []
-        self.under_way: dict[asyncio.Task[Any] | None, str] = {}
+        self.polled: list[tuple[str, float]] = []
+        self.in_flight: dict[asyncio.Task[Any] | None, str] = {}
 
     async def query(self, job_id: str) -> AuditJob:
         await self.limiter.acquire()
-        self.asked.append((job_id, now()))
-        self.under_way[asyncio.current_task()] = job_id
+        self.polled.append((job_id, now()))
+        self.in_flight[asyncio.current_task()] = job_id
         try:
             if self.latency:
                 await asyncio.sleep(self.latency)
         finally:
-            del self.under_way[asyncio.current_task()]
+            del self.in_flight[asyncio.current_task()]
         if self.errors.get(job_id):
             raise self.errors[job_id].pop(0)
         return job(job_id, ended=now() >= self.ends.get(job_id, math.inf))
@@ -77,39 +76,24 @@ class Service:
         timeout: float | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> Outcomes:
-        return Outcomes(
-            self.query,
-            job_ids,
-            interval=interval,
-            timeout=timeout,
-            limiter=self.limiter,
-            rate=self.urgent.rate,
-            checkpoint=checkpoint,
-        )
+        rate = self.urgent.rate
+        polling = Polling(self.query, interval, timeout, self.limiter, rate, checkpoint)
+        return Outcomes(polling, job_ids)
 
     def times(self, job_id: str) -> list[float]:
-        return [time for asked, time in self.asked if asked == job_id]
+        return [time for polled, time in self.polled if polled == job_id]
 
 
 def job(job_id: str, *, ended: bool) -> AuditJob:
     return AuditJob(job_id=job_id, state=JobState.SUCCESS if ended else JobState.AUDITING)
 
 
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
 def names(number: int) -> list[str]:
     return [f"av{n}" for n in range(number)]
 
 
-async def outcomes_of(run: Outcomes) -> list[Outcome]:
-    async with run:
-        return [outcome async for outcome in run]
-
-
 async def consume(run: Outcomes, got: Counter[str]) -> None:
-    """Note what comes, one by one."""
+    """Count the outcomes one by one."""
     async for outcome in run:
         got[outcome.job_id] += 1
 
@@ -130,25 +114,19 @@ async def without_end(pause: float) -> AsyncGenerator[str, None]:
         await asyncio.sleep(pause)
 
 
-def tasks() -> list[asyncio.Task[Any]]:
-    """All but those in which the test itself runs."""
-    of_anyio = "_call_in_runner_task", "_run_tests_and_fixtures"
-    named = ((task, getattr(task.get_coro(), "__name__", "")) for task in asyncio.all_tasks())
-    return [task for task, name in named if name not in of_anyio]
-
-
-def count_steps() -> list[None]:
-    """A list that grows by one with every step of the running loop."""
+def count_callbacks() -> list[None]:
+    """Return a list that grows by one with every callback that the running loop is given."""
     loop: Any = asyncio.get_running_loop()
-    steps: list[None] = []
-    run_once = loop._run_once
+    callbacks: list[None] = []
+    call_soon = loop.call_soon
 
-    def counted() -> None:
-        steps.append(None)
-        run_once()
+    def counted(*args: Any, **options: Any) -> asyncio.Handle:
+        callbacks.append(None)
+        handle: asyncio.Handle = call_soon(*args, **options)
+        return handle
 
-    loop._run_once = counted
-    return steps
+    loop.call_soon = counted
+    return callbacks
 
 
 # The quota
@@ -158,23 +136,23 @@ async def test_a_small_quota_is_used_to_the_full() -> None:
     """With 100,000 jobs, 2,000 slots in a row carry a request, and no second more than 20."""
     service = Service()
     async with service.follow(names(100_000)):
-        while len(service.asked) < 2000:
+        while len(service.polled) < 2000:
             await asyncio.sleep(1)
-    times = [time for _, time in service.asked]
+    times = [time for _, time in service.polled]
     assert (len(times) - 1) / (times[-1] - times[0]) >= 0.99 * 20
     assert all(later - time >= 1 for time, later in zip(times, times[20:], strict=False))
 
 
-async def test_slow_answers_do_not_cost_the_quota() -> None:
-    """Where an answer takes eight seconds and jobs are asked again and again, no slot is lost."""
+async def test_slow_responses_do_not_cost_the_quota() -> None:
+    """With responses after eight seconds and jobs polled again and again, no slot is lost."""
     service = Service(latency=8.0)
     async with service.follow(names(300)):
         await asyncio.sleep(100)
-    assert len(service.asked) >= 0.99 * 20 * 100
+    assert len(service.polled) >= 0.99 * 20 * 100
 
 
 async def test_an_urgent_call_waits_for_two_slots_at_most() -> None:
-    """200 calls at random instants, beside 100,000 jobs: each of them has one before it at most."""
+    """At 200 random instants beside 100,000 jobs, an urgent call has at most one poll before it."""
     rng = random.Random(1)
     service = Service(latency=0.5)
     waits: list[float] = []
@@ -182,25 +160,25 @@ async def test_an_urgent_call_waits_for_two_slots_at_most() -> None:
         await asyncio.sleep(10)
         for _ in range(200):
             await asyncio.sleep(rng.expovariate(2))
-            before = len(service.asked)
+            before = len(service.polled)
             waits.append(await service.urgent.acquire())
-            assert len(service.asked) <= before + 1
+            assert len(service.polled) <= before + 1
     assert max(waits) <= 2 * SLOT
 
 
 async def test_two_runs_share_the_quota_and_let_urgent_calls_pass() -> None:
-    """Runs on one limiter take turns, and together they stand in an urgent call's way once."""
+    """Runs on one limiter alternate, and together they delay an urgent call by one poll."""
     rng = random.Random(2)
     service = Service()
     others = service.limiter.sibling()
-    asked: list[str] = []
+    polled: list[str] = []
 
     async def query(job_id: str) -> AuditJob:
         await others.acquire()
-        asked.append(job_id)
+        polled.append(job_id)
         return job(job_id, ended=False)
 
-    other = Outcomes(query, names(500), interval=10, timeout=None, limiter=others, rate=20)
+    other = Outcomes(Polling(query, 10, None, others, 20), names(500))
     waits: list[float] = []
     async with service.follow(names(500)), other:
         await asyncio.sleep(10)
@@ -209,36 +187,36 @@ async def test_two_runs_share_the_quota_and_let_urgent_calls_pass() -> None:
             waits.append(await service.urgent.acquire())
         elapsed = now()
     assert max(waits) <= 2 * SLOT
-    assert len(asked) == pytest.approx(len(service.asked), abs=3)
-    assert len(asked) + len(service.asked) + 100 >= 0.99 * 20 * elapsed
-    assert (service.limiter.requests, others.requests) == (len(service.asked), len(asked))
+    assert len(polled) == pytest.approx(len(service.polled), abs=3)
+    assert len(polled) + len(service.polled) + 100 >= 0.99 * 20 * elapsed
+    assert (service.limiter.requests, others.requests) == (len(service.polled), len(polled))
 
 
-async def test_tasks_are_as_many_as_requests_under_way() -> None:
-    """10,000 jobs take a task for each request under way, and a handful more."""
+async def test_there_is_one_task_per_request_in_flight() -> None:
+    """10,000 jobs take one task for each request in flight, and at most three more."""
     service = Service(latency=1.5)
     most: list[int] = []
     async with service.follow(names(10_000)):
         for _ in range(600):
             await asyncio.sleep(0.05)
-            assert len(tasks()) <= len(service.under_way) + 3
-            most.append(len(service.under_way))
+            assert len(tasks()) <= len(service.in_flight) + 3
+            most.append(len(service.in_flight))
     assert 25 <= max(most) <= 31
 
 
 async def test_requests_that_hang_are_bounded() -> None:
-    """Where nothing is answered, what leaves in ten seconds is all."""
+    """Without any response, the requests of ten seconds are in flight and no more."""
     service = Service(latency=math.inf)
     async with service.follow(names(10_000)):
         await asyncio.sleep(1000)
-        assert len(service.asked) == 200
+        assert len(service.polled) == 200
 
 
-# Whose turn it is
+# The order of polls
 
 
 async def test_detection_delay_is_half_a_sweep() -> None:
-    """Where the quota binds, an end is seen after half a sweep on average, after one at most."""
+    """Where the quota binds, an end is seen after half a sweep on average, one sweep at most."""
     rng = random.Random(3)
     jobs, rate, interval = 8000, 80.0, 10.0
     sweep = jobs / rate
@@ -255,8 +233,8 @@ async def test_detection_delay_is_half_a_sweep() -> None:
     assert max(delays) <= 1.05 * sweep + interval
 
 
-async def test_jobs_are_asked_at_the_interval_if_the_quota_allows() -> None:
-    """Seven seconds from one query of a job to the next, however long an answer takes."""
+async def test_jobs_are_polled_at_the_interval_if_the_quota_allows() -> None:
+    """Polls of a job are seven seconds apart, however long a response takes."""
     service = Service(latency=3)
     async with service.follow(["a", "b"], 7):
         await asyncio.sleep(100)
@@ -264,36 +242,36 @@ async def test_jobs_are_asked_at_the_interval_if_the_quota_allows() -> None:
     assert len(service.times("b")) == 15
 
 
-async def test_answers_slower_than_the_interval_are_waited_for() -> None:
-    """A job is asked again when its answer is there, never twice at the same time."""
+async def test_responses_slower_than_the_interval_are_awaited() -> None:
+    """A job is polled again once its response has come, never twice at a time."""
     service = Service({"a": 31, "b": 31}, latency=5)
-    answers = await outcomes_of(service.follow(["a", "b"], 1))
-    assert {outcome.job_id for outcome in answers} == {"a", "b"}
+    results = await outcomes_of(service.follow(["a", "b"], 1))
+    assert {outcome.job_id for outcome in results} == {"a", "b"}
     assert service.times("a") == pytest.approx([0, 5, 10, 15, 20, 25, 30], abs=0.3)
 
 
 @pytest.mark.parametrize("steps", range(8))
-async def test_a_job_may_be_asked_again_in_the_step_of_its_answer(steps: int) -> None:
-    """Whatever else happens just when a late answer comes, no job is asked twice at once."""
+async def test_a_job_may_be_polled_again_in_the_step_of_its_response(steps: int) -> None:
+    """Whatever happens in the step of a late response, no job is polled twice at a time."""
     ids: asyncio.Queue[str | None] = asyncio.Queue()
     late = asyncio.Event()
-    asked: list[str] = []
-    under_way: list[str] = []
+    polled: list[str] = []
+    in_flight: list[str] = []
 
     async def source() -> AsyncGenerator[str, None]:
         while (job_id := await ids.get()) is not None:
             yield job_id
 
     async def query(job_id: str) -> AuditJob:
-        assert job_id not in under_way
-        asked.append(job_id)
-        under_way.append(job_id)
+        assert job_id not in in_flight
+        polled.append(job_id)
+        in_flight.append(job_id)
         await late.wait()
-        under_way.remove(job_id)
-        return job(job_id, ended=asked.count(job_id) == 3)
+        in_flight.remove(job_id)
+        return job(job_id, ended=polled.count(job_id) == 3)
 
     ids.put_nowait("a")
-    async with Outcomes(query, source(), interval=1, timeout=None) as outcomes:
+    async with Outcomes(Polling(query, 1), source()) as outcomes:
         await asyncio.sleep(5)
         ids.put_nowait("b")
         for _ in range(steps):
@@ -302,24 +280,24 @@ async def test_a_job_may_be_asked_again_in_the_step_of_its_answer(steps: int) ->
         await asyncio.sleep(0)
         ids.put_nowait("c")
         ids.put_nowait(None)
-        answers = [outcome.unwrap().job_id async for outcome in outcomes]
-    assert sorted(answers) == ["a", "b", "c"]
-    assert sorted(asked) == sorted("abc" * 3)
+        results = [outcome.unwrap().job_id async for outcome in outcomes]
+    assert sorted(results) == ["a", "b", "c"]
+    assert sorted(polled) == sorted("abc" * 3)
 
 
 async def test_jobs_take_turns() -> None:
-    """Beyond the quota, all jobs are asked once before any is asked again, in the same order."""
+    """Beyond the quota, each job is polled once before any is polled again, in the same order."""
     service = Service()
     ids = names(300)
     async with service.follow(ids, 1):
         await asyncio.sleep(100)
-    asked = [job_id for job_id, _ in service.asked]
-    assert asked == (ids * 7)[: len(asked)]
-    assert len(asked) > 1900
+    polled = [job_id for job_id, _ in service.polled]
+    assert polled == (ids * 7)[: len(polled)]
+    assert len(polled) > 1900
 
 
-async def test_whoever_was_asked_longest_ago_is_asked_first() -> None:
-    """Whatever ends, fails or joins meanwhile: of those that are asked again, the oldest is."""
+async def test_the_most_overdue_job_is_polled_first() -> None:
+    """Whatever ends, fails or joins meanwhile, the job polled longest ago is polled next."""
     rng = random.Random(4)
     ids = names(200)
     ends = {job_id: rng.uniform(0, 200) for job_id in ids[:100]}
@@ -327,9 +305,9 @@ async def test_whoever_was_asked_longest_ago_is_asked_first() -> None:
     async with service.follow(arriving(*ids, pause=0.2), 5):
         await asyncio.sleep(200)
     last: dict[str, float] = {}
-    for job_id, time in service.asked:
+    for job_id, time in service.polled:
         if job_id in last:
-            # Those whose due times are less than a slot apart may change places.
+            # Jobs due less than a slot apart may change places.
             assert last[job_id] <= min(last.values()) + 0.06
             assert time >= last[job_id] + 5 - 0.06
         last[job_id] = time
@@ -338,8 +316,8 @@ async def test_whoever_was_asked_longest_ago_is_asked_first() -> None:
 
 
 @pytest.mark.parametrize("kind", ["generator", "async generator"])
-async def test_a_source_without_end_does_not_starve_jobs(kind: str) -> None:
-    """Jobs that were taken up first are asked again while ever more come in."""
+async def test_an_endless_source_does_not_starve_jobs(kind: str) -> None:
+    """The first jobs are polled again while new ones keep coming."""
     first = names(10)
     service = Service(dict.fromkeys(first, 30.0))
     endless: dict[str, Source] = {
@@ -350,7 +328,7 @@ async def test_a_source_without_end_does_not_starve_jobs(kind: str) -> None:
         answered = [(await anext(outcomes)).job_id for _ in first]
         assert now() < 120
     assert sorted(answered) == first
-    times = [time for _, time in service.asked]
+    times = [time for _, time in service.polled]
     assert len(times) >= 0.98 * 20 * times[-1]
 
 
@@ -362,8 +340,8 @@ async def _chain(first: list[str], rest: AsyncGenerator[str, None]) -> AsyncGene
 
 
 @pytest.mark.parametrize("kind", ["generator", "async generator"])
-async def test_a_source_is_read_no_faster_than_jobs_are_asked(kind: str) -> None:
-    """Of a generator of a million ids, as many are read as were asked, and one or two more."""
+async def test_a_source_is_read_no_faster_than_jobs_are_polled(kind: str) -> None:
+    """Of a million generated ids, at most three more are read than were polled."""
     read: list[int] = []
 
     def ids() -> Iterator[str]:
@@ -378,11 +356,11 @@ async def test_a_source_is_read_no_faster_than_jobs_are_asked(kind: str) -> None
     service = Service()
     async with service.follow(ids() if kind == "generator" else ids_too(), 1000):
         await asyncio.sleep(60)
-    assert len(service.asked) <= len(read) <= len(service.asked) + 3
+    assert len(service.polled) <= len(read) <= len(service.polled) + 3
 
 
-async def test_ids_that_arrive_over_time_are_taken_up_at_once() -> None:
-    """An id from a slow source is asked for in the instant in which it comes."""
+async def test_ids_that_arrive_over_time_are_polled_at_once() -> None:
+    """An id from a slow source is polled in the instant in which it arrives."""
     came: dict[str, float] = {}
 
     async def slowly() -> AsyncGenerator[str, None]:
@@ -393,36 +371,36 @@ async def test_ids_that_arrive_over_time_are_taken_up_at_once() -> None:
             await asyncio.sleep(rng.uniform(1, 100))
 
     service = Service(dict.fromkeys(names(30), 0.0))
-    answers = await outcomes_of(service.follow(slowly()))
-    assert [outcome.job_id for outcome in answers] == names(30)
-    assert dict(service.asked) == pytest.approx(came, abs=0.06)
+    results = await outcomes_of(service.follow(slowly()))
+    assert [outcome.job_id for outcome in results] == names(30)
+    assert dict(service.polled) == pytest.approx(came, abs=0.06)
 
 
-async def test_known_ids_past_the_deadline_are_passed_over_too() -> None:
-    """5,000 times the same id, and another that comes to light when time is up."""
+async def test_known_ids_are_skipped_after_the_deadline_too() -> None:
+    """An id behind 5,000 duplicates that is only reached after the deadline has its outcome."""
     service = Service()
     service.limiter.hold(100)
-    answers = await outcomes_of(service.follow(["a"] * 5000 + ["b"], 10, 20))
-    assert [outcome.job_id for outcome in answers] == ["a", "b"]
-    assert all(isinstance(outcome.error, WaitTimeout) for outcome in answers)
+    results = await outcomes_of(service.follow(["a"] * 5000 + ["b"], 10, 20))
+    assert [outcome.job_id for outcome in results] == ["a", "b"]
+    assert all(isinstance(outcome.error, WaitTimeout) for outcome in results)
     assert now() == pytest.approx(20, abs=1e-3)
-    assert service.asked == []
+    assert service.polled == []
 
 
-async def test_known_ids_are_passed_over_in_portions() -> None:
-    """Of 10,000 times the same id, one is asked for, and others have their turn meanwhile."""
+async def test_known_ids_are_skipped_in_portions() -> None:
+    """Of 10,000 duplicates one is polled, and another id between them as well."""
     service = Service({"a": 0.0, "b": 0.0})
     run = service.follow((["a"] * 5000 + ["b"]) * 2)
     assert [outcome.job_id for outcome in await outcomes_of(run)] == ["a", "b"]
     assert run.progress.open == 0
 
 
-# What a source may do
+# Sources
 
 
 @pytest.mark.parametrize("kind", ["generator", "async generator"])
-async def test_what_a_source_raises_arrives_bare(kind: str) -> None:
-    """Outcomes that are ready come before it, and it comes as it is, each time one asks."""
+async def test_an_exception_of_a_source_is_raised_bare(kind: str) -> None:
+    """It is raised after the outcomes that are ready, unwrapped, at each further step."""
 
     def broken() -> Iterator[str]:
         yield from ("a", "b", "running")
@@ -458,12 +436,12 @@ async def test_a_generator_that_breaks_at_once_is_no_empty_run() -> None:
     "source", [[], (), iter([]), arriving()], ids=["list", "tuple", "iterator", "async"]
 )
 async def test_an_empty_source_is_an_empty_run(source: Source) -> None:
-    """Nothing to follow is nothing wrong."""
+    """A run without ids ends at once, without an error."""
     assert await outcomes_of(Service().follow(source)) == []
 
 
-async def test_an_async_iterable_that_is_no_generator() -> None:
-    """Whatever can be iterated over will do, a queue's wrapper for example."""
+async def test_an_async_iterable_that_is_not_a_generator() -> None:
+    """Any async iterable will do, for example one around a queue."""
 
     class Ids:
         def __init__(self) -> None:
@@ -479,11 +457,11 @@ async def test_an_async_iterable_that_is_no_generator() -> None:
             return self.left.pop(0)
 
     service = Service(dict.fromkeys(names(5), 0.0))
-    answers = await outcomes_of(service.follow(Ids()))
-    assert [outcome.job_id for outcome in answers] == names(5)
+    results = await outcomes_of(service.follow(Ids()))
+    assert [outcome.job_id for outcome in results] == names(5)
 
 
-async def test_a_list_may_change_meanwhile() -> None:
+async def test_a_list_may_change_afterwards() -> None:
     """A collection is copied at the start."""
     service = Service(dict.fromkeys(names(100), 0.0))
     ids = names(100)
@@ -493,15 +471,15 @@ async def test_a_list_may_change_meanwhile() -> None:
 
 
 @pytest.mark.parametrize("source", ["av1", b"av1", None, 7, object()])
-def test_what_is_no_source_is_refused(source: Any) -> None:
-    """A single text in place of a list is a mistake that is told at once."""
+def test_anything_but_a_source_is_refused(source: Any) -> None:
+    """A single text in place of a list is refused at once, as is anything else."""
     with pytest.raises(ConfigurationError, match="job_ids"):
         Service().follow(source)
 
 
 @pytest.mark.parametrize("leaving", ["at once", "reading", "full", "over"])
 async def test_leaving_closes_async_generators(leaving: str) -> None:
-    """However far the reading has come, the generator's cleanup has run when the block is left."""
+    """However far reading has come, the generator has cleaned up when the block is left."""
     closed: list[str] = []
 
     async def source() -> AsyncGenerator[str, None]:
@@ -542,18 +520,18 @@ async def test_the_generator_of_an_iterable_class_is_closed() -> None:
     assert tasks() == []
 
 
-# What may go wrong with a query
+# Failed queries
 
-PASSING: list[Callable[[], LiveAuditError]] = [
+TRANSIENT: list[Callable[[], LiveAuditError]] = [
     lambda: TransportError("reset"),
     lambda: RequestTimeout("no answer"),
     lambda: Throttled(status=429),
     lambda: ServiceUnavailable(status=503),
     lambda: DecodeError("cut off"),
-    # A refusal without a document is not the service's own.
+    # A refusal without a document is not the service's.
     lambda: JobNotFound(status=404),
 ]
-LASTING: list[LiveAuditError] = [
+FINAL: list[LiveAuditError] = [
     JobNotFound(status=404, code="AuditingJobNotFound"),
     InvalidArgument(status=400, code="InvalidArgument"),
     AccessDenied(status=403, code="AccessDenied"),
@@ -563,9 +541,9 @@ LASTING: list[LiveAuditError] = [
 ]
 
 
-@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error()).__name__)
-async def test_what_may_pass_is_tried_again_later(error: Callable[[], LiveAuditError]) -> None:
-    """After each failure in a row the wait doubles, and an answer is an answer."""
+@pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: type(error()).__name__)
+async def test_a_transient_error_is_retried(error: Callable[[], LiveAuditError]) -> None:
+    """The backoff doubles with each failure in a row, and then a response counts."""
     service = Service({"a": 0.0})
     service.errors["a"] = [error() for _ in range(4)]
     (outcome,) = await outcomes_of(service.follow(["a"]))
@@ -573,54 +551,56 @@ async def test_what_may_pass_is_tried_again_later(error: Callable[[], LiveAuditE
     assert service.times("a") == pytest.approx([0, 10, 30, 70, 130], abs=0.1)
 
 
-@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error()).__name__)
-async def test_what_does_not_pass_is_given_up(error: Callable[[], LiveAuditError]) -> None:
-    """After 16 failures in a row, in more than ten minutes, the last error is the outcome."""
+@pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: type(error()).__name__)
+async def test_a_transient_error_that_stays_is_given_up(
+    error: Callable[[], LiveAuditError],
+) -> None:
+    """After 16 failures in a row, over ten minutes or more, the last error is the outcome."""
     service = Service()
     service.errors["a"] = [error() for _ in range(20)]
     (outcome,) = await outcomes_of(service.follow(["a"]))
-    assert (outcome.job, len(service.asked)) == (None, 16)
+    assert (outcome.job, len(service.polled)) == (None, 16)
     assert type(outcome.error) is type(error())
     assert now() > 600
 
 
 async def test_the_error_of_the_last_failure_is_the_outcome() -> None:
-    """Of different failures in a row the newest one counts."""
+    """Of different failures in a row the last one is the outcome."""
     service = Service()
-    errors: list[Exception] = [error() for _ in range(3) for error in PASSING]
+    errors: list[Exception] = [error() for _ in range(3) for error in TRANSIENT]
     service.errors["a"] = list(errors)
     (outcome,) = await outcomes_of(service.follow(["a"]))
     assert outcome.error is errors[15]
 
 
 async def test_failures_count_in_a_row() -> None:
-    """An answer in between begins the count, and the doubling, anew."""
+    """A response in between resets the count and the backoff."""
     service = Service()
-    answers = {10, 21, 40}
+    results = {10, 21, 40}
 
     async def query(job_id: str) -> AuditJob:
         await service.query(job_id)
-        if len(service.asked) not in answers:
+        if len(service.polled) not in results:
             raise TransportError("reset")
-        return job(job_id, ended=len(service.asked) == 40)
+        return job(job_id, ended=len(service.polled) == 40)
 
-    (outcome,) = await outcomes_of(Outcomes(query, ["a"], interval=10, timeout=None))
+    (outcome,) = await outcomes_of(Outcomes(Polling(query, 10), ["a"]))
     assert isinstance(outcome.error, TransportError)
-    assert len(service.asked) == 21 + 16
-    assert service.asked[11][1] - service.asked[10][1] == pytest.approx(10, abs=0.1)
+    assert len(service.polled) == 21 + 16
+    assert service.polled[11][1] - service.polled[10][1] == pytest.approx(10, abs=0.1)
 
 
-async def test_a_long_interval_is_the_longest_wait_too() -> None:
-    """Whoever asks every five minutes waits five minutes after a failure, not one."""
+async def test_the_backoff_never_exceeds_a_long_interval() -> None:
+    """With an interval of five minutes the backoff is five minutes from the start."""
     service = Service({"a": 0.0})
     service.errors["a"] = [TransportError("reset") for _ in range(3)]
     await outcomes_of(service.follow(["a"], 300))
     assert service.times("a") == pytest.approx([0, 300, 600, 900], abs=0.1)
 
 
-@pytest.mark.parametrize("error", LASTING, ids=lambda error: type(error).__name__)
-async def test_what_lasts_is_the_outcome_at_once(error: LiveAuditError) -> None:
-    """One query, and the error is the outcome; other jobs go on."""
+@pytest.mark.parametrize("error", FINAL, ids=lambda error: type(error).__name__)
+async def test_a_final_error_is_the_outcome_at_once(error: LiveAuditError) -> None:
+    """After one query the error is the outcome; other jobs go on."""
     service = Service({"a": 15.0, "b": 15.0})
     service.errors["a"] = [error]
     first, second = await outcomes_of(service.follow(["a", "b"]))
@@ -630,19 +610,19 @@ async def test_what_lasts_is_the_outcome_at_once(error: LiveAuditError) -> None:
 
 
 async def test_credentials_that_were_there_before_may_come_back() -> None:
-    """Once something has succeeded, missing credentials are tried again."""
+    """After one success, missing credentials are retried."""
     service = Service({"a": 15.0, "b": 15.0})
-    answers: list[Outcome] = []
+    results: list[Outcome] = []
     async with service.follow(["a", "b"]) as outcomes:
         await asyncio.sleep(5)
         service.errors["a"] = [CredentialsError("none") for _ in range(3)]
-        answers.extend([outcome async for outcome in outcomes])
-    assert [(outcome.job_id, outcome.error) for outcome in answers] == [("b", None), ("a", None)]
+        results.extend([outcome async for outcome in outcomes])
+    assert [(outcome.job_id, outcome.error) for outcome in results] == [("b", None), ("a", None)]
     assert service.times("a") == pytest.approx([0, 10, 20, 40, 80], abs=0.2)
 
 
-async def test_any_other_exception_arrives_bare() -> None:
-    """A query that raises what no query should is a mistake, told after the outcomes at hand."""
+async def test_any_other_exception_is_raised_bare() -> None:
+    """An unexpected exception of a query is raised after the outcomes that are ready."""
     service = Service({"a": 0.0})
     service.errors["b"] = [ZeroDivisionError("a mistake")]
     got: Counter[str] = Counter()
@@ -654,43 +634,43 @@ async def test_any_other_exception_arrives_bare() -> None:
     assert tasks() == []
 
 
-async def test_a_query_that_somebody_cancels_is_asked_again() -> None:
-    """Whoever cancels tasks that are not his own ends no job."""
+async def test_a_query_cancelled_from_outside_is_repeated() -> None:
+    """Cancelling the task of a query ends no job."""
     service = Service(dict.fromkeys(names(5), 40.0), latency=1)
     cancelled: list[str] = []
     async with service.follow(names(5)) as outcomes:
         for _ in range(3):
             await asyncio.sleep(3 + len(cancelled) * 4)
-            while not service.under_way:
+            while not service.in_flight:
                 await asyncio.sleep(0.1)
-            task, job_id = next(iter(service.under_way.items()))
+            task, job_id = next(iter(service.in_flight.items()))
             assert task is not None
             task.cancel()
             cancelled.append(job_id)
-        answers = [outcome.unwrap().job_id async for outcome in outcomes]
-    assert sorted(answers) == names(5)
+        results = [outcome.unwrap().job_id async for outcome in outcomes]
+    assert sorted(results) == names(5)
     assert len(cancelled) == 3
 
 
-async def test_a_query_that_cancels_itself_is_asked_again() -> None:
-    """A CancelledError out of a query does not end the job either."""
+async def test_a_query_that_cancels_itself_is_repeated() -> None:
+    """A CancelledError raised by a query ends no job either."""
     service = Service({"a": 0.0})
-    asked = 0
+    polled = 0
 
     async def query(job_id: str) -> AuditJob:
-        nonlocal asked
-        asked += 1
-        if asked < 3:
+        nonlocal polled
+        polled += 1
+        if polled < 3:
             raise asyncio.CancelledError
         return await service.query(job_id)
 
-    (outcome,) = await outcomes_of(Outcomes(query, ["a"], interval=10, timeout=None))
+    (outcome,) = await outcomes_of(Outcomes(Polling(query, 10), ["a"]))
     assert outcome.unwrap().ended
     assert now() == pytest.approx(30, abs=0.1)
 
 
-async def test_an_exception_in_the_body_arrives_bare() -> None:
-    """What the caller raises comes out as it is, and everything has stopped."""
+async def test_an_exception_in_the_body_is_raised_bare() -> None:
+    """An exception of the caller comes out unwrapped, after everything has stopped."""
     service = Service({"a": 0.0}, latency=0.5)
     ids = arriving("a", "b", pause=100)
 
@@ -710,7 +690,7 @@ async def test_an_exception_in_the_body_arrives_bare() -> None:
 
 
 async def test_a_deadline_is_exact_and_follows_a_last_look() -> None:
-    """A single job is asked half a second before its deadline, and answered at the deadline."""
+    """A job is polled half a second before its deadline, and times out at the deadline."""
     service = Service()
     (outcome,) = await outcomes_of(service.follow(["a"], 10, 25))
     assert now() == pytest.approx(25, abs=1e-6)
@@ -721,7 +701,7 @@ async def test_a_deadline_is_exact_and_follows_a_last_look() -> None:
 
 
 async def test_an_end_that_the_last_look_sees_is_an_end() -> None:
-    """A job that ends between its last turn and the deadline has ended."""
+    """A job that ends between its last regular poll and the deadline has ended."""
     service = Service({"a": 24.0})
     (outcome,) = await outcomes_of(service.follow(["a"], 10, 25))
     assert outcome.unwrap().ended
@@ -730,17 +710,17 @@ async def test_an_end_that_the_last_look_sees_is_an_end() -> None:
 
 @pytest.mark.parametrize(("interval", "timeout"), [(100, 10), (0.5, 0.1), (1e-3, 1e-2), (10, 1e-3)])
 async def test_any_timeout_is_kept(interval: float, timeout: float) -> None:
-    """However long the interval and however short the timeout, there is a look and an end."""
+    """However long the interval and short the timeout, a job is polled and times out exactly."""
     service = Service()
     (outcome,) = await outcomes_of(service.follow(["a"], interval, timeout))
     assert now() == pytest.approx(timeout, abs=1e-6)
     assert isinstance(outcome.error, WaitTimeout)
-    assert service.asked
+    assert service.polled
 
 
 @pytest.mark.parametrize("keep_last", [False, True])
-async def test_the_newest_answer_is_kept_where_that_is_asked_for(*, keep_last: bool) -> None:
-    """If the last look comes to nothing, the answer before may be the one that is told."""
+async def test_the_last_response_is_kept_with_keep_last(*, keep_last: bool) -> None:
+    """If the last poll fails, the timeout carries the response before it with keep_last only."""
     service = Service()
 
     async def query(job_id: str) -> AuditJob:
@@ -748,7 +728,7 @@ async def test_the_newest_answer_is_kept_where_that_is_asked_for(*, keep_last: b
             await asyncio.sleep(math.inf)
         return await service.query(job_id)
 
-    run = Outcomes(query, ["a", "b"], interval=10, timeout=25, keep_last=keep_last)
+    run = Outcomes(Polling(query, 10, 25, keep_last=keep_last), ["a", "b"])
     for outcome in await outcomes_of(run):
         assert isinstance(outcome.error, WaitTimeout)
         assert outcome.error.last == (job(outcome.job_id, ended=False) if keep_last else None)
@@ -756,19 +736,28 @@ async def test_the_newest_answer_is_kept_where_that_is_asked_for(*, keep_last: b
 
 
 async def test_a_query_that_hangs_is_cancelled_at_the_deadline() -> None:
-    """The deadline holds for a query under way as well."""
+    """The deadline holds for a query in flight as well."""
     service = Service(latency=math.inf)
     async with service.follow(["a"], 10, 25) as outcomes:
         outcome = await anext(outcomes)
         assert now() == pytest.approx(25, abs=1e-6)
         await asyncio.sleep(0)
-        assert not service.under_way
+        assert not service.in_flight
     assert isinstance(outcome.error, WaitTimeout)
     assert outcome.error.last is None
     assert str(outcome.error) == "wait of a: not ended within 25 s"
 
 
-async def test_an_answer_that_comes_too_late_does_not_count() -> None:
+async def test_a_first_query_that_hangs_is_cancelled_at_the_deadline() -> None:
+    """The deadline holds for a job that arrives when no other is open."""
+    service = Service(latency=math.inf)
+    async with service.follow(arriving("a", pause=1000), 10, 25) as outcomes:
+        outcome = await anext(outcomes)
+        assert now() == pytest.approx(25, abs=1e-6)
+    assert isinstance(outcome.error, WaitTimeout)
+
+
+async def test_a_response_after_the_deadline_does_not_count() -> None:
     """A query that cannot be cancelled ends after its deadline without a second outcome."""
 
     async def query(job_id: str) -> AuditJob:
@@ -781,27 +770,27 @@ async def test_an_answer_that_comes_too_late_does_not_count() -> None:
             raise JobNotFound(status=404)
         return job(job_id, ended=True)
 
-    async with Outcomes(query, ["a", "b"], interval=10, timeout=20) as outcomes:
-        answers = [await anext(outcomes) for _ in range(2)]
+    async with Outcomes(Polling(query, 10, 20), ["a", "b"]) as outcomes:
+        results = [await anext(outcomes) for _ in range(2)]
         await asyncio.sleep(60)
-        answers.extend([outcome async for outcome in outcomes])
-    assert [outcome.job_id for outcome in answers] == ["a", "b"]
-    assert all(isinstance(outcome.error, WaitTimeout) for outcome in answers)
+        results.extend([outcome async for outcome in outcomes])
+    assert [outcome.job_id for outcome in results] == ["a", "b"]
+    assert all(isinstance(outcome.error, WaitTimeout) for outcome in results)
 
 
-async def test_with_more_jobs_than_slots_every_id_is_answered_by_the_deadline() -> None:
-    """Ids that were never read are answered too, and answers that came are told."""
+async def test_with_more_jobs_than_slots_every_id_has_an_outcome_by_the_deadline() -> None:
+    """Ids that were never read have outcomes too, and last responses are carried."""
     service = Service()
     ids = names(3000)
-    answers = await outcomes_of(service.follow(ids, 10, 60))
-    assert sorted(outcome.job_id for outcome in answers) == sorted(ids)
+    results = await outcomes_of(service.follow(ids, 10, 60))
+    assert sorted(outcome.job_id for outcome in results) == sorted(ids)
     assert now() == pytest.approx(60, abs=0.01)
-    asked = {job_id for job_id, _ in service.asked}
-    for outcome in answers:
+    polled = {job_id for job_id, _ in service.polled}
+    for outcome in results:
         assert isinstance(outcome.error, WaitTimeout)
-        assert (outcome.error.last is not None) == (outcome.job_id in asked)
-    assert len(service.asked) >= 0.98 * 20 * 59
-    assert len(asked) < len(ids)
+        assert (outcome.error.last is not None) == (outcome.job_id in polled)
+    assert len(service.polled) >= 0.98 * 20 * 59
+    assert len(polled) < len(ids)
 
 
 async def test_each_job_of_a_generator_has_a_deadline_of_its_own() -> None:
@@ -815,27 +804,27 @@ async def test_each_job_of_a_generator_has_a_deadline_of_its_own() -> None:
 
 
 async def test_last_looks_do_not_exceed_the_quota() -> None:
-    """100 jobs with the same deadline get their last looks in the seconds before it."""
+    """100 jobs with one deadline get their last looks in the seconds before it."""
     service = Service()
-    answers = await outcomes_of(service.follow(names(100), 30, 100))
-    assert all(isinstance(outcome.error, WaitTimeout) for outcome in answers)
+    results = await outcomes_of(service.follow(names(100), 30, 100))
+    assert all(isinstance(outcome.error, WaitTimeout) for outcome in results)
     looks = sorted(service.times(job_id)[-1] for job_id in names(100))
     assert looks[0] >= 99.5 - 2 * 100 / 20
     assert all(later - look >= 0.9 / 20 for look, later in itertools.pairwise(looks))
 
 
 async def test_every_job_gets_its_last_look_if_the_quota_allows() -> None:
-    """200 jobs are asked a last time within ten seconds, so ends half a minute before are seen."""
+    """200 jobs are polled for the last time within ten seconds, so late ends are seen."""
     ids = names(200)
     service = Service(dict.fromkeys(ids[100:], 70.5))
-    answers = await outcomes_of(service.follow(ids, 30, 100))
-    timed_out = {outcome.job_id for outcome in answers if outcome.error is not None}
+    results = await outcomes_of(service.follow(ids, 30, 100))
+    timed_out = {outcome.job_id for outcome in results if outcome.error is not None}
     assert timed_out == set(ids[:100])
     assert min(service.times(job_id)[-1] for job_id in timed_out) >= 99.5 - 200 / 20 - 0.1
 
 
-async def test_a_later_deadline_takes_nobody_s_last_look() -> None:
-    """A job that is only due after its deadline leaves the last look of another where it is."""
+async def test_a_later_deadline_takes_no_other_last_look() -> None:
+    """A job that is due only after its deadline leaves the last look of another in place."""
     service = Service({"av0": 22.0})
     service.errors["av1"] = [TransportError("reset") for _ in range(9)]
     first, second = await outcomes_of(service.follow(arriving("av0", "av1", pause=1), 10, 25))
@@ -845,27 +834,27 @@ async def test_a_later_deadline_takes_nobody_s_last_look() -> None:
 
 
 async def test_a_slow_consumer_gets_the_deadlines_late_but_all() -> None:
-    """Jobs whose deadlines passed long ago are answered when somebody asks."""
+    """Jobs whose deadlines passed long ago have outcomes once the consumer goes on."""
     service = Service({f"av{n}": 15.0 for n in range(40)})
     async with service.follow(names(100), 10, 60) as outcomes:
         await asyncio.sleep(3600)
-        answers = [outcome async for outcome in outcomes]
+        results = [outcome async for outcome in outcomes]
     assert now() == pytest.approx(3600, abs=0.01)
-    assert sorted(outcome.job_id for outcome in answers) == sorted(names(100))
-    assert sum(outcome.error is None for outcome in answers) == 40
+    assert sorted(outcome.job_id for outcome in results) == sorted(names(100))
+    assert sum(outcome.error is None for outcome in results) == 40
 
 
-async def test_nothing_is_asked_after_its_deadline() -> None:
-    """Without a consumer, the asking ends at the deadline, and the loop has nothing to do."""
+async def test_nothing_is_polled_after_its_deadline() -> None:
+    """Without a consumer, polling ends at the deadline and the loop is idle."""
     service = Service()
     async with service.follow(names(5000), 10, 60):
         await asyncio.sleep(61)
-        asked = len(service.asked)
-        steps = count_steps()
+        polled = len(service.polled)
+        callbacks = count_callbacks()
         await asyncio.sleep(3600)
-        assert len(steps) < 10
-    assert len(service.asked) == asked
-    assert service.asked[-1][1] <= 60.1
+        assert len(callbacks) < 10
+    assert len(service.polled) == polled
+    assert service.polled[-1][1] <= 60.1
 
 
 # The consumer
@@ -873,37 +862,37 @@ async def test_nothing_is_asked_after_its_deadline() -> None:
 
 @pytest.mark.parametrize("latency", [0, 4])
 async def test_a_slow_consumer_slows_the_polling_down(latency: float) -> None:
-    """Of 1,000 jobs that have ended, 50 are asked while the consumer sleeps, and none is lost.
+    """Of 1,000 ended jobs, 50 are polled while the consumer sleeps, and none is lost.
 
-    Those that are under way by then come on top.
+    Those in flight by then come on top.
     """
     service = Service(dict.fromkeys(names(1000), 0.0), latency=latency)
     most = 55 + math.ceil(20 * latency)
     async with service.follow(names(1000)) as outcomes:
         got = [(await anext(outcomes)).job_id]
         await asyncio.sleep(3600)
-        assert 50 <= len(service.asked) <= most
-        steps = count_steps()
+        assert 50 <= len(service.polled) <= most
+        callbacks = count_callbacks()
         await asyncio.sleep(3600)
-        assert len(steps) < 10
+        assert len(callbacks) < 10
         async for outcome in outcomes:
             got.append(outcome.job_id)
             await asyncio.sleep(0.2)
-            assert len(service.asked) <= len(got) + most
+            assert len(service.polled) <= len(got) + most
     assert sorted(got) == sorted(names(1000))
 
 
 async def test_waiting_is_not_busy() -> None:
     """In an hour of waiting for a job, the loop takes a few steps for each query."""
     service = Service({"a": 3600.0}, latency=1)
-    steps = count_steps()
+    callbacks = count_callbacks()
     await outcomes_of(service.follow(["a"], 10, 7200))
-    assert len(service.asked) == 361
-    assert len(steps) < 361 * 15
+    assert len(service.polled) == 361
+    assert len(callbacks) < 361 * 15
 
 
 async def test_two_consumers_share_the_outcomes() -> None:
-    """Each outcome goes to one of them, and both come to the end."""
+    """Each outcome goes to one of them, and both reach the end."""
     rng = random.Random(7)
     ids = names(500)
     service = Service({job_id: rng.uniform(0, 100) for job_id in ids}, latency=0.3)
@@ -922,7 +911,7 @@ async def test_two_consumers_share_the_outcomes() -> None:
 
 
 async def test_a_consumer_that_is_left_alone_ends() -> None:
-    """One who still waits when another leaves the run comes to the end."""
+    """A consumer that still waits when another leaves the run reaches the end."""
     service = Service()
     async with service.follow(["a"]) as outcomes:
         waiting = asyncio.create_task(anext(outcomes, None))
@@ -931,7 +920,7 @@ async def test_a_consumer_that_is_left_alone_ends() -> None:
 
 
 async def test_a_run_is_entered_once() -> None:
-    """Entering it twice, or using it before, says what to do."""
+    """Entering a run twice, or iterating before, raises an error that says what to do."""
     run = Service({"a": 0.0}).follow(["a"])
     with pytest.raises(ConfigurationError, match="enter the run first"):
         await anext(run)
@@ -944,15 +933,15 @@ async def test_a_run_is_entered_once() -> None:
 
 
 async def test_there_is_nothing_more_after_leaving() -> None:
-    """Iterating over a run that was left ends at once, even if outcomes were ready."""
+    """Iterating over a run that was left ends at once, even with outcomes ready."""
     service = Service(dict.fromkeys(names(10), 0.0))
     async with service.follow(names(10)) as outcomes:
         await asyncio.sleep(5)
         await anext(outcomes)
     assert [outcome async for outcome in outcomes] == []
-    asked = len(service.asked)
+    polled = len(service.polled)
     await asyncio.sleep(100)
-    assert len(service.asked) == asked
+    assert len(service.polled) == polled
 
 
 async def test_the_end_is_the_end_each_time() -> None:
@@ -966,7 +955,7 @@ async def test_the_end_is_the_end_each_time() -> None:
 
 @pytest.mark.parametrize("options", [{"interval": 0}, {"timeout": 0}, {"interval": math.inf}])
 def test_impossible_times_are_refused(options: dict[str, Any]) -> None:
-    """An interval or a timeout that is not above 0 and finite."""
+    """An interval or a timeout that is not above 0 and finite is refused by name."""
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         Service().follow(["a"], **options)
 
@@ -975,7 +964,7 @@ def test_impossible_times_are_refused(options: dict[str, Any]) -> None:
 
 
 async def test_impatient_consumers_lose_no_outcome() -> None:
-    """wait_for around anext, with patience at random, gets every outcome once."""
+    """wait_for around anext, with random patience, gets every outcome once."""
     rng = random.Random(8)
     ids = names(200)
     service = Service({job_id: rng.uniform(0, 60) for job_id in ids}, latency=0.2)
@@ -983,7 +972,7 @@ async def test_impatient_consumers_lose_no_outcome() -> None:
     gave_up = 0
     async with service.follow(ids, 5, 50) as outcomes:
         while sum(got.values()) < len(ids):
-            # Also not at all, and for as long as it takes until something happens.
+            # Sometimes none at all, and sometimes enough for the next outcome.
             patience = rng.choice([0.0, rng.random() * 0.1, rng.random()])
             try:
                 got[(await asyncio.wait_for(anext(outcomes), patience)).job_id] += 1
@@ -994,7 +983,7 @@ async def test_impatient_consumers_lose_no_outcome() -> None:
 
 
 async def test_a_timeout_around_the_iteration_loses_no_outcome() -> None:
-    """asyncio.timeout and anyio.move_on_after end the waiting, and it can be taken up again."""
+    """After asyncio.timeout or anyio.move_on_after the iteration can be continued."""
     rng = random.Random(9)
     ids = names(100)
     service = Service({job_id: rng.uniform(0, 60) for job_id in ids})
@@ -1011,7 +1000,7 @@ async def test_a_timeout_around_the_iteration_loses_no_outcome() -> None:
 
 @pytest.mark.parametrize("by", ["asyncio", "anyio"])
 async def test_a_timeout_around_the_run_leaves_nothing(by: str) -> None:
-    """Cancelled by a timeout from outside, a run still closes its source in its own time."""
+    """A run cancelled by a timeout outside still waits until its source is closed."""
     closed: list[float] = []
 
     async def source() -> AsyncGenerator[str, None]:
@@ -1037,7 +1026,7 @@ async def test_a_timeout_around_the_run_leaves_nothing(by: str) -> None:
 
 
 async def test_cancelled_twice_everything_stops() -> None:
-    """A second cancellation while the first one is at work changes nothing."""
+    """A second cancellation during the first one leaves no task and no query."""
     rng = random.Random(10)
 
     async def query(job_id: str) -> AuditJob:
@@ -1048,7 +1037,7 @@ async def test_cancelled_twice_everything_stops() -> None:
 
     for _ in range(100):
         service = Service(latency=1)
-        run = Outcomes(query, names(30), interval=1, timeout=None)
+        run = Outcomes(Polling(query, 1), names(30))
         task = asyncio.create_task(outcomes_of(run))
         await asyncio.sleep(rng.random() * 5)
         task.cancel()
@@ -1058,11 +1047,11 @@ async def test_cancelled_twice_everything_stops() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert tasks() == []
-        assert not service.under_way
+        assert not service.in_flight
 
 
 async def test_cancelled_twice_a_source_still_cleans_up() -> None:
-    """A second cancellation while a generator cleans up waits for that too."""
+    """A second cancellation while a generator cleans up waits for the cleanup too."""
     closed: list[float] = []
 
     async def source() -> AsyncGenerator[str, None]:
@@ -1086,7 +1075,7 @@ async def test_cancelled_twice_a_source_still_cleans_up() -> None:
 
 
 async def test_cancelling_the_consumer_leaves_nothing() -> None:
-    """At 1,000 random instants: no task, no open generator, no exception that nobody saw."""
+    """After 1,000 random cancellations: no task, no open generator, no unseen exception."""
     rng = random.Random(11)
     unseen: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
@@ -1105,14 +1094,10 @@ async def test_cancelling_the_consumer_leaves_nothing() -> None:
         generator = arriving(*ids, pause=rng.choice([0, 0.5]))
         sources: list[Source] = [ids, iter(ids), generator, generator]
         source = rng.choice(sources)
-        options: dict[str, Any] = {
-            "interval": 5,
-            "timeout": rng.choice([None, 12]),
-            "limiter": service.limiter,
-            "rate": service.urgent.rate,
-        }
-        kind = rng.choice([Outcomes, Outcomes, Findings])
-        task = asyncio.create_task(use(kind(service.query, source, **options)))
+        timeout = rng.choice([None, 12])
+        polling = Polling(service.query, 5, timeout, service.limiter, service.urgent.rate)
+        kind: Any = rng.choice([Outcomes, Outcomes, Findings])
+        task = asyncio.create_task(use(kind(polling, source)))
         await asyncio.sleep(rng.random() * 15)
         for _ in range(rng.randrange(10)):
             await asyncio.sleep(0)
@@ -1120,7 +1105,7 @@ async def test_cancelling_the_consumer_leaves_nothing() -> None:
         await asyncio.wait([task])
         assert task.cancelled() or isinstance(task.exception(), ZeroDivisionError | None)
         assert tasks() == []
-        assert not service.under_way
+        assert not service.in_flight
         assert source is not generator or is_closed(generator)
         await generator.aclose()
     del task
@@ -1132,8 +1117,8 @@ async def test_cancelling_the_consumer_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize("seed", range(40))
-async def test_whatever_happens_every_id_is_answered_once(seed: int) -> None:
-    """Random sources, rates, deadlines, delays, failures, cancellations, consumers."""
+async def test_whatever_happens_every_id_has_one_outcome(seed: int) -> None:
+    """Random sources, rates, deadlines, delays, failures, cancellations and consumers."""
     rng = random.Random(seed)
     ids = names(rng.choice([1, 7, 150]))
     given = ids + rng.choices(ids, k=len(ids) // 5)
@@ -1141,9 +1126,9 @@ async def test_whatever_happens_every_id_is_answered_once(seed: int) -> None:
     ends = {job_id: rng.uniform(0, 60) for job_id in ids}
     service = Service(ends, rate=rng.choice([3.0, 20.0, math.inf]), latency=rng.choice([0, 0.1, 4]))
     for job_id in rng.sample(ids, len(ids) // 3):
-        service.errors[job_id] = [rng.choice(PASSING)() for _ in range(rng.randrange(20))]
+        service.errors[job_id] = [rng.choice(TRANSIENT)() for _ in range(rng.randrange(20))]
     for job_id in rng.sample(ids, len(ids) // 10):
-        service.errors[job_id] = [rng.choice(LASTING[:4])]
+        service.errors[job_id] = [rng.choice(FINAL[:4])]
     sources: list[Callable[[], Source]] = [
         lambda: given,
         lambda: iter(given),
@@ -1157,7 +1142,7 @@ async def test_whatever_happens_every_id_is_answered_once(seed: int) -> None:
     async def cancel_some() -> None:
         while True:
             await asyncio.sleep(rng.expovariate(0.2))
-            for task in list(service.under_way)[:1]:
+            for task in list(service.in_flight)[:1]:
                 assert task is not None
                 task.cancel()
 
@@ -1188,7 +1173,7 @@ async def test_whatever_happens_every_id_is_answered_once(seed: int) -> None:
 
 
 async def test_cancelled_twice_a_run_still_stops_reading() -> None:
-    """A second cancellation while a run is being left does not leave its reader behind."""
+    """A second cancellation while a run is left does not leave its reader behind."""
     closed = False
 
     async def generate() -> AsyncGenerator[str, None]:
@@ -1208,7 +1193,7 @@ async def test_cancelled_twice_a_run_still_stops_reading() -> None:
         return AuditJob(job_id=job_id, state=JobState.SUCCESS)
 
     async def follow() -> None:
-        async with Outcomes(query, generate(), interval=1, timeout=None) as outcomes:
+        async with Outcomes(Polling(query, 1), generate()) as outcomes:
             await anext(outcomes)
 
     task = asyncio.create_task(follow())
@@ -1223,8 +1208,8 @@ async def test_cancelled_twice_a_run_still_stops_reading() -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1, 2])
-async def test_what_an_async_source_raises_is_not_lost(before: int) -> None:
-    """An id feed that breaks says so, whether or not jobs are open, and never looks finished."""
+async def test_an_exception_of_an_async_source_is_not_lost(before: int) -> None:
+    """A source that breaks is never taken for a finished one, with or without open jobs."""
     service = Service(dict.fromkeys(names(5), 0.0))
 
     async def broken() -> AsyncGenerator[str, None]:
@@ -1238,19 +1223,19 @@ async def test_what_an_async_source_raises_is_not_lost(before: int) -> None:
 
 
 async def test_a_deadline_is_exact_if_the_last_look_fails() -> None:
-    """Also then it is a timeout at the deadline, not before."""
+    """After a failed last poll the job times out at the deadline, not before."""
 
     async def query(job_id: str) -> AuditJob:
         if now() > 22:
             raise ServiceUnavailable(status=503)
         return job(job_id, ended=False)
 
-    await outcomes_of(Outcomes(query, ["a"], interval=10, timeout=25))
+    await outcomes_of(Outcomes(Polling(query, 10, 25), ["a"]))
     assert now() == pytest.approx(25, abs=1e-3)
 
 
 async def test_progress_after_leaving_counts_no_failure() -> None:
-    """A query that leaving cancels near the deadline is no failure."""
+    """A query that is cancelled by leaving near the deadline is no failure."""
     async with Service(latency=3).follow(["a"], 10, 25) as outcomes:
         await asyncio.sleep(24.8)
         before = outcomes.progress
@@ -1258,7 +1243,7 @@ async def test_progress_after_leaving_counts_no_failure() -> None:
 
 
 async def test_many_deadlines_at_once_let_the_loop_run() -> None:
-    """Outcomes of one deadline do not come all without a step of the loop in between."""
+    """The loop takes steps between the outcomes of one deadline."""
     ran: list[int] = []
     loop = asyncio.get_running_loop()
     got = 0

@@ -40,7 +40,7 @@ FAULTS = [
 
 
 class Bulk:
-    """200 ids: jobs that end well, that fail, that go on, that are unknown, that can be no job."""
+    """200 ids: jobs that end well, fail or go on, unknown ids, and impossible ones."""
 
     def __init__(self, seed: int) -> None:
         self.rng = rng = random.Random(seed)
@@ -86,7 +86,7 @@ class Bulk:
             await asyncio.sleep(self.rng.choice([0, 0, 0.01, 0.2]))
 
     def assert_right(self, outcome: Outcome) -> None:
-        """Either the job has ended, or there is an error, and both are about this id."""
+        """Assert that the job has ended or there is an error, and both are about this id."""
         kind = self.kinds[outcome.job_id]
         assert (outcome.job is None) == (outcome.error is not None) or kind == "failing"
         if outcome.job is not None:
@@ -100,14 +100,14 @@ class Bulk:
 
 
 SOURCES = ["list", "iterable", "async iterable"]
-#: Seconds; so that a job is asked two or three times.
+#: Seconds; each job is polled two or three times.
 INTERVAL = 40.0
 TIMEOUT = 70.0
 
 
 @pytest.mark.parametrize("seed", range(times(100)))
 async def test_r11_results_and_errors_are_the_inputs(seed: int) -> None:
-    """Of 200 ids, any of which may fail in every way, each has one outcome, and the right one."""
+    """Of 200 ids that may fail in every way, each has one outcome, and the right one."""
     bulk = Bulk(seed)
     got: Counter[str] = Counter()
     source = bulk.source(SOURCES[seed % 3], bulk.given)
@@ -122,7 +122,7 @@ async def test_r11_results_and_errors_are_the_inputs(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(times(40)))
 async def test_r11_a_checkpoint_joins_the_parts(seed: int, tmp_path: Path) -> None:
-    """Left by break, exception or cancellation, or by its source: all parts are the inputs."""
+    """Left by break, exception, cancellation or a broken source, all parts make up the inputs."""
     bulk = Bulk(1000 + seed)
     rng = bulk.rng
     dealt_with: Counter[str] = Counter()
@@ -160,7 +160,7 @@ async def test_r11_a_checkpoint_joins_the_parts(seed: int, tmp_path: Path) -> No
             else:
                 assert end in {"break", "cancel", ""}
     assert dealt_with.keys() == set(bulk.ids)
-    # Whatever was in hand when an exception came may come again.
+    # The outcome in hand at an exception may come again.
     assert dealt_with.total() - NUMBER <= in_hand
     with Checkpoint(file) as checkpoint:
         assert (checkpoint.open, checkpoint.answered) == ((), NUMBER)
@@ -168,7 +168,7 @@ async def test_r11_a_checkpoint_joins_the_parts(seed: int, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("seed", range(times(40)))
 async def test_r11_a_watch_ends_each_job_once(seed: int) -> None:
-    """Of 200 jobs that are watched, each ends with one final state or one error."""
+    """Each of 200 watched jobs ends with one final state or one error."""
     bulk = Bulk(2000 + seed)
     ends: Counter[str] = Counter()
     source = bulk.source(SOURCES[seed % 3], bulk.given)
@@ -182,29 +182,28 @@ async def test_r11_a_watch_ends_each_job_once(seed: int) -> None:
 # R12: any end of the process
 
 JOBS = 600
-#: A run in a process of its own, which says when it is under way and notes what it deals with.
+#: A run in a process of its own, which says when it has started and notes its outcomes.
 RUN = f"""
 import asyncio, os, random, sys
 from ci_live_audit import AuditJob, Checkpoint, JobNotFound, JobState, Outcomes
+from ci_live_audit.following.dispatcher import Polling
 
-asked = {{}}
+polled = {{}}
 
 async def query(job_id):
     await asyncio.sleep(random.random() / 500)
     number = int(job_id[2:])
-    asked[job_id] = asked.get(job_id, 0) + 1
+    polled[job_id] = polled.get(job_id, 0) + 1
     if number % 40 == 0:
         raise JobNotFound("no such job", status=404, code="AuditingJobNotFound")
-    ended = asked[job_id] > number % 3
+    ended = polled[job_id] > number % 3
     return AuditJob(job_id=job_id, state=JobState.SUCCESS if ended else JobState.AUDITING)
 
 async def main():
     ids = [f"av{{number}}" for number in range({JOBS})]
     notes = os.open("outcomes", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with Checkpoint("checkpoint") as checkpoint:
-        async with Outcomes(
-            query, ids, interval=0.001, timeout=None, checkpoint=checkpoint
-        ) as outcomes:
+        async with Outcomes(Polling(query, 0.001, checkpoint=checkpoint), ids) as outcomes:
             print("under way", flush=True)
             async for outcome in outcomes:
                 os.write(notes, outcome.job_id.encode() + b"\\n")
@@ -246,6 +245,6 @@ def test_r12_a_run_that_is_told_to_stop_goes_on_later(tmp_path: Path, sign: sign
     assert stopped >= 1
     noted = Counter((tmp_path / "outcomes").read_text().split())
     assert noted.keys() == {f"av{number}" for number in range(JOBS)}
-    assert noted.total() - JOBS <= stopped  # what was in hand may come again
+    assert noted.total() - JOBS <= stopped  # an outcome in hand may come again
     with Checkpoint(tmp_path / "checkpoint") as checkpoint:
         assert (checkpoint.open, checkpoint.answered) == ((), JOBS)

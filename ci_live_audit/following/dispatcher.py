@@ -1,0 +1,267 @@
+"""Polls jobs within the quota, over any ``query(job_id)``.
+
+Whenever the quota has room for a request, the next job is taken from the schedule and polled in a
+task of its own: there are as many tasks as requests in flight, whatever the number of jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeAlias
+
+import attrs
+
+from ci_live_audit._loop import cancel_and_wait, running_loop
+from ci_live_audit.errors import LiveAuditError, TransportError
+from ci_live_audit.following.checkpoint import Checkpoint
+from ci_live_audit.following.ids import Ids, Nothing, Source
+from ci_live_audit.following.ledger import Ledger, Update
+from ci_live_audit.following.schedule import Schedule
+from ci_live_audit.limits.background import BackgroundRateLimiter
+from ci_live_audit.models import AuditJob
+
+__all__ = ["Dispatcher", "Polling", "Progress", "wait_for"]
+
+Query: TypeAlias = Callable[[str], Awaitable[AuditJob]]
+
+#: The requests of this many seconds may be in flight, so that slow responses cost no slot.
+IN_FLIGHT = 10.0
+#: Known ids are skipped in portions of this many.
+SKIP = 1000
+
+
+@attrs.frozen
+class Polling:
+    """How a run polls, and what it keeps.
+
+    Attributes:
+        query: Queries a job.
+        interval: Seconds from one poll of a job to the next, if the quota allows.
+        timeout: Seconds for which a job is followed; None for no limit.
+        limiter: The limiter that ``query`` waits for.
+        rate: Its requests a second.
+        checkpoint: Holds the ids of an earlier run, and learns of those of this one.
+        keep_last: Whether the last response of every job is kept for a `WaitTimeout`, or only the
+            response to its last poll.
+    """
+
+    query: Query
+    interval: float
+    timeout: float | None = None
+    limiter: BackgroundRateLimiter | None = None
+    rate: float = math.inf
+    checkpoint: Checkpoint | None = None
+    keep_last: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        open: Number of known ids without an outcome.
+        ended: Number of jobs that ended well or were cancelled.
+        failed: Number of ids that ended in an error, those of failed jobs included.
+        requests: Number of requests sent.
+        eta: Seconds in which the quota allows one poll of each open job, the earliest end of the
+            run; None while there may be ids that are not known yet.
+    """
+
+    open: int
+    ended: int
+    failed: int
+    requests: int
+    eta: float | None
+
+
+class Dispatcher:
+    """Polls the jobs of one run.
+
+    Args:
+        polling: How to poll.
+        job_ids: The ids.
+        deliver: Takes each update.
+        is_full: Returns whether the consumer has enough to do: nothing is polled then.
+
+    Attributes:
+        schedule: The jobs.
+        changed: Set when the consumer should look again.
+        wake: To be set when something may be polled again.
+        error: The exception that has broken the run.
+    """
+
+    _main: asyncio.Task[None]
+
+    def __init__(
+        self,
+        polling: Polling,
+        job_ids: Source,
+        deliver: Callable[[Update | None], object],
+        is_full: Callable[[], bool],
+    ) -> None:
+        self._polling = polling
+        self._deliver = deliver
+        self._is_full = is_full
+        self.schedule = Schedule(polling.interval, polling.timeout, polling.rate)
+        self._ledger = Ledger(self.schedule, keep_last=polling.keep_last)
+        self._ids = Ids(job_ids, () if polling.checkpoint is None else polling.checkpoint.open)
+        self.schedule.unread = self._ids.unread
+        self._max_in_flight = round(IN_FLIGHT * min(max(polling.rate, 5.0), 100.0))
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._new_first = False
+        self._polls = 0
+        self.changed = asyncio.Event()
+        self.wake = asyncio.Event()
+        self.error: BaseException | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no job is left to follow."""
+        return self._ids.exhausted and not self.schedule.open
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run has come."""
+        limiter = self._polling.limiter
+        open_ = self._ids.unread + self.schedule.open
+        all_known = self._ids.known or self._ids.exhausted
+        return Progress(
+            open=open_,
+            ended=self._ledger.ended,
+            failed=self._ledger.failed,
+            requests=self._polls if limiter is None else limiter.requests,
+            eta=open_ / self._polling.rate if all_known else None,
+        )
+
+    def start(self) -> None:
+        """Begin to read ids and to poll."""
+        now = running_loop().time()
+        if self._ids.known:
+            self.schedule.share_deadline(now)
+        self._ids.open(self.wake.set)
+        self._main = asyncio.create_task(self._dispatch())
+        self._main.add_done_callback(self._end)
+
+    async def aclose(self) -> None:
+        """Stop polling and reading."""
+        self.changed.set()
+        polls = list(self._tasks.values())
+        self._tasks.clear()
+        try:
+            await cancel_and_wait([self._main, *polls])
+        finally:
+            await self._ids.aclose()
+
+    def expire(self) -> Update | None:
+        """Give up one job whose deadline has passed; return None if there is none."""
+        now = _time()
+        if now < self.schedule.deadline():
+            return None
+        if self._ids.known:
+            self._take_up(now)  # an id that was never read has an outcome as well
+        update = self._ledger.expire(now)
+        if update is not None and update.job_id in self._tasks:
+            self._tasks[update.job_id].cancel()
+        return update
+
+    async def _dispatch(self) -> None:
+        while not self.is_over:
+            now = _time()
+            if len(self._tasks) == self._max_in_flight or self._is_full():
+                await wait_for(self.wake, math.inf)
+                continue
+            if not self._may_take_up(now) and (due := self.schedule.due(now)) > now:
+                await wait_for(self.wake, due)
+                continue
+            if self._polling.limiter is not None:
+                await self._polling.limiter.wait_for_gate()
+            job_id = self._pick(_time())
+            if job_id is not None:
+                self._tasks[job_id] = task = asyncio.create_task(self._poll(job_id))
+                task.add_done_callback(partial(self._end_poll, job_id))
+            # Let the new task enter the limiter first.
+            await asyncio.sleep(0)
+
+    def _pick(self, now: float) -> str | None:
+        """Return the next job to poll; None if there is none.
+
+        New jobs come first if their number is known. Otherwise they alternate with the jobs that
+        are due, which an endless source would starve.
+        """
+        steps = [self.schedule.pick_last_look, self.schedule.pick]
+        self._new_first = not self._new_first
+        if self._may_take_up(now) and self._ids.known:
+            steps[0] = self._take_up
+        elif self._may_take_up(now):
+            steps.insert(1 if self._new_first else 2, self._take_up)
+        return next((job_id for step in steps if (job_id := step(now)) is not None), None)
+
+    def _may_take_up(self, now: float) -> bool:
+        return self._ids.at_hand and not (self._ids.known and now >= self.schedule.deadline())
+
+    def _take_up(self, now: float) -> str | None:
+        """Add a new job to the schedule, and return it; None if there is none at hand."""
+        checkpoint = self._polling.checkpoint
+        for _ in range(SKIP):
+            job_id = self._ids.take()
+            self.schedule.unread = self._ids.unread
+            if job_id is Nothing.EMPTY:
+                break
+            if not isinstance(job_id, str):
+                self._deliver(self._ledger.reject(job_id))
+                self.changed.set()
+            elif checkpoint is not None and job_id in checkpoint:
+                pass
+            elif self.schedule.add(job_id, now):
+                if self.schedule.open == 1:
+                    self.changed.set()  # it has the next deadline
+                if checkpoint is not None:
+                    checkpoint.take(job_id)
+                return job_id
+        return None
+
+    async def _poll(self, job_id: str) -> None:
+        self._polls += 1
+        try:
+            job = await self._polling.query(job_id)
+        except LiveAuditError as error:
+            self._deliver(self._ledger.record_error(job_id, error, _time()))
+        else:
+            self._deliver(self._ledger.record_job(job_id, job, _time()))
+
+    def _end_poll(self, job_id: str, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            self.error = task.exception() or self.error
+        if self._tasks.get(job_id) is not task:
+            return  # the job is being polled again already, or the run has been left
+        del self._tasks[job_id]
+        if self._ledger.is_in_flight(job_id):  # cancelled from outside, or broken
+            error = TransportError("the query was cancelled")
+            self._deliver(self._ledger.record_error(job_id, error, _time()))
+        self.changed.set()
+        self.wake.set()
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        self.error = error or self.error
+        self.changed.set()
+
+
+async def wait_for(event: asyncio.Event, until: float) -> None:
+    """Wait until an event is set or a time has come, and clear the event."""
+    loop = asyncio.get_running_loop()
+    timer = loop.call_at(until, event.set) if until < math.inf else None
+    try:
+        await event.wait()
+    finally:
+        if timer is not None:
+            timer.cancel()
+    event.clear()
+    await asyncio.sleep(0)  # a loop around this never starves others
+
+
+def _time() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,147 @@
+"""The ledger: each poll has the right consequence for its job."""
+
+from __future__ import annotations
+
+import pytest
+
+from ci_live_audit import (
+    AuditJob,
+    CredentialsError,
+    JobNotFound,
+    JobState,
+    LiveAuditError,
+    Throttled,
+    TransportError,
+    WaitTimeout,
+)
+from ci_live_audit.following.ledger import Ledger, Update
+from ci_live_audit.following.schedule import Schedule
+
+RUNNING = AuditJob(job_id="a", state=JobState.AUDITING)
+
+
+def ledger(
+    timeout: float | None = None, *, rate: float = 20.0, keep_last: bool = False
+) -> tuple[Schedule, Ledger]:
+    """Return a ledger over a schedule with one job, "a", polled at 0."""
+    schedule = Schedule(10, timeout, rate)
+    assert schedule.add("a", 0)
+    return schedule, Ledger(schedule, keep_last=keep_last)
+
+
+def timed_out(update: Update | None) -> WaitTimeout:
+    """Return the timeout in an update."""
+    assert update is not None
+    assert isinstance(update.error, WaitTimeout)
+    return update.error
+
+
+def test_a_running_job_goes_on() -> None:
+    """The job is handed on, and is due an interval after its poll."""
+    schedule, fates = ledger()
+    assert fates.is_in_flight("a")
+    assert fates.record_job("a", RUNNING, 1) == Update("a", RUNNING)
+    assert not fates.is_in_flight("a")
+    assert schedule.due(1) == 10
+    assert (fates.ended, fates.failed) == (0, 0)
+
+
+@pytest.mark.parametrize("state", [JobState.SUCCESS, JobState.CANCELLED, JobState.FAILED])
+def test_an_ended_job_is_finished(state: JobState) -> None:
+    """It is counted as ended, or as failed in state Failed."""
+    schedule, fates = ledger()
+    job = AuditJob(job_id="a", state=state)
+    assert fates.record_job("a", job, 1) == Update("a", job)
+    assert schedule.open == 0
+    failed = state == JobState.FAILED
+    assert (fates.ended, fates.failed) == (not failed, failed)
+
+
+def test_a_transient_error_backs_off_as_long_as_the_service_asks() -> None:
+    """The job waits for the interval, or for Retry-After if that is longer."""
+    schedule, fates = ledger()
+    assert fates.record_error("a", TransportError("reset"), 1) is None
+    assert schedule.pick(11) == "a"
+    assert fates.record_error("a", Throttled(status=429, retry_after=100.0), 12) is None
+    assert schedule.due(12) == 112
+
+
+@pytest.mark.parametrize(
+    "error", [JobNotFound(status=404, code="AuditingJobNotFound"), CredentialsError("none")]
+)
+def test_a_final_error_gives_the_job_up(error: LiveAuditError) -> None:
+    """The error is handed on, and the job is finished and counted as failed."""
+    schedule, fates = ledger()
+    assert fates.record_error("a", error, 1) == Update("a", error=error)
+    assert (schedule.open, fates.failed) == (0, 1)
+
+
+def test_credentials_that_worked_before_may_come_back() -> None:
+    """After a success, missing credentials are a transient error."""
+    schedule, fates = ledger()
+    fates.record_job("a", RUNNING, 1)
+    assert schedule.pick(10) == "a"
+    assert fates.record_error("a", CredentialsError("none"), 11) is None
+    assert schedule.open == 1
+
+
+def test_a_last_response_is_held_until_the_deadline() -> None:
+    """After its last look a job has no poll in flight, and times out with its last response."""
+    schedule, fates = ledger(timeout=15)
+    schedule.put_back("a", 0)
+    assert schedule.pick_last_look(14.5) == "a"
+    assert fates.record_job("a", RUNNING, 14.6) == Update("a", RUNNING)
+    assert not fates.is_in_flight("a")
+    assert fates.expire(14.9) is None
+    error = timed_out(fates.expire(15))
+    assert str(error) == "wait of a: not ended within 15 s; it was Auditing"
+    assert (error.last, fates.failed) == (RUNNING, 1)
+
+
+def test_the_error_of_a_last_look_is_the_cause_of_the_timeout() -> None:
+    """A timeout names the error of the poll before it."""
+    schedule, fates = ledger(timeout=15)
+    schedule.put_back("a", 0)
+    schedule.pick_last_look(14.5)
+    error = TransportError("reset")
+    assert fates.record_error("a", error, 14.6) is None
+    assert timed_out(fates.expire(15)).__cause__ is error
+
+
+def test_too_many_jobs_time_out_early() -> None:
+    """A job that cannot be polled again long before its deadline does not wait for it."""
+    schedule, fates = ledger(timeout=100)
+    schedule.share_deadline(0)
+    schedule.unread = 2000
+    update = fates.record_job("a", RUNNING, 1)
+    reason = "wait of a: too many jobs to poll this one again within 100 s; it was Auditing"
+    assert str(timed_out(update)) == reason
+    assert update is not None
+    assert update.job == RUNNING
+    assert schedule.open == 0
+
+
+@pytest.mark.parametrize("keep_last", [False, True])
+def test_a_response_is_kept_with_keep_last(*, keep_last: bool) -> None:
+    """Without it, only the response to the last poll is kept."""
+    _, fates = ledger(timeout=15, keep_last=keep_last)
+    fates.record_job("a", RUNNING, 1)
+    assert timed_out(fates.expire(15)).last == (RUNNING if keep_last else None)
+
+
+def test_results_after_the_deadline_do_not_count() -> None:
+    """A job or an error that comes after the timeout changes nothing."""
+    _, fates = ledger(timeout=15)
+    assert timed_out(fates.expire(15)).last is None
+    assert fates.record_job("a", RUNNING, 16) is None
+    assert fates.record_error("a", TransportError("reset"), 16) is None
+    assert fates.failed == 1
+
+
+def test_an_id_that_is_no_text_is_rejected() -> None:
+    """It counts as failed, and the error names its type."""
+    _, fates = ledger()
+    update = fates.reject(7)
+    assert fates.failed == 1
+    assert repr(update.job_id) == "7"
+    assert str(update.error) == "job_ids: expected texts; got int"

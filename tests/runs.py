@@ -1,0 +1,29 @@
+"""Helpers for tests of runs over many jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ci_live_audit import Outcome, Outcomes
+
+#: Seconds. The limiter's slots are even once it has seen that the loop is on time.
+SLOT = 1 / 20 + 0.0005
+
+
+def now() -> float:
+    """Return the time of the running loop."""
+    return asyncio.get_running_loop().time()
+
+
+def tasks() -> list[asyncio.Task[Any]]:
+    """Return all tasks except those in which the test itself runs."""
+    of_anyio = "_call_in_runner_task", "_run_tests_and_fixtures"
+    named = ((task, getattr(task.get_coro(), "__name__", "")) for task in asyncio.all_tasks())
+    return [task for task, name in named if name not in of_anyio]
+
+
+async def outcomes_of(run: Outcomes) -> list[Outcome]:
+    """Return all outcomes of a run."""
+    async with run:
+        return [outcome async for outcome in run]
