@@ -1,4 +1,4 @@
-"""A node without children → a text, a number or a time, or the reason why it is none.
+"""A node without children → a text, a number or a time, or the reason why it cannot be read.
 
 In XML every value is a text; JSON callbacks have numbers and booleans too.
 """
