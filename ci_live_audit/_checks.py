@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from ci_live_audit.errors import ConfigurationError
 
-__all__ = ["MANY", "above_zero", "field_above_zero", "seconds", "text"]
+__all__ = ["MANY", "above_zero", "field_above_zero", "field_in_seconds", "seconds", "text"]
 
 #: More than this is a mistake, whether it counts jobs or seconds.
 MANY = 1e12
@@ -56,10 +55,11 @@ def seconds(name: str, value: float) -> float:
     return above_zero(name, value, "seconds", at_most=MANY)
 
 
-def field_above_zero(unit: str) -> Callable[[object, Any, float], None]:
-    """Return an attrs validator for a number above 0; ``unit`` is what it counts."""
+def field_above_zero(_: object, attribute: Any, value: float) -> None:
+    """Validate a field of an attrs class: a number above 0."""
+    above_zero(attribute.name, value, "a number")
 
-    def validate(_: object, attribute: Any, value: float) -> None:
-        above_zero(attribute.name, value, unit)
 
-    return validate
+def field_in_seconds(_: object, attribute: Any, value: float) -> None:
+    """Validate a field of an attrs class: seconds, above 0 and finite."""
+    seconds(attribute.name, value)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import anyio.to_thread
 import attrs
 
-from ci_live_audit._checks import seconds
+from ci_live_audit._checks import field_in_seconds
 from ci_live_audit.clock import Clock
 from ci_live_audit.credentials.cache import CredentialCache
 from ci_live_audit.credentials.values import Credentials
@@ -38,10 +38,6 @@ T = TypeVar("T", AuditJob, SubmittedJob, CancelledJob)
 MIN_TIMEOUT = 0.001
 
 
-def _seconds(_: object, attribute: Any, value: float) -> None:
-    seconds(attribute.name, value)
-
-
 def _plain_function(_: object, attribute: Any, value: Any) -> None:
     if value is None:
         return
@@ -62,28 +58,17 @@ def _policy(_: object, attribute: Any, value: Any) -> None:
 
 @attrs.define
 class _Call:
-    """A call in progress, and its present attempt.
-
-    Attributes:
-        request: What is requested.
-        number: Attempts so far, the present one included.
-        first: Loop time at which the first attempt left the limiter; None before.
-        until: Loop time up to which attempts may go on.
-        may_have_happened: Whether an attempt so far may have been carried out.
-        remedies: What has been changed about failed attempts; each helps once.
-        queued: Seconds the present attempt waited for the limiter.
-        began: Loop time at which the present attempt left the limiter.
-        credentials: The credentials it was signed with.
-        ahead: The correction of the clock it was signed by, in seconds.
-        response: The response, once there is one.
-    """
+    """A call in progress, and its present attempt."""
 
     request: Request
     number: int = 0
+    #: Loop time when the first attempt left the limiter, and up to which attempts may go on.
     first: float | None = None
     until: float = 0.0
     may_have_happened: bool = False
     remedies: set[Remedy] = attrs.field(factory=set[Remedy])
+    # Of the present attempt: seconds waited for the limiter, loop time when it left, how it was
+    # signed, and what came back.
     queued: float = 0.0
     began: float = 0.0
     credentials: Credentials | None = None
@@ -118,7 +103,7 @@ class Caller:
     budget: RetryBudget
     transport: Transport
     retry: RetryPolicy = attrs.field(validator=_policy)
-    timeout: float = attrs.field(validator=_seconds)
+    timeout: float = attrs.field(validator=field_in_seconds)
     on_attempt: Callable[[Attempt], object] | None = attrs.field(validator=_plain_function)
 
     async def call(self, request: Request, read: Callable[[bytes], T]) -> T:

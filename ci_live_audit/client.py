@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -18,12 +17,7 @@ from ci_live_audit.calls import Caller
 from ci_live_audit.clock import Clock
 from ci_live_audit.credentials.cache import CredentialCache, CredentialsSource
 from ci_live_audit.credentials.chain import default_chain
-from ci_live_audit.errors import (
-    ConfigurationError,
-    InvalidArgument,
-    JobNotFound,
-    LiveAuditError,
-)
+from ci_live_audit.errors import ConfigurationError, InvalidArgument, JobNotFound, LiveAuditError
 from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.findings import Findings
@@ -126,12 +120,7 @@ class LiveAuditClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -157,10 +146,8 @@ class LiveAuditClient:
 
         Connections, limiter, credentials, retry budget and clock are the same objects.
         """
-        given = {"retry": retry, "timeout": timeout, "on_attempt": on_attempt}
-        return self._sibling(**{name: it for name, it in given.items() if it is not None})
-
-    def _sibling(self, **changes: Any) -> LiveAuditClient:
+        given: dict[str, Any] = {"retry": retry, "timeout": timeout, "on_attempt": on_attempt}
+        changes = {name: value for name, value in given.items() if value is not None}
         sibling = copy.copy(self)
         sibling._caller = attrs.evolve(self._caller, **changes)  # noqa: SLF001 - of its own class
         sibling._owner = False  # noqa: SLF001

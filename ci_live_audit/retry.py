@@ -15,7 +15,6 @@ from ci_live_audit.errors import LiveAuditError, Throttled
 
 __all__ = ["Attempt", "RetryBudget", "RetryPolicy"]
 
-ABOVE_ZERO = field_above_zero("a number")
 #: The quota is counted by the second, so after a throttled attempt at least one has to pass.
 HOLD = 1.0
 
@@ -75,12 +74,12 @@ class RetryPolicy:
     Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
 
-    attempts: int = attrs.field(default=4, validator=ABOVE_ZERO)
-    base_delay: float = attrs.field(default=0.5, validator=ABOVE_ZERO)
-    throttle_delay: float = attrs.field(default=1.0, validator=ABOVE_ZERO)
-    max_delay: float = attrs.field(default=20.0, validator=ABOVE_ZERO)
-    max_retry_after: float = attrs.field(default=60.0, validator=ABOVE_ZERO)
-    deadline: float = attrs.field(default=120.0, validator=ABOVE_ZERO)
+    attempts: int = attrs.field(default=4, validator=field_above_zero)
+    base_delay: float = attrs.field(default=0.5, validator=field_above_zero)
+    throttle_delay: float = attrs.field(default=1.0, validator=field_above_zero)
+    max_delay: float = attrs.field(default=20.0, validator=field_above_zero)
+    max_retry_after: float = attrs.field(default=60.0, validator=field_above_zero)
+    deadline: float = attrs.field(default=120.0, validator=field_above_zero)
 
     def delay(self, attempt: Attempt, *, rng: Callable[[], float] = random.random) -> float | None:
         """Return the seconds to wait before the next attempt; None to give up.

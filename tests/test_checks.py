@@ -10,7 +10,14 @@ import attrs
 import pytest
 
 from ci_live_audit import ConfigurationError
-from ci_live_audit._checks import MANY, above_zero, field_above_zero, seconds, text
+from ci_live_audit._checks import (
+    MANY,
+    above_zero,
+    field_above_zero,
+    field_in_seconds,
+    seconds,
+    text,
+)
 
 
 class Named(str, Enum):  # noqa: UP042 - StrEnum would print its value
@@ -64,7 +71,13 @@ def test_a_whole_number_has_no_fraction() -> None:
 
 def test_a_field_is_checked_by_its_name() -> None:
     """The validator takes the name from the attribute."""
-    field = attrs.make_class("Given", {"size": attrs.field(validator=field_above_zero("bytes"))})
-    assert field(1).size == 1
-    with pytest.raises(ConfigurationError, match="size: expected bytes, above 0; got 0"):
-        field(0)
+    fields = {
+        "share": attrs.field(validator=field_above_zero),
+        "wait": attrs.field(validator=field_in_seconds),
+    }
+    given = attrs.make_class("Given", fields)
+    assert (given(1, 2).share, given(1, 2).wait) == (1, 2)
+    with pytest.raises(ConfigurationError, match="share: expected a number, above 0; got 0"):
+        given(0, 1)
+    with pytest.raises(ConfigurationError, match="wait: expected seconds, above 0 and finite"):
+        given(1, math.inf)

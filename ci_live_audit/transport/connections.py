@@ -95,7 +95,18 @@ class Connections:
     async def exchange(
         self, request: Request, state: ExchangeState, *, timeout: float, reuse: bool
     ) -> Response:
-        """Send a request and return the complete response; see `Backend`."""
+        """Send a request and return the complete response.
+
+        Args:
+            request: The signed request.
+            state: Where to note how far the exchange gets.
+            timeout: Seconds after which the exchange is cancelled.
+            reuse: Whether an idle connection will do.
+
+        Raises:
+            LiveAuditError: The response cannot be read.
+            Exception: Whatever a library raises.
+        """
         connection = await self._take() if reuse else None
         state.sent = state.reused = connection is not None
         opened: list[httpcore.AsyncNetworkStream] = []

@@ -12,7 +12,7 @@ import os
 import warnings
 from collections.abc import AsyncGenerator, Callable
 from functools import cache
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import anyio
 import attrs
@@ -26,38 +26,10 @@ from ci_live_audit.transport.state import ExchangeState
 from ci_live_audit.wire.requests import Request
 from ci_live_audit.wire.responses import Response
 
-__all__ = ["Backend", "Transport"]
+if TYPE_CHECKING:
+    from ci_live_audit.transport.connections import Connections
 
-
-class Backend(Protocol):
-    """A way to the server.
-
-    Attributes:
-        cancellable: Whether an exchange may be cancelled: true of our own connections.
-    """
-
-    cancellable: bool
-
-    async def exchange(
-        self, request: Request, state: ExchangeState, *, timeout: float, reuse: bool
-    ) -> Response:
-        """Send a request and return the complete response.
-
-        Args:
-            request: The signed request.
-            state: Where to note how far the exchange gets.
-            timeout: Seconds the exchange may take; it is cancelled after that.
-            reuse: Whether an idle connection will do.
-
-        Raises:
-            LiveAuditError: The response cannot be read.
-            Exception: Whatever a library raises.
-        """
-        ...
-
-    async def aclose(self) -> None:
-        """Close the idle connections."""
-        ...
+__all__ = ["Transport"]
 
 
 class Transport:
@@ -83,7 +55,7 @@ class Transport:
     ) -> None:
         above_zero("max_body", max_body, "bytes", whole=True)
         self.base_url: str = base_url.rstrip("/")
-        self._backend: Backend = (
+        self._backend = (
             _own_connections(self.base_url, max_body)
             if http_client is None
             else ForeignClient(http_client, self.base_url, max_body)
@@ -196,7 +168,7 @@ class Transport:
             del error
 
 
-def _own_connections(base_url: str, max_body: int) -> Backend:
+def _own_connections(base_url: str, max_body: int) -> Connections:
     # With it come httpx and httpcore: most of the time that importing this package would take.
     from ci_live_audit.transport.connections import Connections  # noqa: PLC0415
 

@@ -63,7 +63,7 @@ class ForeignClient:
         timeout: float,
         reuse: bool,  # noqa: ARG002 - the client's pool decides
     ) -> Response:
-        """Send a request and return the complete response; see `Backend`."""
+        """Send a request and return the complete response, as `Connections` does."""
         self._check_open()
         # Tuples and texts only: objects of one library of the family do not fit another.
         timeouts = (timeout / 2, timeout, timeout, timeout / 2)
