@@ -76,10 +76,10 @@ async def test_r01_the_rate_is_kept_and_used(rate: float, number: int) -> None:
     emulator = Emulator(rate=rate)
     job_id = emulator.add_job(duration=math.inf)
     async with emulator.client() as client:
-        await asyncio.gather(*(client.query(job_id) for _ in range(times(number))))
+        await asyncio.gather(*(client.query(job_id) for _ in range(max(times(number), 1000))))
     assert {arrival.status for arrival in emulator.arrivals} == {200}
     assert_paced(arrivals(emulator), rate)
-    assert sustained(arrivals(emulator)) >= 0.99 * rate
+    assert sustained(arrivals(emulator)) >= 0.999 * rate
 
 
 async def test_r01_retries_polling_and_direct_calls_share_the_rate() -> None:
@@ -104,7 +104,7 @@ async def test_r01_retries_polling_and_direct_calls_share_the_rate() -> None:
     assert not {arrival.status for arrival in emulator.arrivals} & {429}
     assert {arrival.method for arrival in emulator.arrivals} == {"GET", "POST"}
     assert_paced(arrivals(emulator), 20)
-    assert sustained(arrivals(emulator)) >= 0.95 * 20
+    assert sustained(arrivals(emulator)) >= 0.999 * 20
 
 
 RATE = 5.0
@@ -184,7 +184,7 @@ def test_r01_any_schedule_is_paced(events: list[tuple[str, float]]) -> None:
         runner.run(course.run())
     moments = arrivals(course.emulator)
     assert {arrival.status for arrival in course.emulator.arrivals} == {200}
-    assert sustained(moments[-20:]) >= 0.95 * RATE
+    assert sustained(moments[-20:]) >= 0.97 * RATE  # a single lost slot would make it 0.95
     assert most(course.granted, 1) <= RATE
     # A stall between the permission and the departure makes that one request late.
     assert most(moments, 1 - course.stalled) <= RATE
@@ -231,7 +231,7 @@ async def test_r02_calls_arrive_in_the_order_of_their_making() -> None:
 async def test_r02_cancelled_calls_cost_nothing(seed: int) -> None:
     """With half of those that wait cancelled at random, the others are served at the full rate."""
     rng = random.Random(seed)
-    number = times(2000)
+    number = 2000
     emulator = Emulator()
     job_id = emulator.add_job(duration=math.inf)
     async with emulator.client() as client:
@@ -243,7 +243,7 @@ async def test_r02_cancelled_calls_cost_nothing(seed: int) -> None:
     assert sum(call.cancelled() for call in calls) >= number // 4
     assert len(emulator.arrivals) == sum(not call.cancelled() for call in calls)
     assert {arrival.status for arrival in emulator.arrivals} == {200}
-    assert sustained(arrivals(emulator)) >= 0.99 * 20
+    assert sustained(arrivals(emulator)) >= 0.999 * 20
 
 
 # R6: Retry-After is obeyed or refused
