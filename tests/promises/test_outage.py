@@ -15,10 +15,11 @@ from typing import Any
 
 import httpx
 import pytest
+from clocks import now, run_virtual
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from proofs import times
-from servers import Recorder, serving
+from servers import Recorder, client_for, serving
 
 from ci_live_audit import (
     Attempt,
@@ -28,7 +29,7 @@ from ci_live_audit import (
     LocalRateLimiter,
     RetryPolicy,
 )
-from ci_live_audit.testing import Emulator, Fault, VirtualTimeLoop
+from ci_live_audit.testing import Emulator, Fault
 
 #: Calls into an outage.
 CALLS = max(times(1000), 300)
@@ -36,10 +37,6 @@ CALLS = max(times(1000), 300)
 #: the error is fixed. So this is how many retries an outage sees, however many calls there are.
 RETRIES, CHEAP_RETRIES = 35, 100
 EPOCH = 1_700_000_000.0
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 class Count:
@@ -211,7 +208,7 @@ async def test_r07_nobody_sends_after_a_refusal(share: float) -> None:
 
 @pytest.mark.parametrize("seed", range(times(30)))
 async def test_r07_the_rate_comes_back(seed: int) -> None:
-    """After 30 s of throttling, the second that begins with the first success has 95 % of the rate."""
+    """After 30 s of throttling, the second from the first success on sees 95 % of the rate."""
     emulator = Emulator(rate=1e6, seed=seed)
     job_id = emulator.add_job(duration=math.inf)
     async with emulator.client(rate=20) as client:
@@ -269,7 +266,7 @@ POLICIES = st.builds(
 def test_r07_a_policy_bounds_the_whole(
     policy: RetryPolicy, kinds: list[str], timeout: float
 ) -> None:
-    """A call makes at most ``attempts`` attempts, and starts none and ends none after its deadline."""
+    """A call makes at most ``attempts`` attempts, and ends by its deadline."""
 
     async def run() -> None:
         emulator = Emulator(rate=1e6)
@@ -289,8 +286,7 @@ def test_r07_a_policy_bounds_the_whole(
         assert emulator.arrivals[-1].time <= policy.deadline + 1e-6
         assert now() <= max(policy.deadline, 0) + 0.05
 
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        runner.run(run())
+    run_virtual(run)
 
 
 @pytest.mark.waits
@@ -312,15 +308,7 @@ class TestOverASocket:
         count = Count()
         async with (
             serving(once) as served,
-            LiveAuditClient(
-                "examplebucket-1250000000",
-                "ap-beijing",
-                credentials=Credentials("AKIDEXAMPLE", "secretexample"),
-                endpoint=served.url,
-                rate=math.inf,
-                retry=RetryPolicy(base_delay=0.001),
-                on_attempt=count,
-            ) as client,
+            client_for(served.url, retry=RetryPolicy(base_delay=0.001), on_attempt=count) as client,
         ):
             await asyncio.gather(*(one_by_one(client, count, "av1") for _ in range(together)))
         assert len(served.requests) >= CALLS
