@@ -89,7 +89,7 @@ def shown(text: str, secrets: Iterable[str]) -> list[str]:
 
 
 class Evidence:
-    """What the channels have shown while the calls were clients."""
+    """What the channels have shown while the calls were made."""
 
     def __init__(self) -> None:
         self.credentials = Credentials("AKIDEXAMPLE", KEY, TOKEN)
@@ -517,7 +517,7 @@ def test_s05_5_a_refused_value_is_in_no_frame_of_ours(name: str) -> None:
         Credentials("AKIDEXAMPLE", **arguments)
     del arguments
     text = written(caught.value)
-    assert "credentials.py" in text
+    assert "values.py" in text
     assert shown(text, [KEY, TOKEN]) == []
 
 
@@ -544,14 +544,14 @@ demo.STREAMS = {"broken": (0.5, []), "news": (0.5, [])}
 demo.INTERVAL = 0.1
 authorization = signature.authorization
 
-def told(*args):
-    made = authorization(*args)
+def recorded(*args):
+    header = authorization(*args)
     with open(os.environ["SIGNATURES"], "a") as file:
-        file.write(clients.rpartition("=")[2] + "\\n")
+        file.write(header.rpartition("=")[2] + "\\n")
         file.write(signature.sign_key(args[4], args[5]) + "\\n")
-    return made
+    return header
 
-signature.authorization = told
+signature.authorization = recorded
 """
 WAYS: dict[str, str] = {
     "no crash": "",
