@@ -38,7 +38,7 @@ LONG = OK + b"Content-Length: 100000\r\n\r\n<Response>"
 
 
 class StalledNames(VirtualTimeLoop):
-    """Virtual time, and a name server that never answers."""
+    """Virtual time, and a name server that never responds."""
 
     async def getaddrinfo(self, *_: Any, **__: Any) -> Any:
         """Wait for ever."""

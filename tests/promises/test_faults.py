@@ -578,7 +578,7 @@ async def test_r09_an_idle_connection_that_closes_is_no_error() -> None:
     assert all(attempt.delay == 0 for attempt in lost)
 
 
-async def test_r09_a_connection_that_closes_instead_of_answering_is_no_error() -> None:
+async def test_r09_a_connection_that_closes_on_a_request_is_no_error() -> None:
     """A connection that closes just when the next request has arrived is no error."""
     count = times(2_000)
     idle = iter([PATIENCE, None] * count * 2)

@@ -296,12 +296,12 @@ class TestOverASocket:
     @pytest.mark.parametrize("together", [1, 50])
     async def test_r07_stale_connections_cost_at_most_500_tokens(self, together: int) -> None:
         """Retries after a 500 or a reset on a kept connection never cost more than the budget."""
-        answered: list[None] = []
+        responses: list[None] = []
 
         async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             assert isinstance(reader, Recorder)
             await reader.request()
-            answered.append(None)
+            responses.append(None)
             writer.write(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
             await reader.request()
 
@@ -312,6 +312,6 @@ class TestOverASocket:
         ):
             await asyncio.gather(*(one_by_one(client, count, "av1") for _ in range(together)))
         assert len(served.requests) >= CALLS
-        assert len(answered) <= len(served.requests) <= count.attempts
+        assert len(responses) <= len(served.requests) <= count.attempts
         assert count.at_once > 0
         assert 5 * count.at_once + 14 * (count.attempts - count.calls - count.at_once) <= 500
