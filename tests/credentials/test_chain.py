@@ -46,9 +46,8 @@ class Metadata(ThreadingHTTPServer):
             "Code": "Success",
         } | changes
         self.respond(name + "\n", at="")
-        self.respond(
-            json.dumps({key: response[key] for key in response if response[key] is not None}), name
-        )
+        present = {key: value for key, value in response.items() if value is not None}
+        self.respond(json.dumps(present), name)
 
     def respond(self, body: str | bytes, at: str = "auditor", status: int = 200) -> None:
         """Set the response of a path."""

@@ -185,7 +185,7 @@ def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tls:
 def client_of(
     server: Server, backend: str = "own", tls: Tls | None = None, **options: Any
 ) -> contextlib.AbstractAsyncContextManager[LiveAuditClient]:
-    verify = tls and tls.client
+    verify = None if tls is None else tls.client
     return client_over(backend, server.url, verify=verify, **({"retry": RETRY} | options))
 
 

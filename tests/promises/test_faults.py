@@ -101,7 +101,8 @@ def service() -> Iterator[Service]:
 def client_of(
     url: str, backend: str = "own", **options: Any
 ) -> contextlib.AbstractAsyncContextManager[LiveAuditClient]:
-    return client_over(backend, url, **({"timeout": PATIENCE, "retry": ONCE} | options))
+    defaults: dict[str, Any] = {"timeout": PATIENCE, "retry": ONCE}
+    return client_over(backend, url, **(defaults | options))
 
 
 async def call(
