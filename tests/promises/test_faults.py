@@ -611,7 +611,7 @@ async def test_r09_a_restart_of_the_server_is_not_noticed(service: Service) -> N
                 port = int(proxy.url.rpartition(":")[2])
                 if client is None:
                     client = await stack.enter_async_context(client_of(proxy.url, retry=AGAIN))
-                service.emulator.inject(Fault.slow(0.2))  # so that all 50 are in flight at once
+                service.emulator.inject(Fault.slow(0.5))  # so that all 50 are in flight at once
                 jobs = await asyncio.gather(*(client.query(job_id) for _ in range(50)))
                 service.emulator.faults.clear()
                 assert {job.job_id for job in jobs} == {job_id}
