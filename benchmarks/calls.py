@@ -1,19 +1,19 @@
-"""What a whole call costs, against bare httpx (the limit) and the vendor's SDK (the peer).
+"""Measures a whole call, against bare httpx (the limit) and the vendor's SDK (the peer).
 
 A call of the client is limiter, credentials, signature, exchange and typed decoding; bare httpx is
 the exchange alone, over one `httpx.AsyncClient` with room for all connections; the SDK's
-``ci_auditing_video_query`` signs, exchanges with requests and makes dicts. All of them ask the same
-server, a process of its own, for the same answer of about 2.5 KB over connections kept alive.
+``ci_auditing_video_query`` signs, exchanges with requests and makes dicts. All of them get the same
+response of about 2.5 KB from the same server, a process of its own, over kept connections.
 
-The server takes its time, 2 ms for each call in flight and half of that more or less, as the way
-to a real one does. So all calls really are in flight, at every number of them about 500 a second
-pass, and answers do not come in volleys. That matters to httpx: on every call its pool looks at
-every idle connection, so a volley of 50, or a server that answers at once, costs it 3 to 5 ms a
-call, and a steady stream about 1 ms. The table is of the steady stream, the kinder case; where the
-spread of httpx is wide, a round has fallen into volleys all the same.
+The server delays each response by 2 ms for each call in flight, more or less by half, like a real
+network. So all calls really are in flight, about 500 a second pass whatever their number, and
+responses do not arrive in bursts. That matters to httpx: on every call its pool looks at every idle
+connection, so a burst of 50, or a server that responds at once, costs it 3 to 5 ms a call, and a
+steady stream about 1 ms. The table shows the steady stream, the favourable case; where the spread
+of httpx is wide, a round has had bursts nevertheless.
 
-CPU time is what matters to a bot that shares its core; it should not grow with the calls in flight.
-Wall time says whether a client keeps up with the 2 ms.
+CPU time matters to a bot that shares its core; it should not grow with the calls in flight. Wall
+time shows whether a client keeps up with the 2 ms.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ from report import Sample, Table, interleaved
 __all__ = ["run"]
 
 IN_FLIGHT = (1, 20, 50, 200)
-#: More threads than that nobody gives a synchronous library.
+#: Nobody gives a synchronous library more threads than that.
 MOST_THREADS = 50
 DELAY = 0.002
 OURS, HTTPX, VENDOR = "ci_live_audit", "bare httpx", "SDK"
 
-#: Makes so many calls.
+#: Makes a number of calls.
 Batch = Callable[[int], None]
 
 
 @attrs.frozen
 class _Cost:
-    """Microseconds for each call."""
+    """Microseconds per call."""
 
     cpu: float
     wall: float
 
 
 def run(*, quick: bool) -> Iterator[Table]:
-    """The table."""
+    """Yield the table."""
     calls, rounds = (300, 3) if quick else (1000, 7)
     body = service.answer(1)
     with asyncio.Runner() as runner, contextlib.ExitStack() as stack:
@@ -81,14 +81,14 @@ def run(*, quick: bool) -> Iterator[Table]:
             )
         )
     yield Table(
-        f"A whole call, {len(body):,} bytes of answer, {calls:,} calls a round, {rounds} rounds",
+        f"A whole call, {len(body):,} bytes of response, {calls:,} calls a round, {rounds} rounds",
         (
             *("in flight: client", "CPU µs", "wall µs", "CPU vs httpx", "CPU vs SDK at 1"),
             *("wall vs SDK", "CPU vs own at 1"),
         ),
         rows,
         (
-            "An answer takes about 2 ms times the calls in flight. SDK: ci_auditing_video_query",
+            "A response takes about 2 ms times the calls in flight. SDK: ci_auditing_video_query",
             "in as many threads as calls are in flight. Bare httpx neither signs nor decodes.",
             "CPU time is the client process's; the server has a process of its own.",
         ),
@@ -98,7 +98,7 @@ def run(*, quick: bool) -> Iterator[Table]:
 def _batches(
     url: str, count: int, runner: asyncio.Runner, stack: contextlib.ExitStack
 ) -> dict[str, Batch]:
-    """Every client with so many calls in flight; closed with the stack."""
+    """Return batches of every client with so many calls in flight; the stack closes them."""
     client = ours(url)
     bare = httpx.AsyncClient(
         limits=httpx.Limits(max_connections=count, max_keepalive_connections=count)
@@ -147,7 +147,7 @@ def _threads(pool: ThreadPoolExecutor, count: int, call: Callable[[], object]) -
 
 
 def _measure(batch: Batch, calls: int) -> _Cost:
-    # Connections that were idle while others had their turn are opened again before the clock runs.
+    # Reopen connections that expired while the other cases ran, before the clock starts.
     batch(calls // 5)
     gc.collect()
     cpu, wall = time.process_time(), time.perf_counter()

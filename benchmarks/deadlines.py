@@ -1,8 +1,8 @@
-"""How late a call ends after its deadline, whatever the server does.
+"""Measures how late a call ends after its deadline, whatever the server does.
 
 The server is a process of its own; the calls are made one after the other, and ten at a time. The
-peer is httpx alone with the same ``timeout=``, which counts from byte to byte, so that a server
-that drips keeps it for ever: it is given up after four times as long.
+peer is httpx alone with the same ``timeout=``, which counts from byte to byte, so that a dripping
+server keeps it busy for ever: it is given up after four times as long.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GIVEN_UP = 4 * DEADLINE
 
 @attrs.frozen
 class Behaviour:
-    """Bytes that are written first, and bytes that are written again and again with pauses."""
+    """Bytes to write first, and bytes to write again and again with pauses."""
 
     first: bytes = b""
     more: bytes = b""
@@ -57,7 +57,7 @@ BEHAVIOURS = {
 
 
 def run(*, quick: bool) -> Iterator[Table]:
-    """The table."""
+    """Yield the table."""
     rounds = 3 if quick else 20
     rows = [_row(name, rounds) for name in (FULL, *BEHAVIOURS)]
     yield Table(
@@ -66,7 +66,7 @@ def run(*, quick: bool) -> Iterator[Table]:
         rows,
         (
             "Below 0: connecting may take half of the time.",
-            "What sends without pause may end sooner, by a limit of size.",
+            "A server that sends without pause may be stopped sooner, by a limit of size.",
         ),
     )
 
@@ -111,7 +111,7 @@ async def _httpx(url: str) -> str:
 
 
 async def _late(call: Callable[[], Awaitable[object]]) -> float:
-    """Milliseconds after the deadline."""
+    """Return the milliseconds from the deadline to the end of a call."""
     time = asyncio.get_running_loop().time
     began = time()
     with contextlib.suppress(LiveAuditError, httpx.HTTPError, TimeoutError):
@@ -124,7 +124,7 @@ async def _late(call: Callable[[], Awaitable[object]]) -> float:
 
 @contextlib.contextmanager
 def _full() -> Iterator[str]:
-    """Nobody accepts, and the queue of those who wait for it is full."""
+    """Listen without accepting, with a full backlog."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(4):

@@ -1,8 +1,8 @@
-"""What a grant of the limiter costs, against bare aiolimiter (the peer) and one timer (the limit).
+"""Measures a limiter's grant, against bare aiolimiter (the peer) and one timer (the limit).
 
-Whoever polls a hundred thousand jobs has a hundred thousand tasks at the limiter, so a grant must
-not cost more because many wait. In virtual time nobody waits, and all CPU time is the loop's and
-the limiter's. The limit is a loop that sets one timer and wakes one task for each grant.
+A grant must not cost more because many tasks wait, be it a hundred thousand. In virtual time nobody
+really waits, so all CPU time is the loop's and the limiter's. The limit is a loop that sets one
+timer and wakes one task for each grant.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SLOTS = 5000
 
 
 def cost(*, rounds: int) -> Table:
-    """The table."""
+    """Return the table."""
     cases = {
         f"{name}, {waiting:,} waiting": partial(_measure, LIMITERS[name], waiting)
         for name, waiting in ((OURS, 100), (OURS, 10_000), (OURS, 100_000), (PACED, 10_000))
@@ -34,22 +34,22 @@ def cost(*, rounds: int) -> Table:
     cases[limit] = partial(_measure, None, 100)
     found = {name: Sample.of(values) for name, values in interleaved(cases, rounds).items()}
     return Table(
-        f"What a grant costs: CPU time, {rounds} rounds of {SLOTS:,} slots in virtual time",
+        f"CPU time of a grant, {rounds} rounds of {SLOTS:,} slots in virtual time",
         ("limiter, tasks waiting", "µs", "vs peer", "vs limit"),
         [(name, cost, cost / found[peer], cost / found[limit]) for name, cost in found.items()],
-        (f"Peer: {peer}. Who is granted a slot asks for another.",),
+        (f"Peer: {peer}. A task that is granted a slot waits for another.",),
     )
 
 
 def _measure(make: Make | None, waiting: int) -> float:
-    """CPU µs for each slot, the same number of tasks waiting all the time."""
+    """Return the CPU µs of each slot, with a constant number of waiting tasks."""
 
     async def grants() -> float:
         limiter = make() if make is not None else None
         left = math.inf
         done = asyncio.Event()
 
-        async def ask() -> None:
+        async def wait() -> None:
             nonlocal left
             while True:
                 await (limiter.acquire() if limiter is not None else asyncio.sleep(waiting / RATE))
@@ -59,8 +59,8 @@ def _measure(make: Make | None, waiting: int) -> float:
 
         tasks = []
         for _ in range(waiting):
-            tasks.append(asyncio.create_task(ask()))
-            # Without a limiter the tasks begin one after the other, so that they end so too.
+            tasks.append(asyncio.create_task(wait()))
+            # Without a limiter, tasks that start one after the other also wake one after the other.
             await asyncio.sleep(0 if limiter is not None else 1 / RATE)
         gc.collect()
         left = SLOTS

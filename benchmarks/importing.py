@@ -1,11 +1,10 @@
-"""What importing the package costs, against importing the libraries that it stands on.
+"""Measures the cost of importing the package, against importing its dependencies.
 
-Every import has a process of its own with the bytecode already there, and the time is what the
-statement takes, not the start of the interpreter. Names of the package are imported when they are
-first asked for, and httpx comes with the first client that is made without an ``http_client``, so
-the package is measured with its client, and with both. The command line is measured by the help
-that it shows, from the start of the interpreter to its end, against an interpreter that does
-nothing.
+Every import runs in a process of its own with bytecode present; measured is the statement, without
+the start of the interpreter. Names of the package are imported on first use, and httpx with the
+first client without an ``http_client``; so the package is measured with its client, and with both.
+The command line is measured by its help, from the start of the interpreter to its end, against an
+interpreter that does nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ COMMANDS = {
 
 
 def run(*, quick: bool) -> Iterator[Table]:
-    """The tables."""
+    """Yield the tables."""
     rounds = 5 if quick else 15
     with tempfile.TemporaryDirectory() as bytecode:
         cases = {name: partial(_cpu, statement, bytecode) for name, statement in CASES.items()}
@@ -72,7 +71,7 @@ def run(*, quick: bool) -> Iterator[Table]:
 
 
 def _spent(command: tuple[str, ...], bytecode: str) -> float:
-    """CPU milliseconds of a process."""
+    """Return the CPU milliseconds of a process."""
     began = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, capture_output=True, check=True, env=_environment(bytecode))
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -80,7 +79,7 @@ def _spent(command: tuple[str, ...], bytecode: str) -> float:
 
 
 def _cpu(statement: str, bytecode: str) -> float:
-    """CPU milliseconds of a statement in a new interpreter."""
+    """Return the CPU milliseconds of a statement in a new interpreter."""
     program = (
         "import time; began = time.process_time()\n"
         f"{statement}\n"

@@ -1,10 +1,10 @@
-"""The rate limiter against bare aiolimiter (the peer) and against the quota itself (the limit).
+"""Measures the rate limiter, against bare aiolimiter (the peer) and the quota itself (the limit).
 
-A quota of 20 requests a second is worth having only if all of it is used and none of it exceeded.
-Measured are the share of the quota that is sustained, the most requests in any one second, and
-whether those who came first go first: in virtual time, where only the algorithm counts, and by the
-wall clock over a real socket, where the loop is late and sometimes stalled and the emulator notes
-what arrives. What a grant costs is measured in `grants`.
+A quota of 20 requests a second should be used in full and never exceeded. Measured are the share of
+the quota that is sustained, the most requests in any one second, and whether waiters are served in
+order: in virtual time, where only the algorithm counts, and by the wall clock over a real socket,
+where the loop is late and sometimes stalled and the emulator records the arrivals. The cost of a
+grant is measured in `grants`.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ __all__ = ["most", "run", "share"]
 
 
 def run(*, quick: bool) -> Iterator[Table]:
-    """The three tables."""
+    """Yield the three tables."""
     yield _in_virtual_time()
     yield _by_wall_clock(seconds=6 if quick else 20, rounds=1 if quick else 3)
     yield grants.cost(rounds=3 if quick else 7)
 
 
 def share(times: Sequence[float]) -> float:
-    """The rate from the first to the last, as a share of what is allowed."""
+    """Return the rate from the first moment to the last, as a share of the quota."""
     return (len(times) - 1) / (times[-1] - times[0]) / RATE
 
 
 def most(times: Sequence[float]) -> int:
-    """The most in any one second; a microsecond is left to the rounding of sums."""
+    """Return the highest number in any one second, less a microsecond for rounding errors."""
     return max(bisect_left(times, t + 1 - 1e-6) - n for n, t in enumerate(times))
 
 
@@ -62,18 +62,18 @@ def _in_virtual_time() -> Table:
         rows.append((f"{name}, {loop}", share(times), most(times), passed))
     return Table(
         "1,000 slots at 20/s in virtual time",
-        ("limiter, loop", "share of the rate", "most in any 1 s", "most passed by others"),
+        ("limiter, loop", "share of the rate", "most in any 1 s", "most overtaken by"),
         rows,
         (
-            "900 wait from the start; 100 come later, one each 0.4 s (after a stall of 60 ms of",
-            "which the loop hears only afterwards, if stalled). The last column is by how many who",
-            "came later somebody was passed. Limits: 1, 20, 0. Deterministic, so without spread.",
+            "900 wait from the start; 100 come later, one every 0.4 s, after a stall of 60 ms if",
+            "stalled. The last column is the most later waiters by which one was overtaken.",
+            "Limits: 1, 20, 0. Deterministic, so without spread.",
         ),
     )
 
 
 async def _grants(make: Make, stall: float) -> list[tuple[float, int]]:
-    """When each slot was granted and to whom, numbered in the order in which they asked."""
+    """Return when each slot was granted, and the waiter's number in the order of arrival."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
     limiter = make()
@@ -97,7 +97,7 @@ async def _grants(make: Make, stall: float) -> list[tuple[float, int]]:
 
 @attrs.frozen
 class _Arrivals:
-    """What an emulator saw of a client."""
+    """The arrivals of a client's requests at an emulator."""
 
     share: float
     most: int
@@ -127,13 +127,13 @@ def _by_wall_clock(seconds: float, rounds: int) -> Table:
         f"Queries at 20/s over a socket, 5 workers in closed loop, {rounds} times {seconds:g} s",
         (
             *("limiter, loop", "share of the rate", "vs peer", "most in any 1 s"),
-            *("fastest 21, s", "throttled answers"),
+            *("fastest 21, s", "throttled responses"),
         ),
         rows,
         (
-            f"Peer: {PACED}. By the emulator's record, from the first arrival to the",
-            "last. It serves from a thread of this process; 21 requests within 0.975 s are too",
-            "many for it. A stalled loop stands still for 20 ms after each 50 to 350 ms.",
+            f"Peer: {PACED}. As the emulator recorded, from the first arrival to the",
+            "last. It runs in a thread of this process and throttles 21 requests within 0.975 s.",
+            "A stalled loop stops for 20 ms every 50 to 350 ms.",
             "Limits: 1, 20, 1 s, 0.",
         ),
     )

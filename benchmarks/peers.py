@@ -1,4 +1,4 @@
-"""What is compared: the client's limiter and bare aiolimiter in its place, and the vendor's SDK."""
+"""The subjects of comparison: limiters, and clients of ours and of the vendor."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["LIMITERS", "OURS", "PACED", "RATE", "Make", "ours", "vendor"]
 # Limiters
 
 RATE = 20
-#: Makes a limiter for the running loop.
+#: Returns a limiter for the running loop.
 Make = Callable[[], RateLimiter]
 
 
 class Bare:
-    """aiolimiter as it is, where the client expects a `RateLimiter`."""
+    """Bare aiolimiter as a `RateLimiter`."""
 
     def __init__(self, requests: float, seconds: float) -> None:
         self._bucket = AsyncLimiter(requests, seconds)
@@ -36,13 +36,13 @@ class Bare:
         return 0.0
 
     def hold(self, seconds: float) -> None:
-        """Nothing: aiolimiter cannot be told to wait."""
+        """Do nothing: aiolimiter cannot be paused."""
 
 
 OURS = "LocalRateLimiter(20)"
-#: The peer: spaced evenly, as aiolimiter is best set up for a quota.
+#: The peer: evenly spaced, the best setting of aiolimiter for a quota.
 PACED = "AsyncLimiter(1, 1/20)"
-#: As it is set up in its documentation.
+#: The setting in its documentation.
 BURST = "AsyncLimiter(20, 1)"
 LIMITERS: dict[str, Make] = {
     OURS: partial(LocalRateLimiter, RATE),
@@ -55,7 +55,7 @@ LIMITERS: dict[str, Make] = {
 
 
 def ours(url: str) -> LiveAuditClient:
-    """Our client, at no limit."""
+    """Return our client, without a rate limit."""
     return LiveAuditClient(
         service.BUCKET,
         service.REGION,
@@ -67,7 +67,7 @@ def ours(url: str) -> LiveAuditClient:
 
 
 def vendor(url: str) -> Any:
-    """The SDK's client, with room in its pool for every thread that may use it."""
+    """Return the SDK's client, with a connection for every thread that may use it."""
     config = CosConfig(
         Region=service.REGION,
         SecretId=service.CREDENTIALS.secret_id,

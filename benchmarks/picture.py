@@ -1,4 +1,4 @@
-"""Tables as a picture: a panel for each, a bar for each row, whiskers from lowest to highest.
+"""Draws tables: a panel for each, a bar for each row, whiskers from lowest to highest.
 
 A row whose figures are a `Series` gets a panel of its own, with a line.
 """
@@ -20,7 +20,7 @@ LOG_FROM = 50
 
 @attrs.frozen
 class Series(Sample):
-    """Figures in the order in which they were taken."""
+    """Figures in the order in which they were measured."""
 
 
 def draw(tables: Sequence[Table], file: Path) -> None:
@@ -28,9 +28,9 @@ def draw(tables: Sequence[Table], file: Path) -> None:
 
     Args:
         tables: What was measured.
-        file: Where to; its ending names the format, svg, png or pdf.
+        file: Path of the picture; its suffix is the format: svg, png or pdf.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415 - only who wants a picture needs it
+    from matplotlib.figure import Figure  # noqa: PLC0415 - needed for pictures only
 
     panels = [panel for table in tables for panel in _panels(table)]
     heights = [len(rows) + 3 for _, rows in panels]
@@ -48,7 +48,7 @@ def draw(tables: Sequence[Table], file: Path) -> None:
 
 
 def _panels(table: Table) -> list[tuple[Table, Rows]]:
-    """What is drawn of a table: one panel with all bars, or one for each line."""
+    """Return the panels of a table: one with all bars, or one for each line."""
     bars = _bars(table)
     if any(isinstance(figures, Series) for _, figures in bars):
         return [(table, [bar]) for bar in bars]

@@ -1,8 +1,8 @@
-"""What all measurements share: interleaved rounds, medians with their spread, tables.
+"""Interleaved rounds, medians with their spread, and tables, for all measurements.
 
-A machine is never quiet, so a figure means little and a ratio means something: cases take turns
-within every round, a ratio is taken round by round, and what is printed is the median of the
-rounds with the lowest and the highest in brackets.
+A machine is never quiet, so a ratio means more than a figure: every round runs all cases, ratios
+are taken round by round, and the median of the rounds is printed with the lowest and the highest
+in brackets.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ T = TypeVar("T")
 def interleaved(
     cases: Mapping[str, Callable[[], T]], rounds: int, *, warm_up: bool = True
 ) -> dict[str, list[T]]:
-    """Run all cases in every round, each round beginning with another one.
+    """Run all cases in every round, each round starting with another one.
 
     Args:
-        cases: What is measured, by name; each gives a figure, or several.
-        rounds: How many are kept.
-        warm_up: Whether a first round is run and thrown away.
+        cases: Functions that measure and return a result, by name.
+        rounds: Number of rounds.
+        warm_up: Whether to run a first round and drop its results.
     """
     names = list(cases)
     results: dict[str, list[T]] = {name: [] for name in names}
@@ -50,22 +50,22 @@ def interleaved(
 
 @attrs.frozen
 class Sample:
-    """One figure, measured once a round."""
+    """A figure that was measured once a round."""
 
     values: tuple[float, ...]
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Sample:
-        """From the figures of the rounds."""
+        """Return a sample of the figures of the rounds."""
         return cls(tuple(values))
 
     @property
     def median(self) -> float:
-        """The figure in the middle."""
+        """The median of the rounds."""
         return statistics.median(self.values)
 
     def __truediv__(self, other: Sample) -> Sample:
-        """The ratios of the rounds."""
+        """Return the ratio of each round."""
         return Sample.of(a / b for a, b in zip(self.values, other.values, strict=True))
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ class Sample:
 
 
 def _short(value: float) -> str:
-    """Three digits, or more where there are more before the point."""
+    """Format three significant digits, or all digits before the point."""
     if value == int(value) or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:#.3g}"
@@ -86,7 +86,7 @@ Cell: TypeAlias = Sample | str | float | None
 
 @attrs.frozen
 class Table:
-    """Rows under a title, the first column naming what a row measures."""
+    """Rows under a title; the first column names what a row measures."""
 
     title: str
     columns: tuple[str, ...]
@@ -103,7 +103,7 @@ class Table:
         return "\n".join([self.title, rule, texts[0], rule, *texts[1:], rule, *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
-        """The table with every round's figure, ready for JSON."""
+        """Return the table with the figures of every round, ready for JSON."""
         rows = [
             [list(cell.values) if isinstance(cell, Sample) else cell for cell in row]
             for row in self.rows
@@ -127,7 +127,7 @@ def _aligned(text: str, width: int, column: int) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Where this runs: the interpreter, the machine and how busy it is, the packages."""
+    """Return the interpreter, the machine and its load, and the versions of the packages."""
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",

@@ -1,11 +1,11 @@
-"""All measurements, or those that are named, as tables on standard output.
+"""Runs all measurements, or those that are named, and prints their tables.
 
 ``python benchmarks/run.py [NAME...] [--json FILE] [--plot FILE] [--quick]``, where a name is one
 of ``limiter importing calls decoding heartbeat hostile deadlines polling profiling soak``.
 
-Everything runs on this machine and needs no account: the service is the emulator or a server that
-gives one answer. ``--quick`` takes a few minutes in place of half an hour and is for seeing that
-all works; its figures are rougher.
+Everything runs on this machine and needs no account: the service is the emulator or a server with
+one response. ``--quick`` takes a few minutes in place of half an hour, to see that everything
+works; its figures are rougher.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from report import Table, environment
 
 
 class Benchmark(Protocol):
-    """Measures, and gives each table as soon as it is known."""
+    """Measures, and yields each table as soon as it is ready."""
 
     def __call__(self, *, quick: bool) -> Iterator[Table]:
-        """Run it."""
+        """Run the measurement."""
         ...
 
 
@@ -54,7 +54,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run what the command line asks for."""
+    """Run what the command line names."""
     options = _options(arguments)
     started = time.monotonic()
     before = environment()
@@ -83,8 +83,10 @@ def main(arguments: list[str] | None = None) -> None:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", type=_name, help=", ".join(BENCHMARKS))
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there too")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them: .svg, .png or .pdf")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure there")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw the tables: .svg, .png or .pdf"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
     return parser.parse_args(arguments)
 

@@ -1,8 +1,8 @@
-"""What stands in for the service: an answer of any size, and a server that gives it.
+"""Stands in for the service: responses of any size, and a server that sends them.
 
-The server is a process of its own, so that the CPU time of the process that measures is all the
-client's. It looks at nothing and gives every request the same answer, because what is measured is
-the client, not the emulator.
+The server is a process of its own, so that all CPU time of the measuring process is the client's.
+It checks nothing and sends the same response to every request, because the client is measured and
+not the emulator.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ SCENES = ("Porn", "Ads", "Terrorism", "Politics")
 BEGAN = datetime(2026, 8, 7, 12, 12, 12, tzinfo=timezone(timedelta(hours=8)))
 
 
-# Answers
+# Responses
 
 
 def answer(count: int) -> bytes:
-    """A job with so many snapshots and as many audio sections; in a tenth of them is something."""
+    """Return a job with so many snapshots and audio sections, a tenth of them with hits."""
     began = int(BEGAN.timestamp() * 1000)
     summary = {name: Scene(hit_flag=HitFlag.HIT, count=-(-count // 10)) for name in SCENES[:2]}
     job = AuditJob(
@@ -129,9 +129,9 @@ def _signed(path: str) -> str:
 
 @contextlib.contextmanager
 def serving(body: bytes, delay: float = 0.0, faults: float = 0.0) -> Iterator[str]:
-    """Answer with a body, about so many seconds after each request; gives the URL.
+    """Serve a body, about ``delay`` seconds after each request; yield the URL.
 
-    With ``faults``, each of `FAULTS` meets that share of the requests.
+    With ``faults``, each of `FAULTS` affects that share of the requests.
     """
     command = [sys.executable, __file__, str(delay), str(faults)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -145,9 +145,9 @@ def serving(body: bytes, delay: float = 0.0, faults: float = 0.0) -> Iterator[st
             process.terminate()
 
 
-class _Answering(asyncio.Protocol):
+class _Serving(asyncio.Protocol):
     def __init__(self, body: bytes, delay: float) -> None:
-        self._answer = _whole("200 OK", body)
+        self._response = _whole("200 OK", body)
         self._delay = delay
         self._received = b""
 
@@ -157,16 +157,16 @@ class _Answering(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         *requests, self._received = (self._received + data).split(b"\r\n\r\n")
-        answers = self._answer * len(requests)
+        responses = self._response * len(requests)
         if self._delay:
             delay = self._delay * random.uniform(0.5, 1.5)
-            asyncio.get_running_loop().call_later(delay, self._transport.write, answers)
+            asyncio.get_running_loop().call_later(delay, self._transport.write, responses)
         else:
-            self._transport.write(answers)
+            self._transport.write(responses)
 
 
-class _Faulty(_Answering):
-    """Lets the faults happen, each to a share of the requests, by one seed for all connections."""
+class _Faulty(_Serving):
+    """Injects the faults, each into a share of the requests, by one seed for all connections."""
 
     rng = random.Random(1)
 
@@ -179,7 +179,7 @@ class _Faulty(_Answering):
         if at >= len(FAULTS):
             super().data_received(data)
             return
-        fault, half = FAULTS[at], len(self._answer) // 2
+        fault, half = FAULTS[at], len(self._response) // 2
         loop = asyncio.get_running_loop()
         if fault == "reset":
             linger = struct.pack("ii", 1, 0)
@@ -187,19 +187,19 @@ class _Faulty(_Answering):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self._transport.abort()
         elif fault == "cut":
-            self._transport.write(self._answer[:half])
+            self._transport.write(self._response[:half])
             self._transport.close()
         elif fault == "slow":
-            self._transport.write(self._answer[:half])
-            loop.call_later(0.02, self._transport.write, self._answer[half:])
+            self._transport.write(self._response[:half])
+            loop.call_later(0.02, self._transport.write, self._response[half:])
         elif fault == "hang-up":
-            self._transport.write(self._answer)
+            self._transport.write(self._response)
             loop.call_later(0.001, self._transport.close)
         else:
             self._transport.write(_whole(*REFUSALS[fault]))
 
 
-#: In the order of their shares; a hang-up closes the connection just after an answer.
+#: A hang-up closes the connection just after a response.
 FAULTS = ("reset", "cut", "slow", "hang-up", "500", "429", "garbage")
 REFUSALS = {
     "500": ("500 Internal Server Error", b"<Error><Code>InternalError</Code></Error>"),
@@ -217,7 +217,7 @@ async def _serve(body: bytes, delay: float, faults: float) -> None:
     loop = asyncio.get_running_loop()
 
     def connected() -> asyncio.Protocol:
-        return _Faulty(body, faults) if faults else _Answering(body, delay)
+        return _Faulty(body, faults) if faults else _Serving(body, delay)
 
     server = await loop.create_server(connected, "127.0.0.1", 0, backlog=1024)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)

@@ -1,8 +1,8 @@
-"""Whether anything grows in a client that runs for long through all that can go wrong.
+"""Shows whether anything grows in a client that runs for long through faults of all kinds.
 
 Calls go to a server in a process of its own that resets, cuts, refuses, garbles, drips and hangs
-up, and some of them are cancelled at random instants. Every thousand calls it is noted what is
-open and how much memory is in use: what grows is a leak. 50 calls are under way all the time.
+up, and some of them are cancelled at random instants. Every thousand calls, open files, tasks and
+memory are recorded: whatever grows is a leak. 50 calls are in flight all the time.
 """
 
 from __future__ import annotations
@@ -34,23 +34,22 @@ PAGE = resource.getpagesize()
 
 
 class Unlimited:
-    """No quota, and no holding back: what is looked for is leaks, not obedience."""
+    """A limiter without a quota, which ignores throttling: the subject is leaks."""
 
     async def acquire(self) -> float:
-        """Go."""
+        """Return at once."""
         return 0.0
 
     def hold(self, seconds: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 @attrs.frozen
-class _Taken:
+class _Usage:
     """What is open, and what is in memory."""
 
     files: int
     tasks: int
-    idle: int
     memory: float
     objects: float
     collected: float
@@ -59,44 +58,43 @@ class _Taken:
 LABELS = {
     "files": "file descriptors",
     "tasks": "tasks",
-    "idle": "idle connections",
     "memory": "RSS, MB",
     "objects": "objects alive, thousands",
-    "collected": "cyclic garbage a call",
+    "collected": "cyclic garbage per call",
 }
 
 
 def run(*, quick: bool) -> Iterator[Table]:
-    """The table of what is open, and the one of what came of the calls."""
+    """Yield the table of usage, and the table of outcomes."""
     calls = 5_000 if quick else 100_000
     with service.serving(service.answer(3), faults=FAULTS) as url:
-        taken, outcomes, seconds = asyncio.run(_soak(url, calls))
+        usage, outcomes, seconds = asyncio.run(_soak(url, calls))
     rows: list[tuple[Cell, ...]] = []
     for name, label in LABELS.items():
-        figures = [float(getattr(one, name)) for one in taken]
+        figures = [float(getattr(one, name)) for one in usage]
         rows.append((label, Series.of(figures), figures[0], figures[-1], max(figures)))
     yield Table(
         f"A soak of {calls:,} calls, {IN_FLIGHT} in flight, every {EVERY:,} calls",
-        ("what there is", "median (lowest-highest)", "first", "last", "most"),
+        ("in use", "median (lowest-highest)", "first", "last", "most"),
         rows,
         (
             f"{FAULTS:.0%} each of: {', '.join(service.FAULTS)}.",
-            f"{CANCELLED:.0%} of the calls are cancelled within 50 ms, if they still go on.",
+            f"{CANCELLED:.0%} of the calls are cancelled within 50 ms, unless they have ended.",
             f"{calls / seconds:,.0f} calls a second. The first figure comes after {EVERY:,} calls.",
         ),
     )
     yield Table(
-        "What came of them",
+        "Outcomes of the calls",
         ("outcome", "calls"),
         [(name, float(count)) for name, count in outcomes.most_common()],
     )
 
 
-async def _soak(url: str, calls: int) -> tuple[list[_Taken], Counter[str], float]:
+async def _soak(url: str, calls: int) -> tuple[list[_Usage], Counter[str], float]:
     rng = random.Random(1)
     left = iter(range(1, calls + 1))
     outcomes: Counter[str] = Counter()
-    taken: list[_Taken] = []
+    usage: list[_Usage] = []
     collected = Collected()
     began = time.perf_counter()
     async with LiveAuditClient(
@@ -114,7 +112,7 @@ async def _soak(url: str, calls: int) -> tuple[list[_Taken], Counter[str], float
                 patience = rng.random() * 0.05 if rng.random() < CANCELLED else None
                 outcomes[await _call(client, patience)] += 1
                 if number % EVERY == 0:
-                    taken.append(_look(client, collected))
+                    usage.append(_look(collected))
 
         with collected:
             await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
@@ -122,7 +120,7 @@ async def _soak(url: str, calls: int) -> tuple[list[_Taken], Counter[str], float
     await asyncio.sleep(0.1)
     left_over = len(asyncio.all_tasks()) - 1
     outcomes["tasks left after closing"] = left_over
-    return taken, outcomes, seconds
+    return usage, outcomes, seconds
 
 
 async def _call(client: LiveAuditClient, patience: float | None) -> str:
@@ -137,7 +135,7 @@ async def _call(client: LiveAuditClient, patience: float | None) -> str:
 
 
 class Collected:
-    """Counts what the garbage collector finds while it is entered."""
+    """Counts what the garbage collector finds within the context."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -153,15 +151,12 @@ class Collected:
             self.count += info["collected"]
 
 
-def _look(client: LiveAuditClient, collected: Collected) -> _Taken:
+def _look(collected: Collected) -> _Usage:
     gc.collect()
     found, collected.count = collected.count, 0
-    connections = client._caller.transport._connections
-    assert connections is not None
-    return _Taken(
+    return _Usage(
         files=len(os.listdir("/dev/fd")),  # noqa: PTH208 - names are enough
         tasks=len(asyncio.all_tasks()),
-        idle=len(connections._idle),
         memory=_resident() / 1e6,
         objects=len(gc.get_objects()) / 1000,
         collected=found / EVERY,
@@ -169,7 +164,7 @@ def _look(client: LiveAuditClient, collected: Collected) -> _Taken:
 
 
 def _resident() -> float:
-    """Bytes now; where that is not told, the most so far."""
+    """Return the resident bytes now, or the maximum so far where that is all there is."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text().split()[1]) * PAGE

@@ -75,9 +75,10 @@ class _Call:
     ahead: float = 0.0
     response: Response | None = None
 
-    def attempt(self, ended: float, error: LiveAuditError | None = None) -> Attempt:
-        """Return the record of the present attempt."""
+    def attempt(self, error: LiveAuditError | None = None) -> Attempt:
+        """Return the record of the present attempt, which ends now."""
         response, request = self.response, self.request
+        ended = asyncio.get_running_loop().time()
         return Attempt(
             operation=request.operation,
             job_id=request.job_id,
@@ -116,7 +117,6 @@ class Caller:
         Raises:
             LiveAuditError: The error of the last attempt.
         """
-        time = asyncio.get_running_loop().time
         call = _Call(request)
         async with self.transport.open_call():
             while True:
@@ -127,7 +127,7 @@ class Caller:
                     if delay is None:
                         raise
                 else:
-                    attempt = call.attempt(time())
+                    attempt = call.attempt()
                     self.budget.give(attempt)
                     self._report(attempt)
                     return result
@@ -182,7 +182,7 @@ class Caller:
 
     async def _judge(self, call: _Call, error: LiveAuditError) -> float | None:
         """Complete the error of an attempt, and return the seconds until the next, if any."""
-        attempt = call.attempt(asyncio.get_running_loop().time(), error)
+        attempt = call.attempt(error)
         call.may_have_happened = call.may_have_happened or error.may_have_happened
         error.about(call.request.operation, call.request.job_id)
         error.attempts, error.may_have_happened = call.number, call.may_have_happened

@@ -1,19 +1,24 @@
-"""Time for tests over real sockets: waiting takes as long as it takes, work hardly any."""
+"""Time in tests: real sockets without real work, and virtual time."""
 
 from __future__ import annotations
 
 import asyncio
 import selectors
 import time
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from ci_live_audit.testing import VirtualTimeLoop
+
+T = TypeVar("T")
 
 
 class PatientLoop(asyncio.SelectorEventLoop):
-    """An event loop on which a busy machine is not late.
+    """An event loop on which timers do not fire early because the machine is busy.
 
-    A timer that is set for longer than an answer takes runs out only if none comes, for its time
-    passes while the loop waits. Work counts a tenth, so that a peer who gives work without end is
-    left in the end. Time that passed before something came never completes a wait.
+    Its time passes while it waits, so a timer that is set for longer than a response takes fires
+    only if none arrives. Work counts a tenth, so that a peer that causes endless work is given up
+    in the end. A wait that an event ends never counts in full.
     """
 
     def __init__(self) -> None:
@@ -21,7 +26,7 @@ class PatientLoop(asyncio.SelectorEventLoop):
         super().__init__(_Wait(self))
 
     def time(self) -> float:
-        """The loop's time in seconds."""
+        """Return the loop's time in seconds."""
         return self.now
 
 
@@ -40,3 +45,14 @@ class _Wait(selectors.DefaultSelector):
         self._loop.now += waited + worked / 10
         self._left = time.monotonic()
         return ready
+
+
+def now() -> float:
+    """Return the running loop's time in seconds."""
+    return asyncio.get_running_loop().time()
+
+
+def run_virtual(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine function on virtual time, as a property-based test needs it."""
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        return runner.run(main())

@@ -1,4 +1,4 @@
-"""Key pairs that must show nowhere, and where to look for them."""
+"""Key pairs that must not leak, and the texts in which they might."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TRIPLE = Credentials(ID, KEY, TOKEN)
 
 
 def plain(credentials: Credentials) -> SimpleNamespace:
-    """A credential object as other libraries have it."""
+    """Return a credential object like those of other libraries."""
     return SimpleNamespace(
         secret_id=credentials.secret_id,
         secret_key=credentials.secret_key,
@@ -22,7 +22,7 @@ def plain(credentials: Credentials) -> SimpleNamespace:
 
 
 def chain(error: BaseException | None) -> list[BaseException]:
-    """The error and all that it carries along, shown in a traceback or not."""
+    """Return an error and its causes and contexts, shown in a traceback or not."""
     errors: list[BaseException] = []
     while error is not None and error not in errors:
         errors.append(error)
@@ -30,14 +30,14 @@ def chain(error: BaseException | None) -> list[BaseException]:
     return errors
 
 
-def said(error: BaseException) -> str:
-    """All that a program might write about an error, but for the values of local variables."""
+def printed(error: BaseException) -> str:
+    """Return what a program might write about an error, without local variables."""
     texts = [f"{problem}\n{problem!r}" for problem in chain(error)]
     return "\n".join([*texts, *traceback.format_exception(error)])
 
 
-def captured(error: BaseException) -> str:
-    """What an error tracker collects: the local variables of all frames but the test's own."""
+def with_locals(error: BaseException) -> str:
+    """Return what an error tracker collects: the local variables of all frames but the test's."""
     assert error.__traceback__ is not None
     frames = error.__traceback__.tb_next
     return "".join(

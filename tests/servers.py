@@ -1,16 +1,26 @@
-"""Small servers on loopback that behave as no good server does."""
+"""Small misbehaving servers on loopback, and clients of them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import cache
+from typing import Any
+
+import httpx
+import pytest
+from proofs import BACKENDS
+
+from ci_live_audit import Credentials, LiveAuditClient
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Served:
-    """A running server: its URL and how many connections it has accepted and has open."""
+    """A running server: its URL, the number of its connections, and the heads of its requests."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -19,17 +29,22 @@ class Served:
         self.requests: list[bytes] = []
 
     async def all_closed(self, but: int = 0) -> bool:
-        """Whether every connection, but so many, is closed within some seconds."""
-        for _ in range(300):
-            if self.open == but:
-                return True
-            await asyncio.sleep(0.01)
-        return False
+        """Return whether all connections, except ``but`` of them, close within a few seconds."""
+        return await eventually(lambda: self.open == but)
+
+
+async def eventually(condition: Callable[[], bool], *, seconds: float = 5.0) -> bool:
+    """Return whether a condition becomes true within so many seconds."""
+    for _ in range(round(seconds / 0.01)):
+        if condition():
+            return True
+        await asyncio.sleep(0.01)
+    return condition()
 
 
 @contextlib.asynccontextmanager
 async def serving(handler: Handler) -> AsyncIterator[Served]:
-    """Serve connections with a handler until the context ends."""
+    """Handle connections on a free port until the context ends."""
     served = Served()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -60,14 +75,14 @@ async def serving(handler: Handler) -> AsyncIterator[Served]:
 
 
 class Recorder(asyncio.StreamReader):
-    """A reader that reads whole requests and notes them."""
+    """Reads whole requests and records their heads."""
 
     def __init__(self, reader: asyncio.StreamReader, served: Served) -> None:
         self.inner = reader
         self._served = served
 
     async def request(self) -> bytes:
-        """The next request's head; its body is read too and dropped."""
+        """Read the next request, drop its body and return its head."""
         head = await self.inner.readuntil(b"\r\n\r\n")
         for line in head.lower().split(b"\r\n"):
             if line.startswith(b"content-length:"):
@@ -79,7 +94,7 @@ class Recorder(asyncio.StreamReader):
 def answering(
     *pieces: bytes, status: str = "200 OK", headers: str = "", pause: float = 0
 ) -> Handler:
-    """Answer every request with a body in pieces."""
+    """Respond to every request with a body in pieces, with a pause of seconds after each."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert isinstance(reader, Recorder)
@@ -96,18 +111,18 @@ def answering(
 
 
 def silent() -> Handler:
-    """Read requests and never answer."""
+    """Read requests and never respond."""
 
     async def handle(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         assert isinstance(reader, Recorder)
         await reader.request()
-        await reader.inner.read()  # until the client goes
+        await reader.inner.read()  # until the client disconnects
 
     return handle
 
 
 def hanging_up(after: bytes = b"") -> Handler:
-    """Read a request, write so much, and close."""
+    """Read a request, write some bytes, and close."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert isinstance(reader, Recorder)
@@ -116,3 +131,40 @@ def hanging_up(after: bytes = b"") -> Handler:
         await writer.drain()
 
     return handle
+
+
+@cache
+def ssl_context() -> ssl.SSLContext:
+    """Return one context for all clients: it takes long to make."""
+    return httpx.create_ssl_context()
+
+
+def client_for(url: str, **options: Any) -> LiveAuditClient:
+    """Return a client of a server, without a rate limit unless the options set one."""
+    defaults: dict[str, Any] = {
+        "credentials": Credentials("AKIDEXAMPLE", "secretexample"),
+        "endpoint": url,
+        "allow_http": True,
+    }
+    if "limiter" not in options:
+        defaults["rate"] = math.inf
+    return LiveAuditClient("examplebucket-1250000000", "ap-beijing", **(defaults | options))
+
+
+@contextlib.asynccontextmanager
+async def client_over(
+    backend: str, url: str, *, verify: ssl.SSLContext | None = None, **options: Any
+) -> AsyncIterator[LiveAuditClient]:
+    """Open a client over a backend; one of the httpx family gets at most 5 connections."""
+    async with contextlib.AsyncExitStack() as stack:
+        if (library := BACKENDS[backend]) is not None:
+            limits = library.Limits(max_connections=5)
+            http = library.AsyncClient(verify=verify or ssl_context(), limits=limits)
+            options["http_client"] = await stack.enter_async_context(http)
+        yield await stack.enter_async_context(client_for(url, **options))
+
+
+def shorten_holds(patch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Make a throttled request pause all callers for so many seconds in place of one."""
+    for module in ("calls", "retry"):
+        patch.setattr(f"ci_live_audit.{module}.HOLD", seconds, raising=False)

@@ -1,1 +1,1 @@
-"""Who signs: credentials, a cache that keeps them current, and the places they come from."""
+"""Who signs: credentials, a cache that keeps them current, and where they are found."""

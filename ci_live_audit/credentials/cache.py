@@ -1,7 +1,7 @@
-"""Whoever provides credentials, and a cache that keeps them current.
+"""Providers of credentials, and a cache that keeps credentials current.
 
-A provider is a callable that is asked again whenever fresh credentials are needed. One cache per
-client keeps what it gave until shortly before its expiry and lets one caller at a time refresh it.
+A provider is a callable that returns fresh credentials. One cache per client keeps them until
+shortly before they expire; then one caller at a time renews them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ logger: logging.Logger = logging.getLogger("ci_live_audit.credentials")
 
 
 class CredentialsLike(Protocol):
-    """What Tencent's SDKs call a credential object."""
+    """A credential object of Tencent's SDKs."""
 
     @property
     def secret_id(self) -> str:
@@ -45,10 +45,10 @@ class CredentialsLike(Protocol):
 
 @runtime_checkable
 class CredentialsInfo(Protocol):
-    """A credential object that gives all three at once, so that a refresh cannot tear them."""
+    """A credential object that returns all three at once, so that a renewal cannot mix them."""
 
     def get_credential_info(self) -> tuple[str, str, str | None]:
-        """Id, key and token."""
+        """Return id, key and token."""
         ...
 
 
@@ -57,21 +57,24 @@ CredentialsSource = Credentials | Provider | CredentialsLike | CredentialsInfo
 
 
 class CredentialCache:
-    """Current credentials for every attempt, refreshed ahead of time by one caller at a time.
+    """Provides current credentials for every attempt.
 
     Args:
-        source: What provides them.
+        source: Credentials, or where they come from.
         lasting: Whether credentials without an expiry are kept until the service refuses them;
-            otherwise the source is asked again each time, for it may rotate them.
-        now: Unix seconds.
+            otherwise the provider is called every time, because it may rotate them.
+        now: Returns Unix seconds.
+
+    Raises:
+        CredentialsError: The source is of no known kind.
     """
 
-    #: Credentials are renewed this many seconds before they end.
-    AHEAD = 300.0
-    #: After a failed renewal the old ones are used this many seconds more before the next try.
-    PAUSE = 10.0
-    #: A provider that takes longer than so many seconds has failed.
-    PATIENCE = 30.0
+    #: Seconds before the expiry at which credentials are renewed.
+    RENEW_AHEAD = 300.0
+    #: Seconds from a failed renewal to the next, as long as the old credentials are valid.
+    RENEWAL_PAUSE = 10.0
+    #: Seconds that a provider may take.
+    PROVIDER_TIMEOUT = 30.0
 
     def __init__(
         self,
@@ -85,44 +88,46 @@ class CredentialCache:
         self._lasting = lasting
         self._now = now
         self._kept: Credentials | None = None
-        self._asking: asyncio.Task[Credentials | CredentialsError] | None = None
+        self._renewal: asyncio.Task[Credentials | CredentialsError] | None = None
         self._paused_until = 0.0
 
     async def get(self) -> Credentials:
-        """The current credentials.
+        """Return the current credentials.
 
         Raises:
-            CredentialsError: There are none.
+            CredentialsError: The provider failed, or the client was closed meanwhile.
         """
         if self._fixed is not None:
             return self._fixed
         kept = self._kept
         if kept is not None and self._is_fresh(kept):
             return kept
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask())
+        if self._renewal is None:
+            self._renewal = asyncio.create_task(self._renew())
         elif kept is not None and self._lasts(kept):
             return kept
-        # The task is everybody's: a caller that is cancelled leaves it to the others.
-        asking = self._asking
-        await asyncio.wait([asking])
-        found = CredentialsError("the client was closed") if asking.cancelled() else asking.result()
-        if isinstance(found, CredentialsError):
-            raise CredentialsError(str(found)) from found
-        return found
+        # All callers share the task, so one that is cancelled does not cancel it.
+        renewal = self._renewal
+        await asyncio.wait([renewal])
+        if renewal.cancelled():
+            raise CredentialsError("the client was closed")
+        result = renewal.result()
+        if isinstance(result, CredentialsError):
+            raise CredentialsError(str(result)) from result
+        return result
 
     def is_valid(self, credentials: Credentials) -> bool:
-        """Whether credentials have not ended."""
+        """Return whether credentials have not expired."""
         return credentials.expires_at is None or self._now() < credentials.expires_at
 
     def invalidate(self, credentials: Credentials) -> bool:
-        """Forget credentials that the service does not accept; whether others can be had."""
+        """Drop refused credentials; return whether the provider may have others."""
         if self._kept is credentials:
             self._kept = None
         return self._fixed is None
 
     async def have_changed(self, credentials: Credentials) -> bool:
-        """Whether a provider that is asked every time has others by now than were refused."""
+        """Return whether a provider that is called every time now has other credentials."""
         if self._fixed is not None or self._lasting or credentials.expires_at is not None:
             return False
         try:
@@ -131,9 +136,9 @@ class CredentialCache:
             return False
 
     def close(self) -> None:
-        """Ask no more."""
-        if self._asking is not None:
-            self._asking.cancel()
+        """Cancel a renewal in progress."""
+        if self._renewal is not None:
+            self._renewal.cancel()
 
     def _lasts(self, kept: Credentials) -> bool:
         return kept.expires_at is not None and self.is_valid(kept)
@@ -141,46 +146,45 @@ class CredentialCache:
     def _is_fresh(self, kept: Credentials) -> bool:
         if kept.expires_at is None:
             return self._lasting
-        ahead = 0.0 if self._now() < self._paused_until else self.AHEAD
+        ahead = 0.0 if self._now() < self._paused_until else self.RENEW_AHEAD
         return self._now() < kept.expires_at - ahead
 
-    async def _ask(self) -> Credentials | CredentialsError:
-        """What the provider gives, or the error as a value: a task nobody awaits may not raise."""
+    async def _renew(self) -> Credentials | CredentialsError:
+        """Call the provider; return an error rather than raise it in a task nobody may await."""
         try:
-            async with asyncio.timeout(self.PATIENCE):
+            async with asyncio.timeout(self.PROVIDER_TIMEOUT):
                 self._kept = found = await self._provide()
         except Exception as problem:  # noqa: BLE001 - a provider is anybody's code
             kept = self._kept
             if kept is not None and self._lasts(kept):
                 logger.warning("credentials could not be renewed, using the old: %s", problem)
-                self._paused_until = self._now() + self.PAUSE
+                self._paused_until = self._now() + self.RENEWAL_PAUSE
                 return kept
             return self._explain(problem)
         finally:
-            self._asking = None
+            self._renewal = None
         return found
 
     def _explain(self, problem: Exception) -> CredentialsError:
         if isinstance(problem, CredentialsError):
             return problem
+        reason = f"{type(problem).__name__}: {problem}"
         if isinstance(problem, TimeoutError):
-            reason = f"nothing within {self.PATIENCE:g} s"
-        else:
-            reason = f"{type(problem).__name__}: {problem}"
+            reason = f"nothing within {self.PROVIDER_TIMEOUT:g} s"
         error = CredentialsError(f"the credentials provider failed: {reason}")
         error.__cause__ = problem
         return error
 
 
 def _provider(source: CredentialsSource) -> Callable[[], Awaitable[Credentials]]:
-    """Every kind of source as one async callable. What may block runs in a worker thread."""
-    ask: Callable[[], object]
+    """Return any source as an async callable, which runs code that may block in a thread."""
+    call: Callable[[], object]
     if isinstance(source, CredentialsInfo):
-        ask = partial(_from_info, source)
+        call = partial(_from_info, source)
     elif callable(source):
-        ask = source
+        call = source
     elif all(inspect.getattr_static(source, name, None) for name in ("secret_id", "secret_key")):
-        ask = partial(_from_attributes, source)
+        call = partial(_from_attributes, source)
     else:
         raise CredentialsError(
             "credentials: expected Credentials, a provider, or an object with secret_id, "
@@ -188,10 +192,10 @@ def _provider(source: CredentialsSource) -> Callable[[], Awaitable[Credentials]]
         )
 
     async def provide() -> Credentials:
-        if inspect.iscoroutinefunction(ask):
-            found = await ask()
+        if inspect.iscoroutinefunction(call):
+            found = await call()
         else:
-            found = await anyio.to_thread.run_sync(ask, abandon_on_cancel=True)
+            found = await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
             if inspect.isawaitable(found):
                 found = await found
         if not isinstance(found, Credentials):

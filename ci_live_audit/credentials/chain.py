@@ -1,6 +1,6 @@
-"""Where the tools of Tencent Cloud keep credentials: environment, profiles, the role of a CVM.
+"""Finds credentials where Tencent Cloud's tools keep them: environment, profiles, CVM role.
 
-Everything here blocks (files, the metadata service) and is run in a worker thread.
+Everything here blocks (files, the metadata service) and is meant for a worker thread.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ __all__ = ["cvm_role", "default_chain", "search"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# Spellings of id, key and token, in the order in which they are tried: Tencent Cloud's tools,
-# its function runtimes, the samples of the COS SDKs, coscmd, the samples of the CI documents.
+# Names of id, key and tokens, in order of precedence: Tencent Cloud's tools, its function runtimes,
+# the samples of the COS SDKs, coscmd, the samples of the CI documents.
 ENVIRONMENT = (
     (
         "TENCENTCLOUD_SECRET_ID",
@@ -39,8 +39,8 @@ PROFILES = (Path("~/.tencentcloud/credentials"), Path("/etc/tencentcloud/credent
 METADATA = "metadata.tencentyun.com"
 
 
-def _anew(find: Callable[P, T]) -> Callable[P, T]:
-    """An error without frames and causes of its own: what a place held is in those."""
+def _without_frames(find: Callable[P, T]) -> Callable[P, T]:
+    """Raise errors anew, without the frames and causes in which secrets may be."""
 
     @wraps(find)
     def found(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -56,23 +56,23 @@ def _anew(find: Callable[P, T]) -> Callable[P, T]:
 def default_chain(
     environ: Mapping[str, str] | None = None, *, metadata: str = METADATA
 ) -> Credentials:
-    """The credentials of an existing Tencent environment; blocks, so it runs in a thread.
+    """Return the credentials of an existing Tencent environment; blocks.
 
-    In this order: environment variables in all their spellings, ``~/.tencentcloud/credentials``,
+    In this order: environment variables by any of their names, ``~/.tencentcloud/credentials``,
     ``/etc/tencentcloud/credentials``, tccli's profile (``TCCLI_PROFILE`` or ``default``), the role
     of the CVM instance.
 
     Raises:
-        CredentialsError: Nothing was found, or what was found first is incomplete or unreadable.
+        CredentialsError: There are none, or the first ones found are incomplete or unreadable.
     """
     return search(environ, metadata=metadata)[1]
 
 
-@_anew
+@_without_frames
 def search(
     environ: Mapping[str, str] | None = None, *, metadata: str = METADATA
 ) -> tuple[str, Credentials]:
-    """Where `default_chain` finds credentials, and what they are."""
+    """Return where `default_chain` finds credentials, and the credentials."""
     environ = os.environ if environ is None else environ
     home = Path(environ.get("HOME") or Path.home())
     for names in ENVIRONMENT:
@@ -144,7 +144,7 @@ def _from_profile(path: Path) -> Credentials | None:
     except KeyError as problem:
         raise CredentialsError(f"{path}: {problem.args[0]} is missing") from None
     except configparser.Error as problem:
-        # Its text quotes the line, and the line may be a key.
+        # Its message quotes the line, which may be a key.
         raise CredentialsError(f"{path}: not an INI file ({type(problem).__name__})") from None
 
 
@@ -163,30 +163,30 @@ def _from_tccli(path: Path, metadata: str) -> Credentials | None:
         raise CredentialsError(f"{path}: not a JSON object") from None
 
 
-@_anew
+@_without_frames
 def cvm_role(role: str | None = None, *, metadata: str = METADATA) -> Credentials:
-    """The temporary credentials of the role that is bound to this CVM instance; blocks.
+    """Return temporary credentials of the role that is bound to this CVM instance; blocks.
 
     Source: https://www.tencentcloud.com/document/product/213/4934
 
     Args:
-        role: Name of the role; None asks the instance which one it has.
+        role: Name of the role; None for the first role of the instance.
         metadata: Host (and port) of the metadata service.
 
     Raises:
-        CredentialsError: There is no such service here, or it gave no credentials.
+        CredentialsError: There is no metadata service, or it returned no credentials.
     """
     where = "/latest/meta-data/cam/security-credentials/"
     try:
         role = role or _fetch(metadata, where).strip().splitlines()[0]
-        answer = json.loads(_fetch(metadata, where + role))
-        if answer["Code"] != "Success":
-            raise CredentialsError(f"the CVM role {role} has no credentials: {answer['Code']}")
+        response = json.loads(_fetch(metadata, where + role))
+        if response["Code"] != "Success":
+            raise CredentialsError(f"the CVM role {role} has no credentials: {response['Code']}")
         return Credentials(
-            answer["TmpSecretId"],
-            answer["TmpSecretKey"],
-            answer["Token"],
-            expires_at=float(answer["ExpiredTime"]),
+            response["TmpSecretId"],
+            response["TmpSecretKey"],
+            response["Token"],
+            expires_at=float(response["ExpiredTime"]),
         )
     except (OSError, http.client.HTTPException) as problem:
         reason = f"there is no CVM role here ({type(problem).__name__}: {problem})"
@@ -196,7 +196,7 @@ def cvm_role(role: str | None = None, *, metadata: str = METADATA) -> Credential
 
 
 def _fetch(host: str, path: str) -> str:
-    # One hop inside the instance: no proxy, no TLS, and an answer at once or never.
+    # One hop inside the instance: no proxy, no TLS, and a response at once or never.
     connection = http.client.HTTPConnection(host, timeout=1)
     try:
         connection.request("GET", path)

@@ -1,4 +1,4 @@
-"""Who signs: `Credentials`, which show and give away neither key nor token."""
+"""`Credentials`, which reveal neither key nor token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Credentials", "Secret"]
 
 
 class Secret(str):
-    """A text that shows itself to no ``repr``: not in a log, not in a traceback's locals."""
+    """A text that no ``repr`` shows: neither in a log nor in the locals of a traceback."""
 
     __slots__ = ()
 
@@ -21,11 +21,11 @@ class Secret(str):
         return "'***'"
 
     def __getitem__(self, key: SupportsIndex | slice) -> Secret:
-        return Secret(super().__getitem__(key))  # some tracebacks show the first part of a text
+        return Secret(super().__getitem__(key))  # some tracebacks show the start of a text
 
 
 class Sealed:
-    """A `Secret` in a box: what takes objects apart, as ``attrs.asdict`` does, finds the box."""
+    """A box around a `Secret`, for tools that take objects apart, as ``attrs.asdict`` does."""
 
     __slots__ = ("_text",)
 
@@ -33,7 +33,7 @@ class Sealed:
         self._text = text
 
     def open(self) -> Secret:
-        """What is in it."""
+        """Return the secret."""
         return self._text
 
     def __repr__(self) -> str:
@@ -53,12 +53,12 @@ def _visible(name: str, value: str) -> Secret:
     if not isinstance(value, str):
         raise CredentialsError(f"{name}: expected a text, got {type(value).__name__}")
     if not re.fullmatch(r"[!-~]+", value):
-        # A line break from a file is the usual reason, so say it without the value.
+        # A line break from a file is the usual reason, so say so without the value.
         raise CredentialsError(
             f"{name}: expected visible ASCII characters, at least one; got {len(value)} characters"
             f"{' with blanks, line breaks or others among them' if value else ''}"
         )
-    return Secret(str.__str__(value))  # of an enum of texts the text, not what it prints
+    return Secret(str.__str__(value))  # the value of a str enum, not what it prints
 
 
 def _secret_id(value: str) -> str:
@@ -83,19 +83,19 @@ def _expires_at(value: float | None) -> float | None:
 
 @attrs.frozen(repr=False, init=False)
 class Credentials:
-    """A key pair, with a token if it is a temporary one.
+    """A key pair, with a token if it is temporary.
 
-    Never pickled, and neither key nor token is shown by ``repr``.
+    It cannot be pickled, and its ``repr`` shows neither key nor token.
 
     Args:
         secret_id: ``SecretId``.
         secret_key: ``SecretKey``.
         token: Token of temporary credentials.
-        expires_at: Unix seconds at which temporary credentials end; None if they do not, or if
-            whoever provides them should be asked before every request.
+        expires_at: Unix seconds at which temporary credentials expire; None if they do not, or if
+            their provider is to be called before every attempt.
 
     Raises:
-        CredentialsError: A value is empty, or holds what cannot be sent in a header.
+        CredentialsError: A value is empty, or cannot be sent in a header.
     """
 
     secret_id: str = attrs.field(converter=_secret_id)
@@ -118,7 +118,7 @@ class Credentials:
             return
         except CredentialsError as error:
             fault = str(error)
-        # A traceback that shows local variables would show what was refused.
+        # A traceback with local variables would show the refused value.
         del secret_key, token
         raise CredentialsError(fault)
 
@@ -134,7 +134,7 @@ class Credentials:
 
     def __repr__(self) -> str:
         if not hasattr(self, "expires_at"):
-            return "Credentials()"  # half made: in a traceback of what was refused
+            return "Credentials()"  # incomplete, in a traceback
         return (
             f"Credentials(secret_id={self.secret_id!r}, secret_key={self._secret_key},"
             f" token={self._token}, expires_at={self.expires_at})"

@@ -1,4 +1,4 @@
-"""Providers of credentials: which there are, when they are asked again, whom that disturbs."""
+"""The credentials cache: its sources, and when it renews what they provide."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from keys import ID, KEY, PAIR, TOKEN, TRIPLE, chain, plain, said
+from keys import ID, KEY, PAIR, TOKEN, TRIPLE, chain, plain, printed
 
 from ci_live_audit.credentials.cache import CredentialCache
 from ci_live_audit.credentials.chain import default_chain
@@ -21,7 +21,7 @@ from ci_live_audit.errors import CredentialsError
 
 
 class Properties:
-    """What Tencent's SDKs call a credential object."""
+    """A credential object of Tencent's SDKs."""
 
     @property
     def secret_id(self) -> str:
@@ -37,7 +37,7 @@ class Properties:
 
 
 class Info:
-    """One that gives all at once; its attributes, read one by one, would be torn."""
+    """A credential object that returns all three at once, and has other attributes."""
 
     secret_id = secret_key = token = "torn"
 
@@ -45,14 +45,14 @@ class Info:
         return ID, KEY, TOKEN
 
 
-class Callee:
+class CallableObject:
     """A callable object."""
 
     def __call__(self) -> Credentials:
         return TRIPLE
 
 
-class AsyncCallee:
+class AsyncCallableObject:
     """An asynchronous callable object."""
 
     async def __call__(self) -> Credentials:
@@ -70,14 +70,14 @@ async def provide_async(credentials: Credentials = TRIPLE) -> Credentials:
     return credentials
 
 
-def later(give: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
-    """A plain function that gives an awaitable, which is not known before it is called."""
-    return lambda: give()  # noqa: PLW0108 - not to be seen as the async function that it calls
+def deferred(give: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
+    """Return a plain function that returns an awaitable, which only its call shows."""
+    return lambda: give()  # noqa: PLW0108 - a function, not the async function it calls
 
 
 @pytest.mark.waits
 class TestSources:
-    """Every kind of source. What is not async runs in a worker thread, for which real time goes."""
+    """Sources of all kinds. Those that are not async run in a thread, which needs real time."""
 
     @pytest.mark.parametrize(
         "source",
@@ -87,37 +87,37 @@ class TestSources:
             pytest.param(provide_async, id="async function"),
             pytest.param(partial(provide, TRIPLE), id="partial"),
             pytest.param(partial(provide_async, TRIPLE), id="async partial"),
-            pytest.param(Callee(), id="callable object"),
-            pytest.param(AsyncCallee(), id="async callable object"),
-            pytest.param(AsyncCallee().method, id="async method"),
-            pytest.param(later(provide_async), id="function giving an awaitable"),
+            pytest.param(CallableObject(), id="callable object"),
+            pytest.param(AsyncCallableObject(), id="async callable object"),
+            pytest.param(AsyncCallableObject().method, id="async method"),
+            pytest.param(deferred(provide_async), id="function returning an awaitable"),
             pytest.param(plain(TRIPLE), id="attributes"),
             pytest.param(Properties(), id="properties"),
             pytest.param(Info(), id="get_credential_info"),
         ],
     )
     async def test_each_kind_of_source(self, source: Any) -> None:
-        """Whatever the kind, the same credentials come of it."""
+        """Every kind of source provides the same credentials."""
         assert await CredentialCache(source).get() == TRIPLE
 
     @pytest.mark.parametrize("token", [None, ""])
     async def test_an_empty_token_of_an_object_is_none(self, token: str | None) -> None:
-        """The vendor's objects say "" for no token, by attribute or by method."""
+        """An empty token, which the vendor's objects have for none, becomes None."""
         source = SimpleNamespace(secret_id=ID, secret_key=KEY, token=token)
         assert await CredentialCache(source).get() == PAIR
         info: Any = SimpleNamespace(get_credential_info=lambda: (ID, KEY, token))
         assert await CredentialCache(info).get() == PAIR
 
-    async def test_an_object_is_read_for_each_request(self) -> None:
-        """A rotated key is used by the next request."""
+    async def test_an_object_is_read_every_time(self) -> None:
+        """A key that changes in a credential object is used from then on."""
         source = SimpleNamespace(secret_id="a", secret_key="b", token="c")
         cache = CredentialCache(source)
         assert await cache.get() == Credentials("a", "b", "c")
         source.secret_id, source.secret_key, source.token = "d", "e", None
         assert await cache.get() == Credentials("d", "e")
 
-    async def test_what_may_block_runs_in_a_thread(self) -> None:
-        """Functions, properties and methods may do blocking work without stopping the loop."""
+    async def test_code_that_may_block_runs_in_a_thread(self) -> None:
+        """Functions, properties and methods of a source run in a worker thread."""
         threads: list[int] = []
 
         class Blocking:
@@ -132,26 +132,26 @@ class TestSources:
             def get(self) -> Credentials:
                 return Credentials(self.secret_id, self.secret_key)
 
-            def give(self) -> tuple[str, str, None]:
+            def info(self) -> tuple[str, str, None]:
                 return self.secret_id, self.secret_key, None
 
-        info: Any = SimpleNamespace(get_credential_info=Blocking().give)
+        info: Any = SimpleNamespace(get_credential_info=Blocking().info)
         sources: list[Any] = [Blocking(), Blocking().get, info]
         for source in sources:
             assert await CredentialCache(source).get() == PAIR
         assert threads
         assert threading.get_ident() not in threads
 
-    async def test_what_is_async_runs_in_the_loop(self) -> None:
-        """An async provider can use what belongs to the caller's loop."""
+    async def test_an_async_provider_runs_on_the_loop(self) -> None:
+        """An async provider runs on the caller's loop."""
         seen = []
 
-        async def ask() -> Credentials:
+        async def provider() -> Credentials:
             seen.append(asyncio.get_running_loop())
             return PAIR
 
-        await CredentialCache(ask).get()
-        await CredentialCache(later(ask)).get()
+        await CredentialCache(provider).get()
+        await CredentialCache(deferred(provider)).get()
         assert seen == [asyncio.get_running_loop()] * 2
 
     @pytest.mark.parametrize(
@@ -160,25 +160,25 @@ class TestSources:
         ids=repr,
     )
     def test_other_sources_are_refused_at_once(self, source: Any) -> None:
-        """What is none of these kinds is an error when the client is made, and is not quoted."""
+        """A source of no known kind is an error at once, which does not quote it."""
         with pytest.raises(
             CredentialsError, match=r"\Acredentials: expected .* got \w+\Z"
         ) as caught:
             CredentialCache(source)
-        assert "canary" not in said(caught.value)
+        assert "canary" not in printed(caught.value)
 
-    @pytest.mark.parametrize("answer", [None, ID, (ID, KEY), {"secret_id": ID}], ids=repr)
-    async def test_a_provider_gives_credentials(self, answer: Any) -> None:
-        """What it gives in their place is named by its type, not quoted."""
+    @pytest.mark.parametrize("result", [None, ID, (ID, KEY), {"secret_id": ID}], ids=repr)
+    async def test_a_provider_must_return_credentials(self, result: Any) -> None:
+        """Anything else that a provider returns is named by its type, not quoted."""
 
-        async def ask() -> Any:
-            return answer
+        async def provider() -> Any:
+            return result
 
-        sources: list[Any] = [ask, lambda: answer, later(ask)]
+        sources: list[Any] = [provider, lambda: result, deferred(provider)]
         for source in sources:
             with pytest.raises(CredentialsError, match=r"gave \w+, not Credentials") as caught:
                 await CredentialCache(source).get()
-            assert "canary" not in said(caught.value)
+            assert "canary" not in printed(caught.value)
 
     @pytest.mark.parametrize(
         "source",
@@ -187,31 +187,31 @@ class TestSources:
             pytest.param(SimpleNamespace(secret_id=ID, secret_key="canary\n", token=""), id="line"),
             pytest.param(SimpleNamespace(secret_id=ID, secret_key=None, token=""), id="None"),
             pytest.param(SimpleNamespace(get_credential_info=lambda: (ID, KEY)), id="two"),
-            pytest.param(SimpleNamespace(get_credential_info=lambda: None), id="nothing"),
+            pytest.param(SimpleNamespace(get_credential_info=lambda: None), id="none"),
             pytest.param(partial(next, iter(())), id="exhausted"),
         ],
     )
     async def test_a_broken_source_is_a_credentials_error(self, source: Any) -> None:
-        """Whatever goes wrong while it is asked is one kind of error, without the values."""
+        """Any exception of a source becomes a CredentialsError that quotes no value."""
         with pytest.raises(CredentialsError) as caught:
             await CredentialCache(source).get()
-        assert "canary" not in said(caught.value)
+        assert "canary" not in printed(caught.value)
 
-    def test_making_a_cache_asks_nothing(self) -> None:
-        """A property may be a blocking HTTP call, and a client is made in the event loop."""
+    def test_making_a_cache_reads_nothing(self) -> None:
+        """Making a cache reads no property: it might block, and clients are made on the loop."""
 
-        class Asked:
+        class Unread:
             token = None
             secret_key = KEY
 
             @property
             def secret_id(self) -> str:
-                pytest.fail("asked while the cache was made")
+                pytest.fail("read while the cache was made")
 
-        CredentialCache(Asked())
+        CredentialCache(Unread())
 
-    async def test_what_lasts_is_asked_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What the environment gives is kept until the service refuses it."""
+    async def test_lasting_credentials_are_read_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Credentials of the environment are kept until the service refuses them."""
         monkeypatch.setenv("TENCENTCLOUD_SECRET_ID", ID)
         monkeypatch.setenv("TENCENTCLOUD_SECRET_KEY", KEY)
         cache = CredentialCache(default_chain, lasting=True)
@@ -223,21 +223,21 @@ class TestSources:
         assert await cache.get() == TRIPLE
 
     @pytest.mark.parametrize("source", [PAIR, lambda: PAIR, plain(PAIR)])
-    async def test_given_credentials_are_total(
+    async def test_explicit_credentials_ignore_the_environment(
         self, source: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Nothing of the environment is added to them, not even a token that they lack."""
+        """Explicit credentials are never combined with the environment, not even a token."""
         monkeypatch.setenv("TENCENTCLOUD_SECRET_ID", "other")
         monkeypatch.setenv("TENCENTCLOUD_SECRET_KEY", "other")
         monkeypatch.setenv("TENCENTCLOUD_TOKEN", "other")
         assert await CredentialCache(source).get() == PAIR
 
 
-# When they are renewed
+# Renewal
 
 
 class Clock:
-    """A wall clock that stands still until it is set."""
+    """A wall clock that stands still until it is moved."""
 
     def __init__(self) -> None:
         self.now = 1_700_000_000.0
@@ -247,19 +247,19 @@ class Clock:
 
 
 class Provider:
-    """Takes a second of virtual time, then gives or raises the next of its answers."""
+    """Takes a second of virtual time, then returns or raises the next of its results."""
 
-    def __init__(self, *answers: Credentials | Exception) -> None:
-        self.answers = list(answers)
-        self.asked = 0
+    def __init__(self, *results: Credentials | Exception) -> None:
+        self.results = list(results)
+        self.calls = 0
 
-    async def ask(self) -> Credentials:
-        self.asked += 1
+    async def provide(self) -> Credentials:
+        self.calls += 1
         await anyio.sleep(1)
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        result = self.results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
 @pytest.fixture
@@ -268,38 +268,38 @@ def clock() -> Clock:
 
 
 def temporary(clock: Clock, seconds: float = 1000) -> Credentials:
-    """New credentials that end so many seconds from now."""
+    """Return new credentials that expire in so many seconds."""
     return Credentials(ID, KEY, TOKEN, expires_at=clock.now + seconds)
 
 
-async def test_renewed_five_minutes_before_they_end(clock: Clock) -> None:
-    """Credentials of 1000 s are used for 700."""
+async def test_credentials_are_renewed_five_minutes_before_they_expire(clock: Clock) -> None:
+    """Credentials that last 1,000 s are used for 700 s."""
     provider = Provider(old := temporary(clock), new := temporary(clock, 2000))
-    cache = CredentialCache(provider.ask, now=clock)
+    cache = CredentialCache(provider.provide, now=clock)
     assert await cache.get() is old
     clock.now += 699.9
     assert await cache.get() is old
-    assert provider.asked == 1
+    assert provider.calls == 1
     clock.now += 0.1
     assert await cache.get() is new
-    assert provider.asked == 2
+    assert provider.calls == 2
 
 
-async def test_without_an_end_the_provider_is_asked_each_time() -> None:
-    """Who does not say how long they last is asked for every request."""
+async def test_without_an_expiry_the_provider_is_called_every_time() -> None:
+    """A provider of credentials without an expiry is called every time."""
     provider = Provider(PAIR, TRIPLE, PAIR)
-    cache = CredentialCache(provider.ask)
+    cache = CredentialCache(provider.provide)
     assert [await cache.get() for _ in range(3)] == [PAIR, TRIPLE, PAIR]
 
 
-@pytest.mark.parametrize("answer", [PAIR, Credentials(ID, KEY, TOKEN, expires_at=4e9)])
-async def test_callers_at_once_ask_once(answer: Credentials) -> None:
-    """Fifty callers share one answer, whether it can be kept or not."""
-    provider = Provider(answer)
-    cache = CredentialCache(provider.ask)
+@pytest.mark.parametrize("result", [PAIR, Credentials(ID, KEY, TOKEN, expires_at=4e9)])
+async def test_concurrent_callers_share_a_renewal(result: Credentials) -> None:
+    """Fifty concurrent callers cause one call of the provider, whether its result lasts or not."""
+    provider = Provider(result)
+    cache = CredentialCache(provider.provide)
     found = await asyncio.gather(*(cache.get() for _ in range(50)))
-    assert all(credentials is answer for credentials in found)
-    assert provider.asked == 1
+    assert all(credentials is result for credentials in found)
+    assert provider.calls == 1
 
 
 @pytest.mark.parametrize(
@@ -309,12 +309,12 @@ async def test_callers_at_once_ask_once(answer: Credentials) -> None:
         (OSError("unreachable"), "the credentials provider failed: OSError: unreachable"),
     ],
 )
-async def test_callers_at_once_fail_once(problem: Exception, message: str) -> None:
-    """Fifty callers share one failure, each with an error of its own that leads to the cause."""
+async def test_concurrent_callers_share_a_failure(problem: Exception, message: str) -> None:
+    """Fifty concurrent callers share one failure; each gets an error of its own with the cause."""
     provider = Provider(problem)
-    cache = CredentialCache(provider.ask)
+    cache = CredentialCache(provider.provide)
     errors = await asyncio.gather(*(cache.get() for _ in range(50)), return_exceptions=True)
-    assert provider.asked == 1
+    assert provider.calls == 1
     assert len(set(map(id, errors))) == 50
     for error in errors:
         assert isinstance(error, CredentialsError)
@@ -322,43 +322,43 @@ async def test_callers_at_once_fail_once(problem: Exception, message: str) -> No
         assert problem in chain(error)
 
 
-async def test_after_a_failure_the_next_caller_asks_again() -> None:
-    """A failure is not kept."""
+async def test_a_failure_is_not_kept() -> None:
+    """After a failure the next caller calls the provider again."""
     provider = Provider(OSError("unreachable"), PAIR)
-    cache = CredentialCache(provider.ask)
+    cache = CredentialCache(provider.provide)
     with pytest.raises(CredentialsError):
         await cache.get()
     assert await cache.get() is PAIR
 
 
-@pytest.mark.parametrize("cancelled", [0, 1], ids=["who asks", "who waits"])
-async def test_a_cancelled_caller_harms_no_other(cancelled: int) -> None:
-    """Whoever is cancelled, the provider is asked once and all others go on."""
+@pytest.mark.parametrize("cancelled", [0, 1], ids=["first", "second"])
+async def test_a_cancelled_caller_does_not_affect_others(cancelled: int) -> None:
+    """If one caller is cancelled, the others get the result of the same renewal."""
     provider = Provider(PAIR, TRIPLE)
-    cache = CredentialCache(provider.ask)
+    cache = CredentialCache(provider.provide)
     tasks = [asyncio.create_task(cache.get()) for _ in range(5)]
     await anyio.sleep(0.5)
     tasks[cancelled].cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(results.pop(cancelled), asyncio.CancelledError)
     assert results == [PAIR] * 4
-    assert provider.asked == 1
+    assert provider.calls == 1
 
 
-async def test_callers_who_give_up_do_not_ask_again() -> None:
-    """While a provider hangs, impatient callers come and go, and it is asked once."""
+async def test_callers_that_time_out_share_a_renewal() -> None:
+    """While callers time out one after the other, a slow provider is called once."""
     provider = Provider(PAIR)
-    cache = CredentialCache(provider.ask)
+    cache = CredentialCache(provider.provide)
     for _ in range(20):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await cache.get()
     assert await cache.get() is PAIR
-    assert provider.asked == 1
+    assert provider.calls == 1
 
 
-async def test_a_provider_that_hangs_has_failed() -> None:
-    """Nobody waits for a provider for ever."""
+async def test_a_provider_that_hangs_times_out() -> None:
+    """A provider that hangs is a CredentialsError after 30 s."""
 
     async def provider() -> Credentials:
         await asyncio.sleep(3600)
@@ -368,8 +368,8 @@ async def test_a_provider_that_hangs_has_failed() -> None:
         await CredentialCache(provider).get()
 
 
-async def test_closing_ends_the_asking() -> None:
-    """Who waits for a provider when the client is closed is told so."""
+async def test_closing_cancels_a_renewal() -> None:
+    """A caller that waits for a provider when the client is closed gets an error that says so."""
 
     async def provider() -> Credentials:
         await asyncio.sleep(10)
@@ -384,10 +384,10 @@ async def test_closing_ends_the_asking() -> None:
         await waiting
 
 
-async def test_the_old_serve_while_they_are_renewed(clock: Clock) -> None:
-    """Only one caller waits for the renewal; with credentials still valid the others do not."""
+async def test_valid_credentials_are_used_during_a_renewal(clock: Clock) -> None:
+    """While credentials are still valid, only the caller that renews them waits."""
     provider = Provider(old := temporary(clock), new := temporary(clock, 2000))
-    cache = CredentialCache(provider.ask, now=clock)
+    cache = CredentialCache(provider.provide, now=clock)
     await cache.get()
     clock.now += 800
     renewal = asyncio.create_task(cache.get())
@@ -398,25 +398,25 @@ async def test_the_old_serve_while_they_are_renewed(clock: Clock) -> None:
     assert await cache.get() is new
 
 
-async def test_the_ended_do_not_serve_while_they_are_renewed(clock: Clock) -> None:
-    """After the end everybody waits for the new."""
+async def test_expired_credentials_are_not_used_during_a_renewal(clock: Clock) -> None:
+    """Once credentials have expired, all callers wait for new ones."""
     provider = Provider(temporary(clock), new := temporary(clock, 3000))
-    cache = CredentialCache(provider.ask, now=clock)
+    cache = CredentialCache(provider.provide, now=clock)
     await cache.get()
     clock.now += 1000
     found = await asyncio.gather(*(cache.get() for _ in range(3)))
     assert all(credentials is new for credentials in found)
-    assert provider.asked == 2
+    assert provider.calls == 2
 
 
-async def test_a_failed_early_renewal_keeps_the_old_and_pauses(
+async def test_a_failed_early_renewal_keeps_the_old_credentials(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The failure is logged, not raised, and the provider is left alone for ten seconds."""
+    """An early renewal that fails is logged, not raised, and not repeated for ten seconds."""
     provider = Provider(
         old := temporary(clock), OSError("unreachable"), new := temporary(clock, 2000)
     )
-    cache = CredentialCache(provider.ask, now=clock)
+    cache = CredentialCache(provider.provide, now=clock)
     await cache.get()
     clock.now += 800
     with caplog.at_level(logging.WARNING):
@@ -424,15 +424,15 @@ async def test_a_failed_early_renewal_keeps_the_old_and_pauses(
     assert caplog.messages == ["credentials could not be renewed, using the old: unreachable"]
     clock.now += 9.9
     assert await cache.get() is old
-    assert provider.asked == 2
+    assert provider.calls == 2
     clock.now += 0.1
     assert await cache.get() is new
 
 
-async def test_a_pause_ends_with_the_credentials(clock: Clock) -> None:
-    """Credentials that end within the pause are not used longer for it."""
+async def test_a_pause_ends_when_the_credentials_expire(clock: Clock) -> None:
+    """Credentials that expire during the pause are renewed at once."""
     provider = Provider(temporary(clock), OSError("unreachable"), new := temporary(clock, 2000))
-    cache = CredentialCache(provider.ask, now=clock)
+    cache = CredentialCache(provider.provide, now=clock)
     await cache.get()
     clock.now += 995
     await cache.get()
@@ -440,21 +440,21 @@ async def test_a_pause_ends_with_the_credentials(clock: Clock) -> None:
     assert await cache.get() is new
 
 
-async def test_a_failed_renewal_after_the_end_raises(clock: Clock) -> None:
-    """Ended credentials are not better than none."""
+async def test_a_failed_renewal_after_the_expiry_raises(clock: Clock) -> None:
+    """If the credentials have expired, a failed renewal raises."""
     provider = Provider(temporary(clock), OSError("unreachable"))
-    cache = CredentialCache(provider.ask, now=clock)
+    cache = CredentialCache(provider.provide, now=clock)
     await cache.get()
     clock.now += 1000
     with pytest.raises(CredentialsError, match="unreachable"):
         await cache.get()
 
 
-async def test_an_earlier_failure_is_forgotten_when_the_old_serve(clock: Clock) -> None:
-    """A clock that was ahead for a moment leaves no failure behind."""
+async def test_a_failure_does_not_outlast_valid_credentials(clock: Clock) -> None:
+    """After a clock was ahead for a moment, the old credentials are used again."""
     problem = OSError("unreachable")
     provider = Provider(old := temporary(clock), problem, problem)
-    cache = CredentialCache(provider.ask, now=clock)
+    cache = CredentialCache(provider.provide, now=clock)
     await cache.get()
     clock.now += 1000
     with pytest.raises(CredentialsError):
@@ -463,35 +463,35 @@ async def test_an_earlier_failure_is_forgotten_when_the_old_serve(clock: Clock) 
     assert await cache.get() is old
 
 
-async def test_refused_credentials_are_asked_for_anew(clock: Clock) -> None:
-    """What the service does not accept is forgotten before its time."""
+async def test_refused_credentials_are_renewed(clock: Clock) -> None:
+    """Credentials that the service refuses are renewed before they expire."""
     provider = Provider(old := temporary(clock), new := temporary(clock, 2000))
-    cache = CredentialCache(provider.ask, now=clock)
+    cache = CredentialCache(provider.provide, now=clock)
     assert await cache.get() is old
     assert cache.invalidate(old)
     assert await cache.get() is new
 
 
-async def test_a_late_refusal_does_not_forget_the_new(clock: Clock) -> None:
-    """Of many requests with the old credentials, the last refusal costs no further renewal."""
+async def test_a_late_refusal_does_not_drop_new_credentials(clock: Clock) -> None:
+    """Further refusals of the old credentials cause no further renewal."""
     provider = Provider(old := temporary(clock), new := temporary(clock, 2000))
-    cache = CredentialCache(provider.ask, now=clock)
+    cache = CredentialCache(provider.provide, now=clock)
     await cache.get()
     for _ in range(3):
         assert cache.invalidate(old)
         assert await cache.get() is new
-    assert provider.asked == 2
+    assert provider.calls == 2
 
 
-async def test_a_provider_that_has_others_by_now() -> None:
-    """Of one that is asked every time, a refusal may be of what it gave before."""
-    answers: list[Credentials | CredentialsError] = [PAIR, TRIPLE, CredentialsError("gone")]
+async def test_a_provider_may_have_other_credentials_by_now() -> None:
+    """A refusal may concern credentials that the provider has replaced since."""
+    results: list[Credentials | CredentialsError] = [PAIR, TRIPLE, CredentialsError("gone")]
 
     async def provide() -> Credentials:
-        answer = answers.pop(0)
-        if isinstance(answer, CredentialsError):
-            raise answer
-        return answer
+        result = results.pop(0)
+        if isinstance(result, CredentialsError):
+            raise result
+        return result
 
     cache = CredentialCache(provide)
     found = [await cache.have_changed(PAIR) for _ in range(3)]
@@ -500,34 +500,34 @@ async def test_a_provider_that_has_others_by_now() -> None:
     assert not await CredentialCache(provide, lasting=True).have_changed(TRIPLE)
 
 
-def test_given_credentials_stay_when_refused() -> None:
-    """A value has no other to offer, so another attempt is no use."""
+def test_a_fixed_value_has_no_other_credentials() -> None:
+    """After a refusal of fixed credentials there are no others to try."""
     assert not CredentialCache(PAIR).invalidate(PAIR)
 
 
-async def test_a_refusal_while_others_wait() -> None:
-    """Credentials refused by one caller still serve those who got them too, but nobody else."""
+async def test_refused_credentials_are_not_handed_out_again() -> None:
+    """Concurrent callers get the same credentials; once refused, later callers get others."""
     provider = Provider(PAIR, TRIPLE)
-    cache = CredentialCache(provider.ask)
+    cache = CredentialCache(provider.provide)
 
-    async def ask_and_refuse() -> Credentials:
+    async def get_and_refuse() -> Credentials:
         found = await cache.get()
         cache.invalidate(found)
         return found
 
-    first, second = await asyncio.gather(ask_and_refuse(), ask_and_refuse())
+    first, second = await asyncio.gather(get_and_refuse(), get_and_refuse())
     assert (first, second) == (PAIR, PAIR)
     assert await cache.get() == TRIPLE
 
 
-class TestCacheMadeOutside:
-    """A client is often made before its loop runs."""
+class TestCacheMadeOutsideALoop:
+    """A cache that is made before a loop runs, as clients often are."""
 
     @pytest.fixture
     def cache(self) -> CredentialCache:
-        return CredentialCache(Provider(PAIR).ask)
+        return CredentialCache(Provider(PAIR).provide)
 
-    async def test_it_serves_the_loop(self, cache: CredentialCache) -> None:
-        """The cache needs no loop to be made, and serves many callers of the loop it gets."""
+    async def test_it_works_on_the_loop(self, cache: CredentialCache) -> None:
+        """A cache made outside of a loop serves concurrent callers on one."""
         first, second = await asyncio.gather(cache.get(), cache.get())
         assert first is second is PAIR

@@ -1,4 +1,4 @@
-"""Where credentials are looked for, in which order, and what is said of those that are no good."""
+"""Where credentials are found, in which order, and the errors of unusable ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 import pytest
-from keys import ID, KEY, PAIR, TOKEN, TRIPLE, captured, said
+from keys import ID, KEY, PAIR, TOKEN, TRIPLE, printed, with_locals
 
 from ci_live_audit.credentials import chain as module
 from ci_live_audit.credentials.chain import cvm_role, default_chain
@@ -22,22 +22,22 @@ from ci_live_audit.errors import CredentialsError
 
 
 class Metadata(ThreadingHTTPServer):
-    """A CVM instance's metadata service, on a real socket."""
+    """The metadata service of a CVM instance, on a real socket."""
 
     ROLES = "/latest/meta-data/cam/security-credentials/"
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.answers: dict[str, tuple[int, bytes]] = {}
-        self.asked: list[str] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.responses: dict[str, tuple[int, bytes]] = {}
+        self.requested: list[str] = []
 
     @property
     def host(self) -> str:
         return f"127.0.0.1:{self.server_port}"
 
     def role(self, name: str = "auditor", **changes: Any) -> None:
-        """Bind a role, with the documented answer but for the changes; None leaves a field out."""
-        answer = {
+        """Bind a role, with the documented response except for changes; None omits a field."""
+        response = {
             "TmpSecretId": ID,
             "TmpSecretKey": KEY,
             "Token": TOKEN,
@@ -45,27 +45,28 @@ class Metadata(ThreadingHTTPServer):
             "Expiration": "2023-11-14T22:13:20Z",
             "Code": "Success",
         } | changes
-        self.says(name + "\n", at="")
-        self.says(json.dumps({key: answer[key] for key in answer if answer[key] is not None}), name)
+        self.respond(name + "\n", at="")
+        present = {key: value for key, value in response.items() if value is not None}
+        self.respond(json.dumps(present), name)
 
-    def says(self, body: str | bytes, at: str = "auditor", status: int = 200) -> None:
-        """Answer a path with a body."""
-        self.answers[self.ROLES + at] = status, body if isinstance(body, bytes) else body.encode()
+    def respond(self, body: str | bytes, at: str = "auditor", status: int = 200) -> None:
+        """Set the response of a path."""
+        self.responses[self.ROLES + at] = status, body if isinstance(body, bytes) else body.encode()
 
 
-class _Answer(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     server: Metadata
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path.removeprefix(Metadata.ROLES))
-        status, body = self.server.answers.get(self.path, (404, b"404 - Not Found"))
+        self.server.requested.append(self.path.removeprefix(Metadata.ROLES))
+        status, body = self.server.responses.get(self.path, (404, b"404 - Not Found"))
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, *arguments: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +81,15 @@ def instance() -> Iterator[Metadata]:
 
 @pytest.fixture
 def metadata(instance: Metadata) -> Metadata:
-    """The metadata service of an instance without a role."""
-    instance.answers.clear()
-    instance.asked.clear()
+    """Return the metadata service of an instance that has no role yet."""
+    instance.responses.clear()
+    instance.requested.clear()
     return instance
 
 
 @pytest.fixture
 def nowhere() -> Iterator[str]:
-    """A host and port that nobody listens on."""
+    """Yield a host and port on which nobody listens."""
     with closing(socket.socket()) as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{bound.getsockname()[1]}"
@@ -96,7 +97,7 @@ def nowhere() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def etc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """In place of /etc/tencentcloud/credentials."""
+    """Return the path that stands in for /etc/tencentcloud/credentials."""
     path = tmp_path / "etc" / "credentials"
     assert module.PROFILES[1] == Path("/etc/tencentcloud/credentials")
     monkeypatch.setattr(module, "PROFILES", (module.PROFILES[0], path))
@@ -119,7 +120,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 TENCENT = "TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY"
-SPELLINGS: list[tuple[tuple[str, str], list[str]]] = [
+NAMES: list[tuple[tuple[str, str], list[str]]] = [
     (
         TENCENT,
         ["TENCENTCLOUD_TOKEN", "TENCENTCLOUD_SESSION_TOKEN", "TENCENTCLOUD_SECURITY_TOKEN"],
@@ -130,35 +131,35 @@ SPELLINGS: list[tuple[tuple[str, str], list[str]]] = [
     (("COS_KEY", "COS_SECRET"), ["COS_TOKEN"]),
     (("SECRETID", "SECRETKEY"), []),
 ]
-PAIRS = [pair for pair, _ in SPELLINGS]
+PAIRS = [pair for pair, _ in NAMES]
 
 
 @pytest.mark.parametrize("names", PAIRS, ids="/".join)
 def test_environment_without_token(names: tuple[str, str], nowhere: str) -> None:
-    """Each spelling of id and key is understood; an empty token is none."""
+    """Each pair of names for id and key is read; an empty token is none."""
     environ = dict(zip(names, (ID, KEY), strict=True))
     assert default_chain(environ, metadata=nowhere) == PAIR
-    tokens = {name: "" for _, names in SPELLINGS for name in names}
+    tokens = {name: "" for _, names in NAMES for name in names}
     assert default_chain(environ | tokens, metadata=nowhere) == PAIR
 
 
 @pytest.mark.parametrize(
-    ("names", "token"), [(pair, token) for pair, tokens in SPELLINGS for token in tokens]
+    ("names", "token"), [(pair, token) for pair, tokens in NAMES for token in tokens]
 )
 def test_environment_with_token(names: tuple[str, str], token: str, nowhere: str) -> None:
-    """Each spelling of the token is understood beside its own id and key."""
+    """Each name for the token is read with its own id and key."""
     environ = {**dict(zip(names, (ID, KEY), strict=True)), token: TOKEN}
     assert default_chain(environ, metadata=nowhere) == TRIPLE
 
 
-def test_a_token_of_another_spelling_is_not_taken(nowhere: str) -> None:
-    """One tool's token does not go with another tool's key."""
+def test_a_token_of_another_tool_is_ignored(nowhere: str) -> None:
+    """One tool's token is not combined with another tool's key."""
     environ = {"COS_SECRET_ID": ID, "COS_SECRET_KEY": KEY, "TENCENTCLOUD_TOKEN": TOKEN}
     assert default_chain(environ, metadata=nowhere) == PAIR
 
 
-def test_an_unusable_value_says_where_it_stands(nowhere: str) -> None:
-    """A line break in a variable is told with the variable's name and without its value."""
+def test_an_unusable_value_names_its_variables(nowhere: str) -> None:
+    """A line break in a variable is an error with the variable's name, without its value."""
     environ = {"SECRETID": "AKID", "SECRETKEY": "canary\n"}
     with pytest.raises(CredentialsError, match=r"^SECRETID, SECRETKEY: secret_key: ") as caught:
         default_chain(environ, metadata=nowhere)
@@ -171,19 +172,19 @@ def test_an_unusable_value_says_where_it_stands(nowhere: str) -> None:
 def test_half_a_pair_is_an_error(
     names: tuple[str, str], missing: int, unset: bool, nowhere: str
 ) -> None:
-    """The message names the missing variable; no other place is taken in its stead."""
+    """The message names the missing variable, and no other place is searched."""
     environ = {"SECRETID": ID, "SECRETKEY": KEY, names[1 - missing]: KEY, names[missing]: ""}
     if unset:
         del environ[names[missing]]
     with pytest.raises(CredentialsError, match=rf"\A{names[missing]} is missing .*") as caught:
         default_chain(environ, metadata=nowhere)
     assert names[1 - missing] in str(caught.value)
-    assert "canary" not in said(caught.value)
+    assert "canary" not in printed(caught.value)
 
 
 @pytest.mark.parametrize("first", range(len(PAIRS)))
-def test_order_of_spellings(first: int, nowhere: str) -> None:
-    """Of several complete pairs the one of Tencent Cloud's own tools comes first."""
+def test_order_of_names(first: int, nowhere: str) -> None:
+    """Of several complete pairs, the first in the documented order is used."""
     environ = {
         name: f"{name}-{part}"
         for pair in reversed(PAIRS[first:])
@@ -199,7 +200,7 @@ def test_order_of_spellings(first: int, nowhere: str) -> None:
 def test_order_of_places(
     first: int, profile: Path, etc: Path, tccli: Path, metadata: Metadata
 ) -> None:
-    """Environment, profile of the user, of the machine, of tccli, role of the instance."""
+    """The places are searched in the documented order."""
     environ: dict[str, str] = {}
     ini = "[default]\nsecret_id = {}\nsecret_key = key\n"
     places: list[Callable[[], None]] = [
@@ -212,18 +213,18 @@ def test_order_of_places(
     for fill in places[first:]:
         fill()
     assert default_chain(environ, metadata=metadata.host).secret_id == str(first)
-    assert metadata.asked == ([] if first < 4 else ["", "auditor"])
+    assert metadata.requested == ([] if first < 4 else ["", "auditor"])
 
 
-def test_home_is_the_environments(tmp_path: Path, nowhere: str) -> None:
-    """An environment that is given brings its own home."""
+def test_home_is_that_of_the_environment(tmp_path: Path, nowhere: str) -> None:
+    """The home directory is that of the environment that is passed."""
     write(tmp_path / "other/.tencentcloud/credentials", f"[default]\nsecret_id={ID}\nsecret_key=k")
     found = default_chain({"HOME": str(tmp_path / "other")}, metadata=nowhere)
     assert found == Credentials(ID, "k")
 
 
 def test_nothing_found_names_all_places(tccli: Path, nowhere: str) -> None:
-    """One message tells all there is to try."""
+    """If nothing is found, one message names every place."""
     with pytest.raises(CredentialsError) as caught:
         default_chain({}, metadata=nowhere)
     for place in [
@@ -252,7 +253,7 @@ def test_nothing_found_names_all_places(tccli: Path, nowhere: str) -> None:
 def test_profile(
     where: str, text: str, expected: Credentials, nowhere: str, request: pytest.FixtureRequest
 ) -> None:
-    """The user's profile and the machine's are read alike."""
+    """The profiles of the user and of the machine are read the same way."""
     write(request.getfixturevalue(where), text)
     assert default_chain({}, metadata=nowhere) == expected
 
@@ -272,16 +273,16 @@ BAD_PROFILES = [
 
 @pytest.mark.parametrize(("text", "fault"), BAD_PROFILES)
 def test_a_bad_profile_is_an_error(text: str | bytes, fault: str, profile: Path) -> None:
-    """The message names the file and its fault, and quotes no line: it may be the key."""
+    """The message names the file and its fault, and quotes no line, which may be a key."""
     write(profile, text)
     with pytest.raises(CredentialsError, match=fault) as caught:
         default_chain({})
     assert str(profile) in str(caught.value)
-    assert "canary" not in said(caught.value)
+    assert "canary" not in printed(caught.value)
 
 
-def test_a_profile_that_is_no_file_is_an_error(profile: Path) -> None:
-    """What is there and cannot be opened is not passed over."""
+def test_an_unreadable_profile_is_an_error(profile: Path) -> None:
+    """A profile that exists and cannot be opened is not skipped."""
     profile.mkdir(parents=True)
     with pytest.raises(CredentialsError, match="cannot be read") as caught:
         default_chain({})
@@ -289,7 +290,7 @@ def test_a_profile_that_is_no_file_is_an_error(profile: Path) -> None:
 
 
 def test_a_file_in_place_of_the_folder_is_no_profile(profile: Path, nowhere: str) -> None:
-    """Another program's `~/.tencentcloud` file has nothing to do with us."""
+    """A file `~/.tencentcloud` of another program is ignored."""
     write(profile.parent, "something else")
     with pytest.raises(CredentialsError, match="no credentials found"):
         default_chain({}, metadata=nowhere)
@@ -310,28 +311,28 @@ def test_a_file_in_place_of_the_folder_is_no_profile(profile: Path, nowhere: str
 def test_tccli_profile(
     content: Mapping[str, Any], expected: Credentials, tccli: Path, nowhere: str
 ) -> None:
-    """What `tccli configure` wrote is used."""
+    """A profile written by `tccli configure` is used."""
     write(tccli, json.dumps(content))
     assert default_chain({}, metadata=nowhere) == expected
     assert default_chain({"TCCLI_PROFILE": ""}, metadata=nowhere) == expected
 
 
 def test_tccli_profile_of_another_name(tccli: Path, nowhere: str) -> None:
-    """`TCCLI_PROFILE` chooses the profile."""
+    """`TCCLI_PROFILE` selects the profile."""
     write(tccli, json.dumps({"secretId": "default", "secretKey": "default"}))
     write(tccli.with_stem("work"), json.dumps({"secretId": ID, "secretKey": KEY}))
     assert default_chain({"TCCLI_PROFILE": "work"}, metadata=nowhere) == PAIR
 
 
 def test_tccli_profile_of_a_role(tccli: Path, metadata: Metadata) -> None:
-    """A profile of type `cvm-role` sends to the instance."""
+    """A profile of type `cvm-role` leads to the role of the instance."""
     write(tccli, json.dumps({"type": "cvm-role"}))
     metadata.role()
     assert default_chain({}, metadata=metadata.host).token == TOKEN
 
 
-def test_tccli_profile_of_a_role_that_is_not_there(tccli: Path, nowhere: str) -> None:
-    """The message is about the role, for it was asked for by name."""
+def test_tccli_profile_of_a_missing_role(tccli: Path, nowhere: str) -> None:
+    """If a profile names a role, the error is about the role."""
     write(tccli, json.dumps({"type": "cvm-role"}))
     with pytest.raises(CredentialsError, match=r"\Athere is no CVM role here"):
         default_chain({}, metadata=nowhere)
@@ -353,42 +354,42 @@ BAD_TCCLI = [
 
 @pytest.mark.parametrize(("text", "fault"), BAD_TCCLI)
 def test_a_bad_tccli_profile_is_an_error(text: str | bytes, fault: str, tccli: Path) -> None:
-    """The message names the file and its fault, and quotes nothing of it."""
+    """The message names the file and its fault, and quotes nothing from it."""
     write(tccli, text)
     with pytest.raises(CredentialsError, match=fault) as caught:
         default_chain({})
     assert str(tccli) in str(caught.value)
-    assert "canary" not in said(caught.value)
+    assert "canary" not in printed(caught.value)
 
 
 # The role of a CVM instance
 
 
 def test_cvm_role(metadata: Metadata) -> None:
-    """The instance is asked for its role's name, then for its credentials, which end."""
+    """The name of the role is requested, then its credentials, which have an expiry."""
     metadata.role("auditor")
     assert cvm_role(metadata=metadata.host) == attrs.evolve(TRIPLE, expires_at=1_700_000_000.0)
-    assert metadata.asked == ["", "auditor"]
+    assert metadata.requested == ["", "auditor"]
 
 
 def test_cvm_role_by_name(metadata: Metadata) -> None:
-    """A role that is named is not asked for."""
+    """If the role is named, only its credentials are requested."""
     metadata.role("auditor")
     assert cvm_role("auditor", metadata=metadata.host).secret_id == ID
-    assert metadata.asked == ["auditor"]
+    assert metadata.requested == ["auditor"]
 
 
 def test_cvm_role_of_several(metadata: Metadata) -> None:
-    """Of several roles the first is taken."""
+    """Of several roles the first is used."""
     metadata.role("auditor")
-    metadata.says("auditor\r\nother\r\n", at="")
+    metadata.respond("auditor\r\nother\r\n", at="")
     assert cvm_role(metadata=metadata.host).secret_id == ID
 
 
-def test_cvm_role_is_asked_without_a_proxy(
+def test_cvm_role_needs_no_proxy(
     metadata: Metadata, nowhere: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The address means this very instance, so a proxy has no place on the way."""
+    """The metadata service of the instance is reached without the proxy."""
     monkeypatch.setenv("HTTP_PROXY", f"http://{nowhere}")
     monkeypatch.setenv("http_proxy", f"http://{nowhere}")
     metadata.role()
@@ -413,11 +414,11 @@ def test_cvm_role_is_asked_without_a_proxy(
 def test_a_role_without_credentials(
     changes: dict[str, Any], fault: str, metadata: Metadata
 ) -> None:
-    """The message says what the service lacks, without what it gave."""
+    """The message says what is missing or wrong in the response, and quotes no value."""
     metadata.role(**changes)
     with pytest.raises(CredentialsError, match=fault) as caught:
         cvm_role(metadata=metadata.host)
-    assert "canary" not in said(caught.value)
+    assert "canary" not in printed(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -425,19 +426,19 @@ def test_a_role_without_credentials(
     ["", "null", "[]", '"canary"', "5", "canary", '{"Code": "Succ', b"\xff\xfe", "x" * 100_000],
     ids=[*("empty", "null", "list", "text", "number", "no JSON", "cut", "no text", "long")],
 )
-def test_a_role_that_answers_garbage(body: str | bytes, metadata: Metadata) -> None:
-    """Whatever comes in place of the documented answer is no credentials."""
+def test_a_garbage_response_is_an_error(body: str | bytes, metadata: Metadata) -> None:
+    """Anything but the documented response is an error that quotes none of it."""
     metadata.role()
-    metadata.says(body)
+    metadata.respond(body)
     with pytest.raises(CredentialsError, match="gave no credentials") as caught:
         cvm_role(metadata=metadata.host)
-    assert "canary" not in said(caught.value)
+    assert "canary" not in printed(caught.value)
 
 
 @pytest.mark.parametrize("names", ["", "\n", " \r\n"], ids=repr)
-def test_an_instance_with_an_empty_list_of_roles(names: str, metadata: Metadata) -> None:
-    """No name, no credentials."""
-    metadata.says(names, at="")
+def test_an_empty_list_of_roles_is_an_error(names: str, metadata: Metadata) -> None:
+    """Without the name of a role there are no credentials."""
+    metadata.respond(names, at="")
     with pytest.raises(CredentialsError, match="gave no credentials"):
         cvm_role(metadata=metadata.host)
 
@@ -445,60 +446,60 @@ def test_an_instance_with_an_empty_list_of_roles(names: str, metadata: Metadata)
 @pytest.mark.parametrize("status", [302, 403, 404, 500])
 @pytest.mark.parametrize("at", ["", "auditor"], ids=["list", "role"])
 def test_a_refusing_metadata_service(at: str, status: int, metadata: Metadata) -> None:
-    """A status other than 200 is told; a redirect is not followed."""
+    """A status other than 200 is in the message; a redirect is not followed."""
     metadata.role()
-    metadata.says("canary", at, status)
+    metadata.respond("canary", at, status)
     with pytest.raises(CredentialsError, match=rf"there is no CVM role here .*status {status}"):
         cvm_role(metadata=metadata.host)
 
 
 def test_no_metadata_service(nowhere: str) -> None:
-    """Outside the cloud nobody listens."""
+    """Outside of the cloud, a refused connection is in the message."""
     with pytest.raises(CredentialsError, match=r"no CVM role here \(ConnectionRefusedError"):
         cvm_role(metadata=nowhere)
 
 
 def test_a_hanging_metadata_service() -> None:
-    """Who accepts and does not answer is given up after a second."""
+    """A metadata service that does not respond is given up after a second."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         host = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(CredentialsError, match=r"no CVM role here \(TimeoutError"):
             cvm_role(metadata=host)
 
 
-# What an error tracker would collect
+# Local variables, which an error tracker may collect
 
 
 def test_no_frame_shows_the_environment(monkeypatch: pytest.MonkeyPatch, nowhere: str) -> None:
-    """With half a pair set, the half is in no local variable of a traceback."""
+    """Half a pair in the environment is in no local variable of a traceback."""
     monkeypatch.setenv("TENCENTCLOUD_SECRET_KEY", KEY)
     with pytest.raises(CredentialsError) as caught:
         default_chain(metadata=nowhere)
-    assert "canary" not in captured(caught.value)
+    assert "canary" not in with_locals(caught.value)
 
 
 @pytest.mark.parametrize(("text", "fault"), BAD_PROFILES)
 def test_no_frame_shows_a_profile(text: str | bytes, fault: str, profile: Path) -> None:
-    """What was read of a bad profile is in no local variable of a traceback."""
+    """The content of a bad profile is in no local variable of a traceback."""
     write(profile, text)
     with pytest.raises(CredentialsError, match=fault) as caught:
         default_chain({})
-    assert "canary" not in captured(caught.value)
+    assert "canary" not in with_locals(caught.value)
 
 
 @pytest.mark.parametrize(("text", "fault"), BAD_TCCLI)
 def test_no_frame_shows_a_tccli_profile(text: str | bytes, fault: str, tccli: Path) -> None:
-    """What was read of a bad profile of tccli is in no local variable of a traceback."""
+    """The content of a bad tccli profile is in no local variable of a traceback."""
     write(tccli, text)
     with pytest.raises(CredentialsError, match=fault) as caught:
         default_chain({})
-    assert "canary" not in captured(caught.value)
+    assert "canary" not in with_locals(caught.value)
 
 
 @pytest.mark.parametrize("changes", [{"Token": None}, {"Code": "No"}, {"TmpSecretId": 5}], ids=repr)
 def test_no_frame_shows_a_role(changes: dict[str, Any], metadata: Metadata) -> None:
-    """What a role gave beside its fault is in no local variable of a traceback."""
+    """The rest of a faulty role response is in no local variable of a traceback."""
     metadata.role(**changes)
     with pytest.raises(CredentialsError) as caught:
         cvm_role(metadata=metadata.host)
-    assert "canary" not in captured(caught.value)
+    assert "canary" not in with_locals(caught.value)

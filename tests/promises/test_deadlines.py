@@ -1,9 +1,8 @@
 """R5: whatever a server does, a call ends by its deadline.
 
-The servers run on the loop of the test, behind real sockets. What is sent over loopback is there at
-once, so time may jump to the next timer whenever nothing is ready: a minute of dripping bytes takes
-milliseconds, and the lateness is exactly what the client adds. How late calls are by the wall clock
-is measured in ``benchmarks/deadlines.py``.
+The servers run on the test's loop, behind real sockets. Loopback delivers at once, so time may jump
+to the next timer whenever nothing is ready: a minute of dripping bytes takes milliseconds, and
+lateness is exactly what the client adds. For the wall clock see ``benchmarks/deadlines.py``.
 """
 
 from __future__ import annotations
@@ -12,17 +11,15 @@ import asyncio
 import contextlib
 import math
 import socket
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import httpx
 import pytest
+from clocks import now
 from proofs import BACKENDS
-from servers import Handler, Recorder, answering, serving
+from servers import Handler, Recorder, answering, client_over, serving
 
 from ci_live_audit import (
-    Credentials,
     LiveAuditClient,
     LiveAuditError,
     RetryPolicy,
@@ -41,7 +38,7 @@ LONG = OK + b"Content-Length: 100000\r\n\r\n<Response>"
 
 
 class StalledNames(VirtualTimeLoop):
-    """Virtual time, and a name server that never answers."""
+    """Virtual time, and a name server that never responds."""
 
     async def getaddrinfo(self, *_: Any, **__: Any) -> Any:
         """Wait for ever."""
@@ -50,12 +47,12 @@ class StalledNames(VirtualTimeLoop):
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
-    """Virtual time: what is measured is the client's lateness, not the machine's."""
+    """Use virtual time, to measure the lateness of the client and not of the machine."""
     return "asyncio", {"loop_factory": StalledNames}
 
 
 def dripping(first: bytes = b"", more: bytes = b"") -> Handler:
-    """Read a request, answer with the first bytes, and then with the same again and again."""
+    """Read a request, write the first bytes, and then ``more`` again and again."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert isinstance(reader, Recorder)
@@ -65,26 +62,26 @@ def dripping(first: bytes = b"", more: bytes = b"") -> Handler:
             writer.write(more)
             await writer.drain()
             await asyncio.sleep(0.02)
-        await reader.inner.read()  # until the client goes
+        await reader.inner.read()  # until the client disconnects
 
     return handle
 
 
 async def deaf(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Never read: the buffers between here and the client fill up."""
+    """Never read, so that the buffers between here and the client fill up."""
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     await asyncio.get_running_loop().create_future()
 
 
 async def half_closing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Close the sending side only, and go on to read."""
+    """Close the sending side only, and go on reading."""
     assert isinstance(reader, Recorder)
     writer.write_eof()
     await reader.inner.read()
 
 
-def asking_to_wait(seconds: str) -> Handler:
-    """Refuse everything and name a time to wait."""
+def retry_after(seconds: str) -> Handler:
+    """Refuse everything with a ``Retry-After``."""
     headers = f"Retry-After: {seconds}\r\n"
     return answering(b"", status="503 Service Unavailable", headers=headers)
 
@@ -104,17 +101,17 @@ HANDLERS: dict[str, Handler] = {
     "announces more than comes": dripping(LONG),
     "never reads": deaf,
     "closes its sending side": half_closing,
-    "Retry-After: 1e9": asking_to_wait("1e9"),
-    "Retry-After: nan": asking_to_wait("nan"),
-    "Retry-After: inf": asking_to_wait("inf"),
-    "Retry-After: -1": asking_to_wait("-1"),
-    "Retry-After: 3": asking_to_wait("3"),
+    "Retry-After: 1e9": retry_after("1e9"),
+    "Retry-After: nan": retry_after("nan"),
+    "Retry-After: inf": retry_after("inf"),
+    "Retry-After: -1": retry_after("-1"),
+    "Retry-After: 3": retry_after("3"),
 }
 BEHAVIOURS = ["accepts nothing", "name server stalls", *HANDLERS]
 CALLS: dict[str, Callable[[LiveAuditClient, str], Awaitable[object]]] = {
     "query": lambda client, _: client.query(JOB_ID),
     "cancel": lambda client, _: client.cancel(JOB_ID),
-    # Where nothing is read, only a large request makes the client wait.
+    # A server that never reads keeps only a large request waiting.
     "submit": lambda client, behaviour: client.submit(
         STREAM, extra=LARGE if behaviour == "never reads" else None
     ),
@@ -123,7 +120,7 @@ CALLS: dict[str, Callable[[LiveAuditClient, str], Awaitable[object]]] = {
 
 @contextlib.asynccontextmanager
 async def hostile(behaviour: str) -> AsyncIterator[str]:
-    """A server that behaves so; gives its URL."""
+    """Run a server that behaves in a certain way; yield its URL."""
     if behaviour == "name server stalls":
         yield "http://stalled.example"
     elif behaviour == "accepts nothing":
@@ -141,40 +138,25 @@ async def hostile(behaviour: str) -> AsyncIterator[str]:
             assert behaviour == "never reads" or await served.all_closed()
 
 
-@pytest.fixture(scope="module")
-def tls() -> ssl.SSLContext:
-    """One for all clients: it takes long to make."""
-    return httpx.create_ssl_context()
-
-
-def client_of(url: str, **options: Any) -> LiveAuditClient:
-    return LiveAuditClient(
-        "examplebucket-1250000000",
-        "ap-beijing",
-        credentials=Credentials("AKIDEXAMPLE", "secretexample"),
-        endpoint=url,
-        allow_http=True,
-        **options,
-    )
+def client_of(
+    url: str, backend: str = "own", *, rate: float = 20.0, **options: Any
+) -> contextlib.AbstractAsyncContextManager[LiveAuditClient]:
+    return client_over(backend, url, rate=rate, **options)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 async def test_r05_an_exchange_ends_within_its_timeout(
-    behaviour: str, call: str, backend: str, tls: ssl.SSLContext
+    behaviour: str, call: str, backend: str
 ) -> None:
-    """Every call of one attempt ends in a typed error after ``timeout`` seconds or before."""
-    library = BACKENDS[backend]
-    async with hostile(behaviour) as url, contextlib.AsyncExitStack() as stack:
-        http = library and await stack.enter_async_context(library.AsyncClient(verify=tls))
-        client = client_of(url, http_client=http, timeout=1.0, retry=RetryPolicy(attempts=1))
-        async with client:
-            loop = asyncio.get_running_loop()
-            began = loop.time()
-            with pytest.raises(LiveAuditError) as caught:
-                await CALLS[call](client, behaviour)
-            assert loop.time() - began <= 1.0 + LATE
+    """A call of one attempt ends in a typed error within ``timeout`` seconds."""
+    options: dict[str, Any] = {"timeout": 1.0, "retry": RetryPolicy(attempts=1)}
+    async with hostile(behaviour) as url, client_of(url, backend, **options) as client:
+        began = now()
+        with pytest.raises(LiveAuditError) as caught:
+            await CALLS[call](client, behaviour)
+        assert now() - began <= 1.0 + LATE
     assert caught.value.attempts == 1
     if behaviour in {"accepts nothing", "name server stalls", "TLS stalls"}:
         assert isinstance(caught.value, TransportError)
@@ -187,42 +169,39 @@ async def test_r05_an_exchange_ends_within_its_timeout(
 async def test_r05_a_call_with_retries_ends_within_its_deadline(
     behaviour: str, call: str, rate: float
 ) -> None:
-    """Attempts and pauses end after ``deadline`` seconds or before; queueing for slots is extra."""
+    """A call with retries ends within ``deadline`` seconds, apart from waits for slots."""
     queued: list[float] = []
     retry = RetryPolicy(attempts=1000, base_delay=0.1, max_delay=1, deadline=5)
     options: dict[str, Any] = {"timeout": 1.7, "retry": retry, "rate": rate}
     options["on_attempt"] = lambda attempt: queued.append(attempt.queued)
     async with hostile(behaviour) as url, client_of(url, **options) as client:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = now()
         with pytest.raises(LiveAuditError) as caught:
             await CALLS[call](client, behaviour)
-        assert loop.time() - began - sum(queued) <= 5 + LATE
+        assert now() - began - sum(queued) <= 5 + LATE
     if call == "query" and behaviour not in {"Retry-After: 1e9", "Retry-After: inf"}:
         assert caught.value.attempts > 1
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 async def test_r05_waiting_ends_within_its_timeout(behaviour: str) -> None:
-    """``wait(timeout=)`` says after so many seconds that the job has not ended."""
+    """``wait`` raises a `WaitTimeout` within its ``timeout``."""
     async with hostile(behaviour) as url, client_of(url, timeout=2.3) as client:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = now()
         with pytest.raises(WaitTimeout):
             await client.wait(JOB_ID, interval=1, timeout=7)
-        assert loop.time() - began <= 7 + LATE
+        assert now() - began <= 7 + LATE
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 async def test_r05_a_run_ends_within_its_timeout(behaviour: str) -> None:
-    """``as_completed(timeout=)`` answers for every job after so many seconds, and is left."""
+    """``as_completed`` has an outcome for every job and ends within its ``timeout``."""
     job_ids = [f"av{number:032x}" for number in range(10)]
     async with hostile(behaviour) as url, client_of(url, timeout=2.3) as client:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = now()
         async with client.as_completed(job_ids, interval=1, timeout=7) as outcomes:
             errors = {outcome.job_id: outcome.error async for outcome in outcomes}
-        assert loop.time() - began <= 7 + LATE
+        assert now() - began <= 7 + LATE
     assert sorted(errors) == job_ids
     assert {type(error) for error in errors.values()} == {WaitTimeout}
 
@@ -233,23 +212,17 @@ async def test_r05_a_run_ends_within_its_timeout(behaviour: str) -> None:
         (behaviour, backend)
         for behaviour in BEHAVIOURS
         for backend in BACKENDS
-        # The family's clients forget the socket of a TLS handshake that is cancelled.
+        # httpx and httpx2 leak the socket of a cancelled TLS handshake.
         if behaviour != "TLS stalls" or backend == "own"
     ],
 )
-async def test_r05_closing_does_not_wait_for_a_server(
-    behaviour: str, backend: str, tls: ssl.SSLContext
-) -> None:
-    """``aclose`` ends at once; over a foreign client after its second of grace at the latest."""
-    library = BACKENDS[backend]
-    async with hostile(behaviour) as url, contextlib.AsyncExitStack() as stack:
-        http = library and await stack.enter_async_context(library.AsyncClient(verify=tls))
-        client = client_of(url, http_client=http)
+async def test_r05_closing_does_not_wait_for_a_server(behaviour: str, backend: str) -> None:
+    """``aclose`` returns at once, or with a foreign client within its second of grace."""
+    async with hostile(behaviour) as url, client_of(url, backend) as client:
         calls = [asyncio.create_task(client.query(JOB_ID)) for _ in range(3)]
         await asyncio.sleep(0.1)
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = now()
         await client.aclose()
         results = await asyncio.gather(*calls, return_exceptions=True)
-        assert loop.time() - began <= (0 if library is None else 1.0) + LATE
+        assert now() - began <= (0 if backend == "own" else 1.0) + LATE
     assert all(isinstance(result, LiveAuditError) for result in results)

@@ -1,4 +1,4 @@
-"""S4, S9, S11, S12: what the network may do to a signed request, and where such a one may go."""
+"""S4, S9, S11, S12: a signed request goes to the verified service, and nowhere else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import attrs
 import pytest
 import trustme
 from proofs import BACKENDS
-from servers import Handler, Recorder, Served, answering, serving
+from servers import Handler, Recorder, Served, answering, client_over, serving
 
 from ci_live_audit import (
     ConfigurationError,
@@ -45,33 +45,23 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@contextlib.asynccontextmanager
-async def client_of(
+def client_of(
     backend: str, url: str, *, trusting: ssl.SSLContext | None = None, **options: Any
-) -> AsyncGenerator[LiveAuditClient, None]:
-    """A client over a backend, which asks once."""
-    async with contextlib.AsyncExitStack() as stack:
-        if (library := BACKENDS[backend]) is not None:
-            http = library.AsyncClient(verify=trusting or True)
-            options["http_client"] = await stack.enter_async_context(http)
-        defaults: dict[str, Any] = {
-            "credentials": Credentials("AKIDEXAMPLE", "canary-key", TOKEN),
-            "retry": RetryPolicy(attempts=1),
-            "timeout": 10.0,
-            "allow_http": True,
-        }
-        yield await stack.enter_async_context(
-            LiveAuditClient(
-                "examplebucket-1250000000", "ap-beijing", endpoint=url, **(defaults | options)
-            )
-        )
+) -> contextlib.AbstractAsyncContextManager[LiveAuditClient]:
+    """Open a client over a backend, which makes one attempt."""
+    defaults: dict[str, Any] = {
+        "credentials": Credentials("AKIDEXAMPLE", "canary-key", TOKEN),
+        "retry": RetryPolicy(attempts=1),
+        "timeout": 10.0,
+    }
+    return client_over(backend, url, verify=trusting, **(defaults | options))
 
 
 # S9: TLS
 
 
 class Authority:
-    """A certificate authority, and what trusts it."""
+    """A certificate authority, and a context that trusts it."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ca = trustme.CA()
@@ -80,7 +70,7 @@ class Authority:
         self.trusting = ssl.create_default_context(cafile=str(folder / "ca.pem"))
 
     def context(self, kind: str = "good") -> ssl.SSLContext:
-        """What a server uses, with a certificate that is good, or wrong in one way."""
+        """Return a server's context, with a certificate that is good or has one fault."""
         issuer = trustme.CA() if kind == "wrong authority" else self.ca
         host = "elsewhere.example.test" if kind == "wrong host" else "127.0.0.1"
         ends = {"expired": LONG_AGO + timedelta(days=1)}.get(kind, FAR_OFF)
@@ -105,7 +95,7 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
 
 @contextlib.asynccontextmanager
 async def secured(handler: Handler, context: ssl.SSLContext) -> AsyncIterator[Served]:
-    """As `serving`, over TLS."""
+    """Serve over TLS, otherwise as `serving` does."""
     served = Served()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -146,7 +136,7 @@ async def pass_on(
 
 @contextlib.asynccontextmanager
 async def listening_in(url: str) -> AsyncGenerator[tuple[str, bytearray], None]:
-    """In front of a server: the URL to use, and the bytes that clients sent, as on the wire."""
+    """Yield a URL that leads to a server, and the bytes that clients send there."""
     heard = bytearray()
     scheme, port = url.partition(":")[0], int(url.rpartition(":")[2])
 
@@ -158,8 +148,8 @@ async def listening_in(url: str) -> AsyncGenerator[tuple[str, bytearray], None]:
         yield served.url.replace("http:", f"{scheme}:"), heard
 
 
-def is_unsent(error: TransportError) -> None:
-    """Nothing of the request can have arrived, and the cause is a failed connection."""
+def assert_unsent(error: TransportError) -> None:
+    """Assert that nothing of the request can have arrived, because the connection failed."""
     assert not error.sent
     assert not error.may_have_happened
     assert error.attempts == 1
@@ -167,8 +157,8 @@ def is_unsent(error: TransportError) -> None:
     assert names & {"ConnectError", "ConnectTimeout", "ProxyError", "SSLError"}, names
 
 
-async def test_s09_a_good_certificate_will_do(backend: str, authority: Authority) -> None:
-    """From an authority that is trusted, for the right host, in its time: the call succeeds."""
+async def test_s09_a_good_certificate_is_accepted(backend: str, authority: Authority) -> None:
+    """With a valid certificate of a trusted authority for the host, calls succeed, encrypted."""
     async with (
         secured(answering(JOB("").encode()), authority.context()) as served,
         listening_in(served.url) as (url, heard),
@@ -187,7 +177,7 @@ async def test_s09_a_good_certificate_will_do(backend: str, authority: Authority
 async def test_s09_a_bad_certificate_ends_the_call_unsent(
     backend: str, authority: Authority, kind: str
 ) -> None:
-    """One `TransportError` that names the certificate; no byte of the request leaves."""
+    """The call ends in a `TransportError` about the certificate; no byte of the request leaves."""
     async with (
         secured(answering(JOB("").encode()), authority.context(kind)) as served,
         listening_in(served.url) as (url, heard),
@@ -195,7 +185,7 @@ async def test_s09_a_bad_certificate_ends_the_call_unsent(
     ):
         with pytest.raises(TransportError, match=r"(?i)certificate") as caught:
             await client.submit("rtmp://live.example.com/app/a")
-        is_unsent(caught.value)
+        assert_unsent(caught.value)
         assert served.requests == []
         assert not any(secret in bytes(heard).lower() for secret in SECRETS)
 
@@ -209,7 +199,7 @@ BREAKS += [WireFault.corrupt(at, 4) for at in (0, 3, 60, 300)]
 async def test_s09_a_broken_handshake_ends_the_call_unsent(
     backend: str, authority: Authority, fault: WireFault
 ) -> None:
-    """Cut, reset or corrupted after any number of bytes, before the request could be sent."""
+    """A handshake that is cut, reset or corrupted at any byte leaves the request unsent."""
     async with (
         secured(answering(JOB("").encode()), authority.context()) as served,
         ChaosProxy(served.url) as proxy,
@@ -218,7 +208,7 @@ async def test_s09_a_broken_handshake_ends_the_call_unsent(
         proxy.inject(fault, times=1)
         with pytest.raises(TransportError) as caught:
             await client.submit("rtmp://live.example.com/app/a")
-        is_unsent(caught.value)
+        assert_unsent(caught.value)
         assert served.requests == []
         assert (await client.query("a")).job_id == "a"
 
@@ -227,7 +217,7 @@ async def test_s09_a_broken_handshake_ends_the_call_unsent(
 async def test_s09_a_stalled_handshake_ends_the_call_unsent(
     backend: str, authority: Authority, after: int | None
 ) -> None:
-    """A server that says no more in the middle of it: a timeout of the connection."""
+    """A handshake that stalls is a timeout of the connection, with the request unsent."""
     async with (
         secured(answering(JOB("").encode()), authority.context()) as served,
         ChaosProxy(served.url) as proxy,
@@ -236,12 +226,12 @@ async def test_s09_a_stalled_handshake_ends_the_call_unsent(
         proxy.inject(WireFault.stall(after), times=1)
         with pytest.raises(TransportError, match="no connection within") as caught:
             await client.submit("rtmp://live.example.com/app/a")
-        is_unsent(caught.value)
+        assert_unsent(caught.value)
         assert served.requests == []
 
 
 async def test_s09_tls_is_spoken_to_servers_without(backend: str) -> None:
-    """A plain server sees the beginning of a handshake, and nothing of the request."""
+    """A server without TLS sees the start of a handshake, and nothing of the request."""
     heard = bytearray()
 
     async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -254,7 +244,7 @@ async def test_s09_tls_is_spoken_to_servers_without(backend: str) -> None:
         async with client_of(backend, url) as client:
             with pytest.raises(TransportError) as caught:
                 await client.submit("rtmp://live.example.com/app/a")
-    is_unsent(caught.value)
+    assert_unsent(caught.value)
     assert heard[:2] == b"\x16\x03"
     assert not any(secret in bytes(heard).lower() for secret in SECRETS)
 
@@ -262,7 +252,7 @@ async def test_s09_tls_is_spoken_to_servers_without(backend: str) -> None:
 async def test_s09_plain_http_at_a_tls_server_is_an_error(
     backend: str, authority: Authority
 ) -> None:
-    """The server does not understand; the call ends in one error, and may count as sent."""
+    """A call by plain HTTP to a TLS server ends in one `TransportError`."""
     async with secured(answering(JOB("").encode()), authority.context()) as served:
         async with client_of(backend, served.url.replace("https:", "http:")) as client:
             with pytest.raises(TransportError) as caught:
@@ -277,7 +267,7 @@ async def test_s09_plain_http_at_a_tls_server_is_an_error(
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
 @pytest.mark.parametrize("operation", ["query", "cancel", "submit"])
 async def test_s04_redirects_are_not_followed(backend: str, operation: str, status: int) -> None:
-    """The other host sees no connection, and the error says where it was to go."""
+    """The other host sees no connection, and the error has the location."""
     async with serving(answering(JOB("").encode())) as other:
         location = f"Location: {other.url}/elsewhere\r\n"
         async with (
@@ -297,7 +287,7 @@ async def test_s04_redirects_are_not_followed(backend: str, operation: str, stat
 
 
 class Proxy:
-    """A proxy for CONNECT that leads to one server, whatever name it is asked for."""
+    """A proxy whose tunnels all lead to one server, whatever host is named."""
 
     def __init__(self, to: str, refusal: bytes | None = None) -> None:
         self._port = int(to.rpartition(":")[2])
@@ -321,7 +311,7 @@ HOST = "ci.example.test"
 async def test_s11_https_goes_through_a_tunnel(
     backend: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy sees the name of the host, its own password, and of the request only cipher."""
+    """A proxy sees the name of the host, its own password and an encrypted request."""
     async with secured(answering(JOB("").encode()), authority.context()) as served:
         proxy = Proxy(served.url)
         async with serving(proxy) as door:
@@ -355,12 +345,12 @@ async def test_s11_https_goes_through_a_tunnel(
         b"HTTP/1.1 2",
         b"",
     ],
-    ids=["407", "502", "dies in the tunnel", "dies in its answer", "dies"],
+    ids=["407", "502", "dies in the tunnel", "dies in its response", "dies"],
 )
 async def test_s11_a_proxy_that_fails_leaves_the_request_unsent(
     backend: str, monkeypatch: pytest.MonkeyPatch, refusal: bytes
 ) -> None:
-    """Refused or lost before the tunnel was there: one `TransportError`, and nothing has left."""
+    """A proxy that refuses or dies is one `TransportError`, with the request unsent."""
     proxy = Proxy("http://127.0.0.1:1", refusal)
     async with serving(proxy) as door:
         monkeypatch.setenv("HTTPS_PROXY", door.url)
@@ -369,7 +359,7 @@ async def test_s11_a_proxy_that_fails_leaves_the_request_unsent(
                 await client.submit("rtmp://live.example.com/app/a")
     assert len(proxy.heads) == 1
     assert not any(secret in proxy.heads[0].lower() for secret in SECRETS)
-    # Of a client that was given it is not known how far it came before a connection was lost.
+    # How far a foreign client came before it lost the connection is not known.
     if backend == "own" or b"Content-Length" in refusal:
         assert not caught.value.sent, repr(caught.value.__cause__)
     assert caught.value.attempts == 1
@@ -378,7 +368,7 @@ async def test_s11_a_proxy_that_fails_leaves_the_request_unsent(
 async def test_s11_a_proxy_that_is_silent_leaves_the_request_unsent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A tunnel that is not opened in time."""
+    """A tunnel that is not opened in time leaves the request unsent."""
 
     async def silent(reader: Any, _: asyncio.StreamWriter) -> None:
         await reader.inner.read()
@@ -392,20 +382,22 @@ async def test_s11_a_proxy_that_is_silent_leaves_the_request_unsent(
     assert not caught.value.sent, repr(caught.value.__cause__)
 
 
-async def test_s11_a_proxy_that_is_not_there(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without its proxy a client sends nothing, and not directly either."""
+async def test_s11_a_missing_proxy_is_not_bypassed(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that cannot reach its proxy does not connect directly, and sends nothing."""
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     async with client_of(backend, f"https://{HOST}") as client:
         with pytest.raises(TransportError) as caught:
             await client.submit("rtmp://live.example.com/app/a")
-    is_unsent(caught.value)
+    assert_unsent(caught.value)
 
 
 @pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
-async def test_s11_no_proxy_and_loopback_are_asked_directly(
+async def test_s11_no_proxy_and_loopback_are_reached_directly(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    """Neither hosts that are excepted nor those on this machine are reached by a proxy."""
+    """Neither excepted hosts nor those on this machine are reached by a proxy."""
     async with (
         serving(answering(b"")) as door,
         secured(answering(JOB("").encode()), authority.context()) as served,
@@ -423,12 +415,12 @@ async def test_s11_no_proxy_and_loopback_are_asked_directly(
 
 
 def here(find: Any, host: str | bytes, *more: Any, **options: Any) -> Any:
-    """Where the name of the host of these tests is this machine's."""
+    """Resolve the host of these tests to this machine."""
     return find("127.0.0.1" if host in {HOST, HOST.encode()} else host, *more, **options)
 
 
 def test_s11_a_proxy_url_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A setting that cannot be used may hold a password, so it is not in the error."""
+    """The error about an unusable proxy URL does not quote it: it may hold a password."""
     monkeypatch.setenv("HTTPS_PROXY", "gopher://user:proxy-password@proxy.example.test:1")
     with pytest.raises(ConfigurationError, match="proxy of the environment") as caught:
         LiveAuditClient("examplebucket-1250000000", "ap-beijing")
@@ -439,7 +431,7 @@ def test_s11_a_proxy_url_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_s12_urls_in_results_are_never_fetched() -> None:
-    """Whatever is done with a result, nobody connects to where its URLs point."""
+    """Whatever is done with a result, nothing connects to where its URLs point."""
     async with serving(answering(b"")) as canary:
         urls = (
             f"<Url>{canary.url}/stream</Url>"

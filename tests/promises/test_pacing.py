@@ -1,7 +1,7 @@
-"""The quota is kept and used, in order; and what the service asks for with Retry-After is done.
+"""R1, R2 and R6: the quota is kept and used, in order, and Retry-After is obeyed.
 
-On virtual time, through the whole client, measured where the requests arrive. By the wall clock and
-over a socket the same is measured in ``benchmarks/limiter.py``.
+On virtual time, through the whole client, measured where the requests arrive. For the wall clock
+and a socket see ``benchmarks/limiter.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from clocks import now, run_virtual
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from proofs import times
@@ -28,18 +29,14 @@ from ci_live_audit import (
     ServiceUnavailable,
     Throttled,
 )
-from ci_live_audit.testing import Emulator, Fault, VirtualTimeLoop
+from ci_live_audit.testing import Emulator, Fault
 
-#: What the order of the steps at one instant may take, on virtual time.
+#: Virtual seconds that the steps of one instant may take.
 INSTANT = 1e-6
 
 
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
 def most(moments: Sequence[float], window: float) -> int:
-    """The most in any window of so many seconds."""
+    """Return the highest number of moments in any window of so many seconds."""
     first = found = 0
     for last, moment in enumerate(moments):
         while first < last and moment - moments[first] >= window - INSTANT:
@@ -49,12 +46,12 @@ def most(moments: Sequence[float], window: float) -> int:
 
 
 def sustained(moments: Sequence[float]) -> float:
-    """How many a second, from the first to the last."""
+    """Return the moments per second, from the first to the last."""
     return (len(moments) - 1) / (moments[-1] - moments[0])
 
 
 def assert_paced(moments: Sequence[float], rate: float) -> None:
-    """At most the rate in any second; of a broken one, whole requests in the time they are due."""
+    """Assert at most the rate in any second; if it is fractional, whole requests in their time."""
     quota = max(1, math.floor(rate))
     assert most(moments, quota / rate) <= quota
     assert most(moments, 1.0) <= math.ceil(rate)
@@ -72,18 +69,18 @@ def arrivals(emulator: Emulator) -> list[float]:
     [(0.5, 1000), (1.0, 1000), (7.3, 2000), (20.0, 10_000), (100.0, 2000)],
 )
 async def test_r01_the_rate_is_kept_and_used(rate: float, number: int) -> None:
-    """So many queries at once arrive within the rate, at 99 % of it, and none is throttled."""
+    """Queries made at once arrive within the rate, at 99.9 % of it, and none is throttled."""
     emulator = Emulator(rate=rate)
     job_id = emulator.add_job(duration=math.inf)
     async with emulator.client() as client:
-        await asyncio.gather(*(client.query(job_id) for _ in range(times(number))))
+        await asyncio.gather(*(client.query(job_id) for _ in range(max(times(number), 1000))))
     assert {arrival.status for arrival in emulator.arrivals} == {200}
     assert_paced(arrivals(emulator), rate)
-    assert sustained(arrivals(emulator)) >= 0.99 * rate
+    assert sustained(arrivals(emulator)) >= 0.999 * rate
 
 
 async def test_r01_retries_polling_and_direct_calls_share_the_rate() -> None:
-    """10,000 requests of all kinds, a tenth of them failing: within the rate, 95 % of it used."""
+    """10,000 requests of all kinds, a tenth failing, stay within the rate and use 99.9 % of it."""
     number = times(10_000)
     emulator = Emulator(seed=1)
     polled = [emulator.add_job(duration=math.inf) for _ in range(600)]
@@ -104,12 +101,12 @@ async def test_r01_retries_polling_and_direct_calls_share_the_rate() -> None:
     assert not {arrival.status for arrival in emulator.arrivals} & {429}
     assert {arrival.method for arrival in emulator.arrivals} == {"GET", "POST"}
     assert_paced(arrivals(emulator), 20)
-    assert sustained(arrivals(emulator)) >= 0.95 * 20
+    assert sustained(arrivals(emulator)) >= 0.999 * 20
 
 
 RATE = 5.0
 SLOT = 1 / RATE
-#: What may happen, with how many or how long.
+#: What may happen, with a number or seconds.
 EVENTS = st.one_of(
     st.tuples(st.just("come"), st.integers(1, 8)),
     st.tuples(st.just("idle"), st.floats(0, 2)),
@@ -122,8 +119,8 @@ EVENTS = st.one_of(
 )
 
 
-class Course:
-    """A client and a limiter to which things happen."""
+class Schedule:
+    """A client, a limiter, and what happens to them."""
 
     def __init__(self, events: list[tuple[str, float]]) -> None:
         self.events = events
@@ -134,19 +131,19 @@ class Course:
         self._calls: list[asyncio.Task[Any]] = []
         acquire = self.limiter.acquire
 
-        async def noted() -> float:
+        async def recorded() -> float:
             queued = await acquire()
             self.granted.append(now())
             return queued
 
-        self.limiter.acquire = noted  # type: ignore[method-assign]
+        self.limiter.acquire = recorded  # type: ignore[method-assign]
 
     async def run(self) -> None:
         job_id = self.emulator.add_job(duration=math.inf)
         async with self.emulator.client(limiter=self.limiter) as client:
             for kind, value in self.events:
                 await self._happen(kind, value, client, job_id)
-            await asyncio.sleep(SLOT)  # what is lost in a stall need not be caught up
+            await asyncio.sleep(SLOT)  # slots lost in a stall need not be caught up
             self._come(20, client, job_id)
             await asyncio.gather(*self._calls, return_exceptions=True)
 
@@ -160,7 +157,7 @@ class Course:
                 self._come(int(value), client, job_id)
             case "idle":
                 await asyncio.sleep(value)
-            case "slots":  # so that who comes ties with who leaves
+            case "slots":  # so that arrivals coincide with departures
                 await asyncio.sleep(value * SLOT)
             case "cancel" if self._calls:
                 self._calls[int(value) % len(self._calls)].cancel()
@@ -178,24 +175,23 @@ class Course:
 @settings(max_examples=times(1000))
 @given(st.lists(EVENTS, max_size=30))
 def test_r01_any_schedule_is_paced(events: list[tuple[str, float]]) -> None:
-    """Whatever comes, idles, is cancelled, held and stalled, no second sees more than the rate."""
-    course = Course(events)
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        runner.run(course.run())
-    moments = arrivals(course.emulator)
-    assert {arrival.status for arrival in course.emulator.arrivals} == {200}
-    assert sustained(moments[-20:]) >= 0.95 * RATE
-    assert most(course.granted, 1) <= RATE
-    # A stall between the permission and the departure makes that one request late.
-    assert most(moments, 1 - course.stalled) <= RATE
+    """After arrivals, pauses, cancellations, holds and stalls, no second exceeds the rate."""
+    schedule = Schedule(events)
+    run_virtual(schedule.run)
+    moments = arrivals(schedule.emulator)
+    assert {arrival.status for arrival in schedule.emulator.arrivals} == {200}
+    assert sustained(moments[-20:]) >= 0.97 * RATE  # a single lost slot would make it 0.95
+    assert most(schedule.granted, 1) <= RATE
+    # A stall between the grant and the departure delays that one request.
+    assert most(moments, 1 - schedule.stalled) <= RATE
 
 
-# R2: first come, first served; whoever leaves costs nothing
+# R2: first come, first served; cancelled callers cost nothing
 
 
 @pytest.mark.parametrize("seed", range(times(20)))
 async def test_r02_first_come_first_served(seed: int) -> None:
-    """2,000 who come in crowds and alone, a tenth of them leaving again: 0 inversions."""
+    """2,000 waiters, in crowds and alone, a tenth of them cancelled, are served in order."""
     rng = random.Random(seed)
     limiter = LocalRateLimiter(20)
     came: list[int] = []
@@ -219,7 +215,7 @@ async def test_r02_first_come_first_served(seed: int) -> None:
 
 
 async def test_r02_calls_arrive_in_the_order_of_their_making() -> None:
-    """Through the whole client too: 2,000 queries of as many jobs arrive in order."""
+    """2,000 queries of as many jobs arrive in the order in which they were made."""
     emulator = Emulator()
     ids = [emulator.add_job(duration=math.inf) for _ in range(times(2000))]
     async with emulator.client() as client:
@@ -229,28 +225,28 @@ async def test_r02_calls_arrive_in_the_order_of_their_making() -> None:
 
 @pytest.mark.parametrize("seed", range(times(20)))
 async def test_r02_cancelled_calls_cost_nothing(seed: int) -> None:
-    """With half of those that wait cancelled at random, the others are served at the full rate."""
+    """With half of the waiting calls cancelled at random, the others get 99.9 % of the rate."""
     rng = random.Random(seed)
-    number = times(2000)
+    number = 2000
     emulator = Emulator()
     job_id = emulator.add_job(duration=math.inf)
     async with emulator.client() as client:
         calls = [asyncio.create_task(client.query(job_id)) for _ in range(number)]
         await asyncio.sleep(1)
-        for call in rng.sample(calls[30:], number // 2):  # some at once, the others when they may
+        for call in rng.sample(calls[30:], number // 2):  # at once or later
             asyncio.get_running_loop().call_later(rng.choice([0, rng.uniform(0, 60)]), call.cancel)
         await asyncio.gather(*calls, return_exceptions=True)
     assert sum(call.cancelled() for call in calls) >= number // 4
     assert len(emulator.arrivals) == sum(not call.cancelled() for call in calls)
     assert {arrival.status for arrival in emulator.arrivals} == {200}
-    assert sustained(arrivals(emulator)) >= 0.99 * 20
+    assert sustained(arrivals(emulator)) >= 0.999 * 20
 
 
 # R6: Retry-After is obeyed or refused
 
 
 class Refusing:
-    """An emulator in front of which the first request is refused with these headers."""
+    """An emulator behind a server that refuses the first request with these headers."""
 
     EPOCH = 1_700_000_000.0
 
@@ -278,13 +274,13 @@ class Refusing:
         return self.emulator.client(http_client=http, **options)
 
 
-#: When an answer with a date was given.
+#: The ``Date`` of a response.
 DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
-#: For so long everybody waits after any refusal by the rate limit.
+#: Seconds for which everybody pauses after any throttled request.
 HOLD = 1.0
 NOTHING = 0.0
 REFUSED = math.inf
-#: Values of the header, and the seconds that they ask for.
+#: Values of the header, and the seconds for which they ask.
 RETRY_AFTER: list[tuple[tuple[str, ...], float]] = [
     # seconds
     (("0",), NOTHING),
@@ -331,7 +327,7 @@ RETRY_AFTER: list[tuple[tuple[str, ...], float]] = [
     (("0x10",), NOTHING),
     (("\xb2",), NOTHING),
     (("\xe4\xb8\x83",), NOTHING),
-    # several: as one list they say nothing, one by one the last counts
+    # several: a list says nothing; of repeated headers the last counts
     (("5, 30",), NOTHING),
     (("5", "30"), 30),
     (("30", "5"), 5),
@@ -342,7 +338,7 @@ RETRY_AFTER: list[tuple[tuple[str, ...], float]] = [
 async def test_r06_retry_after_is_obeyed_or_refused(
     values: tuple[str, ...], seconds: float
 ) -> None:
-    """Nobody on the limiter sends for so long; beyond the limit the call is over at once."""
+    """Nobody on the limiter sends for that long; beyond the limit the call fails at once."""
     service = Refusing(*values, date=DATE)
     limiter = LocalRateLimiter(20)
     async with service.client(limiter=limiter) as one, service.client(limiter=limiter) as other:
@@ -363,8 +359,10 @@ async def test_r06_retry_after_is_obeyed_or_refused(
 
 
 @pytest.mark.parametrize(("values", "seconds"), RETRY_AFTER, ids=repr)
-async def test_r06_a_503_too(values: tuple[str, ...], seconds: float) -> None:
-    """A call that is to wait for a service that is down does so, or is over at once."""
+async def test_r06_retry_after_of_a_503_is_obeyed_or_refused(
+    values: tuple[str, ...], seconds: float
+) -> None:
+    """A call waits for as long as an unavailable service asks, or fails at once."""
     service = Refusing(*values, status=503, date=DATE)
     async with service.client() as client:
         if seconds == REFUSED:
@@ -380,7 +378,7 @@ async def test_r06_a_503_too(values: tuple[str, ...], seconds: float) -> None:
 @pytest.mark.parametrize("value", ["7", DATE, "Fri, 31 Dec 9999 23:59:59 GMT"])
 @pytest.mark.parametrize("date", [None, "", "yesterday"])
 async def test_r06_a_date_needs_a_date(value: str, date: str | None) -> None:
-    """Seconds need no clock; a date without the answer's own date says nothing."""
+    """A date is ignored in a response without a ``Date`` of its own; seconds need none."""
     service = Refusing(value, date=date)
     async with service.client() as client:
         await client.query(service.job_id)
@@ -392,7 +390,7 @@ async def test_r06_a_date_needs_a_date(value: str, date: str | None) -> None:
 @given(st.floats(0, 200), st.sampled_from([429, 503]), st.floats(1, 200))
 @example(60.0, 429, 60.0)
 def test_r06_any_seconds(asked: float, status: int, limit: float) -> None:
-    """Whatever is asked for is waited for, or refused if it is more than the policy says."""
+    """Any number of seconds is waited for, or refused if the policy allows less."""
 
     async def run() -> None:
         service = Refusing(repr(asked), status=status)
@@ -407,14 +405,13 @@ def test_r06_any_seconds(asked: float, status: int, limit: float) -> None:
                 await client.query(service.job_id)
                 assert service.moments[1] - service.moments[0] >= asked
 
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        runner.run(run())
+    run_virtual(run)
 
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("asked", ["30", "600"])
-async def test_r06_a_run_obeys_too(status: int, asked: str) -> None:
-    """A job for which the service wants to be left alone is not asked before."""
+async def test_r06_a_run_obeys_retry_after(status: int, asked: str) -> None:
+    """A run does not poll a job again before the time for which the service asks."""
     service = Refusing(asked, status=status)
     async with service.client(retry=RetryPolicy(attempts=1)) as client:
         with contextlib.suppress(TimeoutError):

@@ -1,7 +1,7 @@
-"""S5: the key, the token and the signature are shown by no channel, whatever goes wrong.
+"""S5: no channel shows the key, the token or the signature, whatever goes wrong.
 
-The calls are made once for each way to the network, against servers that fail at every place; what
-each channel then holds is searched for the secrets, also quoted, in base64, in hex and by halves.
+The calls are made once over each backend, against servers that fail at every place; then the output
+of each channel is searched for the secrets, also quoted, in base64, in hex and in halves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import gc
 import io
 import json
 import logging
-import math
 import os
 import pickle
 import re
@@ -37,7 +36,16 @@ import attrs
 import pytest
 import rich.traceback
 from proofs import BACKENDS
-from servers import Handler, Recorder, Served, answering, hanging_up, serving, silent
+from servers import (
+    Handler,
+    Recorder,
+    Served,
+    answering,
+    client_over,
+    hanging_up,
+    serving,
+    silent,
+)
 
 from ci_live_audit import (
     Attempt,
@@ -62,7 +70,7 @@ PLACES = [
 
 @cache
 def spellings(secret: str) -> list[str]:
-    """A secret as it may be written."""
+    """Return the ways to write a secret."""
     raw = secret.encode()
     halves = [secret[: len(secret) // 2], secret[len(secret) // 2 :]]
     coded = [base64.b64encode(bytes(shift) + raw)[4:-4].decode() for shift in range(3)]
@@ -71,9 +79,9 @@ def spellings(secret: str) -> list[str]:
 
 
 def shown(text: str, secrets: Iterable[str]) -> list[str]:
-    """What of the secrets a text shows, with what is around it."""
+    """Return where a text shows secrets, with some context."""
     found: list[str] = []
-    text = text.replace("x" * 1024, "")  # what only fills a body, which takes time to search
+    text = text.replace("x" * 1024, "")  # the padding of a body, slow to search
     for secret in secrets:
         places = [text.find(spelling) for spelling in spellings(secret)]
         found += [text[max(at - 200, 0) : at + 60] for at in places if at >= 0]
@@ -81,7 +89,7 @@ def shown(text: str, secrets: Iterable[str]) -> list[str]:
 
 
 class Evidence:
-    """What every channel has shown while the calls were made."""
+    """What the channels have shown while the calls were made."""
 
     def __init__(self) -> None:
         self.credentials = Credentials("AKIDEXAMPLE", KEY, TOKEN)
@@ -97,32 +105,27 @@ class Evidence:
         self.log = ""
 
     def objects(self) -> dict[str, Any]:
-        """Every object that a user or an error tracker can lay hands on."""
-        caller = self.client._caller
+        """Return the objects of this package that a user or an error tracker can reach."""
+        parts = [
+            it
+            for it in reachable(self.client)
+            if type(it).__module__.startswith("ci_live_audit.") and not isinstance(it, str)
+        ]
         return {
-            "client": self.client,
-            "credentials": self.credentials,
-            "sealed": self.credentials._secret_key,
-            "cache": caller.credentials,
-            "caller": caller,
-            "transport": caller.transport,
-            "connections": caller.transport._connections,
-            "limiter": caller.limiter,
-            "retry": caller.retry,
-            "clock": caller.clock,
+            **{f"{type(it).__name__} {at}": it for at, it in enumerate(parts)},
             **{f"attempt {at}": attempt for at, attempt in enumerate(self.attempts)},
             **{f"error of {place}": error for place, error in self.errors.items()},
             **{f"result {at}": result for at, result in enumerate(self.results)},
         }
 
-    def hides_secrets(self, text: str, *, at_least: int = 1) -> None:
-        """A text shows no secret, and is not just empty."""
+    def assert_hidden(self, text: str, *, at_least: int = 1) -> None:
+        """Assert that a text is not empty and shows no secret."""
         assert len(text) >= at_least
         assert shown(text, self.secrets) == []
 
 
 def resetting() -> Handler:
-    """Reset the connection when the head of the request has come."""
+    """Reset the connection when the head of the request has arrived."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert isinstance(reader, Recorder)
@@ -158,31 +161,24 @@ async def sealed_vault() -> Credentials:
     raise RuntimeError("the vault is sealed")
 
 
-class Made:
-    """Clients over one backend, which are closed in the end."""
+class Clients:
+    """Makes clients over one backend, and closes them with the stack."""
 
     def __init__(self, backend: str, evidence: Evidence, stack: contextlib.AsyncExitStack) -> None:
-        self.library, self.evidence, self.stack = BACKENDS[backend], evidence, stack
+        self.backend, self.evidence, self.stack = backend, evidence, stack
 
     async def client(self, url: str, **options: Any) -> LiveAuditClient:
-        if self.library is not None:
-            http = self.library.AsyncClient(trust_env=False)
-            options["http_client"] = await self.stack.enter_async_context(http)
         defaults: dict[str, Any] = {
             "credentials": self.evidence.credentials,
-            "rate": math.inf,
             "retry": RetryPolicy(attempts=2, base_delay=0.001),
             "timeout": 0.1,
             "on_attempt": self.evidence.attempts.append,
-            "allow_http": True,
         }
-        client = LiveAuditClient(
-            "examplebucket-1250000000", "ap-beijing", endpoint=url, **(defaults | options)
-        )
+        client = client_over(self.backend, url, **(defaults | options))
         return await self.stack.enter_async_context(client)
 
 
-async def fail_at(place: str, served: Served, made: Made) -> None:
+async def fail_at(place: str, served: Served, clients: Clients) -> None:
     """Make a call that fails at a place."""
     url = served.url
     options: dict[str, Any] = {}
@@ -198,19 +194,19 @@ async def fail_at(place: str, served: Served, made: Made) -> None:
         options["retry"] = RetryPolicy(attempts=1)
     elif place == "hook":
         options["on_attempt"] = bad_hook
-    client = await made.client(url, **options)
+    client = await clients.client(url, **options)
     if place == "send":
         await client.submit("rtmp://live.example.com/app/a", extra={"Filler": "x" * 2**22})
     elif place in {"cancellation", "closing"}:
         call = asyncio.create_task(client.query("a"))
         while not served.requests:
             await asyncio.sleep(0)
-        made.evidence.stacks += stacks()
+        clients.evidence.stacks += stacks()
         await (client.aclose() if place == "closing" else asyncio.sleep(0))
         call.cancel()
         await call
     else:
-        made.evidence.results.append(await client.query("a"))
+        clients.evidence.results.append(await client.query("a"))
 
 
 def bad_hook(attempt: Attempt) -> None:
@@ -218,7 +214,7 @@ def bad_hook(attempt: Attempt) -> None:
 
 
 class Log(logging.StreamHandler[io.StringIO]):
-    """Writes everything, and of exceptions the locals too."""
+    """Writes every record, and keeps the locals of exceptions."""
 
     def __init__(self, evidence: Evidence) -> None:
         super().__init__(io.StringIO())
@@ -232,7 +228,7 @@ class Log(logging.StreamHandler[io.StringIO]):
 
 
 def stacks() -> list[str]:
-    """All tasks as they print themselves, and the locals of every frame that they wait in."""
+    """Return how all tasks print themselves, and the locals of every frame in which they wait."""
     texts: list[str] = []
     for task in asyncio.all_tasks():
         file = io.StringIO()
@@ -248,17 +244,17 @@ def stacks() -> list[str]:
 
 
 def written(error: BaseException) -> str:
-    """A traceback with the locals of all frames, as Python and as rich write it."""
+    """Return a traceback with the locals of all frames, as Python and as rich write it."""
     frames = error.__traceback__
     while frames and frames.tb_next and frames.tb_frame.f_code.co_filename == __file__:
         frames = frames.tb_next
-    told = traceback.TracebackException(type(error), error, frames, capture_locals=True)
+    by_python = traceback.TracebackException(type(error), error, frames, capture_locals=True)
     trace = rich.traceback.Traceback.extract(
         type(error), error, frames, show_locals=True, locals_max_string=300
     )
     nodes = [frame.locals or {} for stack in trace.stacks for frame in stack.frames]
     by_rich = [f"{name}={node}" for found in nodes for name, node in found.items()]
-    return "".join(told.format()) + "\n".join(by_rich)
+    return "".join(by_python.format()) + "\n".join(by_rich)
 
 
 async def investigate(backend: str, evidence: Evidence) -> None:
@@ -267,26 +263,26 @@ async def investigate(backend: str, evidence: Evidence) -> None:
     loop.set_debug(True)
     loop.slow_callback_duration = 0
     async with contextlib.AsyncExitStack() as stack:
-        made = Made(backend, evidence, stack)
+        clients = Clients(backend, evidence, stack)
         for place in PLACES:
             handler = HANDLERS.get(place, answering(JOB))
             served = await stack.enter_async_context(serving(handler))
             names = patch("socket.getaddrinfo", no_such_name)
             with names if place == "name" else contextlib.nullcontext():
                 try:
-                    await fail_at(place, served, made)
+                    await fail_at(place, served, clients)
                 except (LiveAuditError, asyncio.CancelledError) as error:
                     evidence.errors[place] = error
                     evidence.tracebacks[place] = written(error)
-            note(evidence, served)
+            record_secrets(evidence, served)
         served = await stack.enter_async_context(serving(answering(JOB)))
-        evidence.client = await made.client(served.url)
+        evidence.client = await clients.client(served.url)
         await evidence.client.query("a")
         evidence.stacks += stacks()
 
 
-def note(evidence: Evidence, served: Served) -> None:
-    """Count the signatures of the requests, and the keys that made them, among the secrets."""
+def record_secrets(evidence: Evidence, served: Served) -> None:
+    """Add the signatures of the requests, and the keys that made them, to the secrets."""
     for head in served.requests:
         found = re.search(rb"q-key-time=([0-9;]+)&.*q-signature=([0-9a-f]{40})", head)
         assert found, head
@@ -298,7 +294,7 @@ def note(evidence: Evidence, served: Served) -> None:
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def evidence(request: pytest.FixtureRequest) -> Iterator[Evidence]:
-    """What the calls over one backend have left in every channel."""
+    """Return what the calls over one backend have left in the channels."""
     evidence = Evidence()
     handler = Log(evidence)
     root = logging.getLogger()
@@ -314,14 +310,14 @@ def evidence(request: pytest.FixtureRequest) -> Iterator[Evidence]:
         root.removeHandler(handler)
         root.setLevel(before)
     evidence.log = handler.stream.getvalue()
-    evidence.warned = [f"{one} {one.source!r}" for one in caught]
+    evidence.warned = [f"{it} {it.source!r}" for it in caught]
     yield evidence
-    # Errors keep frames alive, and these the clients.
+    # Errors keep frames alive, and frames the clients.
     evidence.errors.clear()
 
 
 def reachable(start: Any) -> list[Any]:
-    """All objects of this library and of HTTP libraries that the attributes of one lead to."""
+    """Return the objects that can be reached from one by attributes and containers."""
     seen: dict[int, Any] = {}
     todo = [start]
     while todo:
@@ -342,11 +338,11 @@ def reachable(start: Any) -> list[Any]:
     return list(seen.values())
 
 
-# The channels, one after the other
+# The channels
 
 
 def test_s05_every_place_failed_as_it_should(evidence: Evidence) -> None:
-    """The search means something: there were requests with secrets, and failures everywhere."""
+    """The search is meaningful: requests had secrets, and calls failed at every place."""
     assert set(PLACES) - set(evidence.errors) == {"none", "hook"}
     assert evidence.signatures >= 10
     assert len(evidence.secrets) >= 4
@@ -358,120 +354,120 @@ def test_s05_every_place_failed_as_it_should(evidence: Evidence) -> None:
 def test_s05_1_repr(evidence: Evidence) -> None:
     """No ``repr`` of any object shows a secret."""
     for name, it in evidence.objects().items():
-        evidence.hides_secrets(f"{name}: {it!r} {[it]} { {name: it} } {it!a}")
+        evidence.assert_hidden(f"{name}: {it!r} {[it]} { {name: it} } {it!a}")
 
 
 def test_s05_2_str_and_format(evidence: Evidence) -> None:
     """No ``str``, f-string or ``%`` of any object shows a secret."""
     for name, it in evidence.objects().items():
-        evidence.hides_secrets(f"{name}: {it} {it!s} " + "{}".format(it) + "%s" % it)  # noqa: UP031, UP032
+        evidence.assert_hidden(f"{name}: {it} {it!s} " + "{}".format(it) + "%s" % it)  # noqa: UP031, UP032
 
 
 def test_s05_3_logs_of_everything(evidence: Evidence) -> None:
     """No logger writes a secret, with the root at level 1."""
     for name in ("ci_live_audit WARNING", "ci_live_audit DEBUG", "on_attempt failed"):
         assert name in evidence.log
-    evidence.hides_secrets(evidence.log, at_least=5000)
+    evidence.assert_hidden(evidence.log, at_least=5000)
 
 
 def test_s05_4_logs_of_the_http_library(evidence: Evidence) -> None:
-    """What the library below logs of connections and requests shows no secret."""
+    """What the HTTP library logs about connections and requests shows no secret."""
     lines = [line for line in evidence.log.splitlines() if re.match("(httpx|httpcore)2?[. ]", line)]
     assert {"send_request_headers", "receive_response_headers"} <= {
         word.partition(".")[0] for line in lines for word in line.split()
     }
-    evidence.hides_secrets("\n".join(lines), at_least=5000)
+    evidence.assert_hidden("\n".join(lines), at_least=5000)
 
 
 def test_s05_5_tracebacks_with_locals(evidence: Evidence) -> None:
-    """The locals of all frames, as ``traceback`` and ``rich`` show them, hold no secret."""
+    """The locals of all frames, as ``traceback`` and rich show them, hold no secret."""
     assert set(evidence.tracebacks) == {*evidence.errors, "in the log"}
     for place, text in evidence.tracebacks.items():
         assert "ci_live_audit" in text, place
-        evidence.hides_secrets(text, at_least=500)
+        evidence.assert_hidden(text, at_least=500)
 
 
 def test_s05_5_stacks_of_tasks(evidence: Evidence) -> None:
-    """Tasks that print themselves in the middle of a call show no secret, nor do their locals."""
+    """Neither the stacks of tasks in the middle of a call nor their locals show a secret."""
     text = "\n".join(evidence.stacks)
     assert "Caller.call" in text or "send" in text
-    evidence.hides_secrets(text, at_least=1000)
+    evidence.assert_hidden(text, at_least=1000)
 
 
 def test_s05_5_a_dump_of_faulthandler(evidence: Evidence) -> None:
-    """Stacks that are dumped where an exception is formatted show no secret."""
+    """A traceback that faulthandler dumps shows no secret."""
     with tempfile.TemporaryFile("w+") as file:
         faulthandler.dump_traceback(file)
         file.seek(0)
-        evidence.hides_secrets(file.read())
+        evidence.assert_hidden(file.read())
 
 
 def test_s05_6_warnings(evidence: Evidence) -> None:
-    """What was warned of during the calls shows no secret."""
-    evidence.hides_secrets("\n".join(["warned:", *evidence.warned]))
+    """No warning shows a secret."""
+    evidence.assert_hidden("\n".join(["warned:", *evidence.warned]))
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_s05_7_pickles(evidence: Evidence, protocol: int) -> None:
-    """What can be pickled at all is so without a secret."""
+    """No pickle of any object holds a secret."""
     for name, it in evidence.objects().items():
         try:
             pickled = pickle.dumps(it, protocol)
         except Exception as error:
-            evidence.hides_secrets(f"{error!r} {error}")
+            evidence.assert_hidden(f"{error!r} {error}")
             assert not name.startswith(("result", "attempt", "error")), name
         else:
-            evidence.hides_secrets(pickled.decode("latin-1"))
+            evidence.assert_hidden(pickled.decode("latin-1"))
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
 def test_s05_7_copies(evidence: Evidence, duplicate: Callable[[Any], Any]) -> None:
-    """A copy shows no more than what was copied."""
+    """No copy of any object shows a secret."""
     for name, it in evidence.objects().items():
         try:
             other = duplicate(it)
         except Exception as error:  # locks and sockets have no copies
-            evidence.hides_secrets(f"{name} {error!r}")
+            evidence.assert_hidden(f"{name} {error!r}")
         else:
-            evidence.hides_secrets(f"{name} {other!r} {vars_of(other)!r}")
+            evidence.assert_hidden(f"{name} {other!r} {vars_of(other)!r}")
 
 
 def test_s05_8_plain_forms_of_results_and_errors(evidence: Evidence) -> None:
-    """``to_dict`` of results, and what errors have of attributes, show no secret."""
+    """``to_dict`` of results and the attributes of errors show no secret."""
     assert evidence.results
     for result in evidence.results:
-        evidence.hides_secrets(json.dumps(result.to_dict(), default=str))
+        evidence.assert_hidden(json.dumps(result.to_dict(), default=str))
     for error in evidence.errors.values():
-        evidence.hides_secrets(f"{vars(error)!r} {vars(error)}")
+        evidence.assert_hidden(f"{vars(error)!r} {vars(error)}")
 
 
 def test_s05_9_objects_taken_apart_by_attrs(evidence: Evidence) -> None:
-    """``attrs.asdict`` and ``astuple`` of everything reachable show no secret, in JSON neither."""
+    """``attrs.asdict`` and ``astuple`` of any reachable object, also as JSON, show no secret."""
     found = [it for it in reachable(list(evidence.objects().values())) if attrs.has(type(it))]
     assert {type(it).__name__ for it in found} >= {"Credentials", "Caller", "Attempt", "AuditJob"}
     for it in found:
         for plain in (attrs.asdict(it), attrs.astuple(it), attrs.asdict(it, recurse=False)):
-            evidence.hides_secrets(repr(plain) + json.dumps(plain, default=str, skipkeys=True))
+            evidence.assert_hidden(repr(plain) + json.dumps(plain, default=str, skipkeys=True))
 
 
 def test_s05_10_notes_arguments_and_causes(evidence: Evidence) -> None:
-    """No link in the chain of an error shows a secret, nor do the frames that it keeps."""
+    """No exception in the chain of an error, and no frame that it keeps, shows a secret."""
     for error in evidence.errors.values():
         for link in chain(error):
             notes = getattr(link, "__notes__", [])
-            evidence.hides_secrets(f"{link!r} {link} {link.args} {notes} {vars_of(link)}")
-            evidence.hides_secrets(written(link))
+            evidence.assert_hidden(f"{link!r} {link} {link.args} {notes} {vars_of(link)}")
+            evidence.assert_hidden(written(link))
 
 
 def test_s05_10_causes_keep_no_frames_of_the_http_library(evidence: Evidence) -> None:
-    """What came out of the library below has neither its frames, nor its request."""
+    """The causes of errors have no traceback into the HTTP library."""
     for place in ("connect", "name", "tls", "send", "head", "body", "timeout"):
         for link in chain(evidence.errors[place])[1:]:
             assert link.__traceback__ is None, (place, link)
 
 
 def chain(error: BaseException) -> list[BaseException]:
-    """An error and all that it was caused by, along every way."""
+    """Return an error, its causes, contexts and the members of groups."""
     links: list[BaseException] = []
     todo: list[BaseException | None] = [error]
     while todo:
@@ -487,30 +483,30 @@ def vars_of(it: Any) -> Any:
     return vars(it) if hasattr(it, "__dict__") else None
 
 
-def test_s05_11_what_hooks_are_shown(evidence: Evidence) -> None:
-    """An `Attempt` shows no secret, however it is looked at."""
+def test_s05_11_attempts_in_hooks(evidence: Evidence) -> None:
+    """An `Attempt` shows no secret, neither as text nor taken apart."""
     assert {attempt.status for attempt in evidence.attempts} == {None, 200, 403, 429}
     for attempt in evidence.attempts:
         written_down = json.dumps(attrs.asdict(attempt), default=repr)
-        evidence.hides_secrets(f"{attempt} {written_down} {vars_of(attempt.error)}")
+        evidence.assert_hidden(f"{attempt} {written_down} {vars_of(attempt.error)}")
 
 
-def test_s05_14_what_an_error_tracker_serialises(evidence: Evidence) -> None:
-    """Attributes, and theirs, and so on from the client: of none shows the ``repr`` a secret."""
+def test_s05_14_objects_in_error_trackers(evidence: Evidence) -> None:
+    """The ``repr`` of no object that can be reached from the client shows a secret."""
     found = reachable(evidence.client)
     assert len(found) > 50
     for it in found:
-        evidence.hides_secrets(f"{type(it)} {it!r} {vars_of(it)!r}")
+        evidence.assert_hidden(f"{type(it)} {it!r} {vars_of(it)!r}")
 
 
 def test_s05_15_debug_mode_of_asyncio(evidence: Evidence) -> None:
-    """What the debug mode says of callbacks that it calls slow, all of them, shows no secret."""
+    """What the debug mode logs about slow callbacks, which all are here, shows no secret."""
     lines = [line for line in evidence.log.splitlines() if line.startswith("asyncio ")]
     assert any("Executing" in line for line in lines)
-    evidence.hides_secrets("\n".join(lines), at_least=5000)
+    evidence.assert_hidden("\n".join(lines), at_least=5000)
 
 
-# Values that are refused, and programs that crash
+# Refused values, and programs that crash
 
 
 @pytest.mark.parametrize("name", ["secret_key", "token"])
@@ -521,7 +517,7 @@ def test_s05_5_a_refused_value_is_in_no_frame_of_ours(name: str) -> None:
         Credentials("AKIDEXAMPLE", **arguments)
     del arguments
     text = written(caught.value)
-    assert "credentials.py" in text
+    assert "values.py" in text
     assert shown(text, [KEY, TOKEN]) == []
 
 
@@ -548,20 +544,20 @@ demo.STREAMS = {"broken": (0.5, []), "news": (0.5, [])}
 demo.INTERVAL = 0.1
 authorization = signature.authorization
 
-def told(*args):
-    made = authorization(*args)
+def recorded(*args):
+    header = authorization(*args)
     with open(os.environ["SIGNATURES"], "a") as file:
-        file.write(made.rpartition("=")[2] + "\\n")
+        file.write(header.rpartition("=")[2] + "\\n")
         file.write(signature.sign_key(args[4], args[5]) + "\\n")
-    return made
+    return header
 
-signature.authorization = told
+signature.authorization = recorded
 """
 WAYS: dict[str, str] = {
     "no crash": "",
     "hook": "demo.Demo._count = lambda self, attempt: 1 / 0",
     "body": "async def fail(*_): 1 / 0\ndemo.Demo._heed = fail",
-    "answer": "from ci_live_audit.wire import results\nresults.submitted = lambda body: 1 / 0",
+    "response": "from ci_live_audit.wire import results\nresults.submitted = lambda body: 1 / 0",
     "send": textwrap.dedent("""
         from ci_live_audit.transport import exchange
         exchange.Transport.send = lambda *a, **k: 1 / 0
@@ -581,7 +577,7 @@ WAYS: dict[str, str] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_s05_12_13_the_command_line(way: str, tmp_path: Any) -> None:
-    """At ``-vv`` and in development mode, well or crashing, the output shows no secret."""
+    """The output of ``-vv`` in development mode shows no secret, whether it crashes or not."""
     signatures = tmp_path / "signatures"
     signatures.touch()
     program = CRASH + WAYS[way] + "\nsys.argv[1:] = ['-vv', 'demo']\nmain()\n"

@@ -1,4 +1,4 @@
-"""Never run: what type checkers must make of the public names."""
+"""The types of the public names, for type checkers; never run."""
 
 from __future__ import annotations
 
