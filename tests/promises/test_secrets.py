@@ -171,7 +171,7 @@ class Clients:
         defaults: dict[str, Any] = {
             "credentials": self.evidence.credentials,
             "retry": RetryPolicy(attempts=2, base_delay=0.001),
-            "timeout": 0.1,
+            "timeout": 10,
             "on_attempt": self.evidence.attempts.append,
         }
         client = client_over(self.backend, url, **(defaults | options))
@@ -190,6 +190,8 @@ async def fail_at(place: str, served: Served, clients: Clients) -> None:
         url = url.replace("http://", "https://")
     elif place == "provider":
         options["credentials"] = sealed_vault
+    elif place == "timeout":
+        options["timeout"] = 0.1
     elif place == "throttle":
         options["retry"] = RetryPolicy(attempts=1)
     elif place == "hook":
@@ -199,8 +201,8 @@ async def fail_at(place: str, served: Served, clients: Clients) -> None:
         await client.submit("rtmp://live.example.com/app/a", extra={"Filler": "x" * 2**22})
     elif place in {"cancellation", "closing"}:
         call = asyncio.create_task(client.query("a"))
-        while not served.requests:
-            await asyncio.sleep(0)
+        while not served.requests and not call.done():
+            await asyncio.sleep(0.001)
         clients.evidence.stacks += stacks()
         await (client.aclose() if place == "closing" else asyncio.sleep(0))
         call.cancel()
@@ -556,7 +558,7 @@ signature.authorization = recorded
 WAYS: dict[str, str] = {
     "no crash": "",
     "hook": "demo.Demo._count = lambda self, attempt: 1 / 0",
-    "body": "async def fail(*_): 1 / 0\ndemo.Demo._heed = fail",
+    "body": "async def fail(*_): 1 / 0\ndemo.Demo._react = fail",
     "response": "from ci_live_audit.wire import results\nresults.submitted = lambda body: 1 / 0",
     "send": textwrap.dedent("""
         from ci_live_audit.transport import exchange
