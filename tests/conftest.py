@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import signal
@@ -27,6 +28,12 @@ def pytest_pycollect_makeitem(obj: object) -> None:
     """Let anyio run every coroutine test, without a mark on each."""
     if inspect.iscoroutinefunction(obj):
         pytest.mark.anyio(obj)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what collection has made from garbage collection: it stays until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from proofs import IN_FULL
 from rich.console import Console
 from terminal import PATIENCE, SCRIPT, Terminal, start
 
@@ -61,6 +62,7 @@ def test_the_demo_in_a_pipe() -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.skipif(not IN_FULL, reason="the demo as a whole runs on a terminal in full only")
 def test_the_demo_on_a_terminal() -> None:
     """A bar and the latest findings while it runs; then the table, with what is bad in red."""
     with Terminal([SCRIPT, "demo"]) as terminal:

@@ -19,6 +19,7 @@ from typing import IO, Any
 import attrs
 import pytest
 from click.testing import CliRunner, Result
+from proofs import IN_FULL
 from terminal import PATIENCE, SCRIPT, served, start
 
 from ci_live_audit import ConfigurationError, Verdict
@@ -26,6 +27,8 @@ from ci_live_audit.cli import bulk, commands, output, session
 from ci_live_audit.cli.commands import cli
 from ci_live_audit.testing import Emulator, Fault, frame
 
+#: How many jobs `emulate` has.
+JOBS = 5000 if IN_FULL else 2000
 HEADER = '{"format": "ci_live_audit.checkpoint", "version": 1}\n'
 
 
@@ -44,9 +47,9 @@ class Served:
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """`emulate` in a process of its own, with five thousand jobs."""
+    """`emulate` in a process of its own, with thousands of jobs."""
     file = tmp_path_factory.mktemp("emulate") / "ids.txt"
-    options = ["--port", "0", "--rate", "1000", "--jobs", "5000", "--duration", "2"]
+    options = ["--port", "0", "--rate", "1000", "--jobs", str(JOBS), "--duration", "2"]
     with (
         file.open("wb") as ids,
         start(SCRIPT, "emulate", *options, stdout=ids, stderr=subprocess.PIPE) as process,
@@ -57,7 +60,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             line = process.stderr.readline()
             assert line, told
             told += line
-        while file.read_bytes().count(b"\n") < 5000:
+        while file.read_bytes().count(b"\n") < JOBS:
             time.sleep(0.01)
         yield Served(dict(re.findall(r"export (\w+)=(\S+)", told.decode())), file)
         process.send_signal(signal.SIGINT)
@@ -91,7 +94,7 @@ def answered(checkpoint: Path) -> list[str]:
     return [entry["answered"] for entry in entries if "answered" in entry]
 
 
-def test_five_thousand_jobs(emulated: Served) -> None:
+def test_thousands_of_jobs(emulated: Served) -> None:
     """Each is answered once, and what is told in the end is what was printed."""
     with poll(emulated, "--file", str(emulated.file)) as process:
         out, err = process.communicate(timeout=PATIENCE)
@@ -101,9 +104,9 @@ def test_five_thousand_jobs(emulated: Served) -> None:
     results = [outcome["job"]["result"] for outcome in outcomes]
     failed = sum(outcome["error"] is not None for outcome in outcomes)
     plan, *_, summary = err.decode().splitlines()
-    assert plan.startswith("5,000 jobs at 1000 requests a second")
+    assert plan.startswith(f"{JOBS:,} jobs at 1000 requests a second")
     assert summary.startswith(
-        f"5,000 answered, {results.count(Verdict.SENSITIVE)} sensitive, "
+        f"{JOBS:,} answered, {results.count(Verdict.SENSITIVE)} sensitive, "
         f"{results.count(Verdict.SUSPECTED)} suspected, {failed} errors, 0 too late; "
     )
     assert min(results.count(Verdict.SENSITIVE), failed) > 0
@@ -115,17 +118,17 @@ def test_a_killed_run_is_taken_up(emulated: Served, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint"
     arguments = ("--file", str(emulated.file), "--checkpoint", str(path))
     with poll(emulated, *arguments) as killed:
-        lines = lines_of(killed.stdout, 1000)
+        lines = lines_of(killed.stdout, JOBS // 5)
         killed.kill()
         assert killed.stdout is not None
         first = ids_of([*lines, *killed.stdout.readlines()])
     noted = answered(path)
-    assert len(first) < 5000
+    assert len(first) < JOBS
     with poll(emulated, *arguments) as process:
         out, err = process.communicate(timeout=PATIENCE)
     second = ids_of(out.splitlines(keepends=True))
     assert {*first, *second} == set(emulated.ids)
-    assert len(second) == len(set(second)) == 5000 - len(noted)
+    assert len(second) == len(set(second)) == JOBS - len(noted)
     assert not set(noted) & set(second)
     assert len(set(first) & set(second)) <= 1
     assert f"taking up {path}: {len(noted):,} ids were answered before" in err.decode()
@@ -135,7 +138,8 @@ def test_a_killed_run_is_taken_up(emulated: Served, tmp_path: Path) -> None:
 def test_an_interrupted_run_is_taken_up(emulated: Served, tmp_path: Path, name: str) -> None:
     """It sums up, and the same command answers the rest: every id once, all together."""
     path = tmp_path / "checkpoint"
-    arguments = (*emulated.ids[:2000], "--checkpoint", str(path))
+    ids = emulated.ids[: JOBS * 2 // 5]
+    arguments = (*ids, "--checkpoint", str(path))
     with poll(emulated, *arguments) as process:
         lines = lines_of(process.stdout, 100)
         process.send_signal(getattr(signal, name))
@@ -146,15 +150,15 @@ def test_an_interrupted_run_is_taken_up(emulated: Served, tmp_path: Path, name: 
         err = process.stderr.read()
     first = ids_of(lines)
     assert process.returncode == 130
-    assert len(first) < 2000
+    assert len(first) < len(ids)
     assert f"{len(first):,} answered, " in err.decode()
-    assert f", {2000 - len(first):,} open; " in err.decode()
+    assert f", {len(ids) - len(first):,} open; " in err.decode()
     assert "the same command goes on from here" in err.decode()
     assert "Traceback" not in err.decode()
     with poll(emulated, *arguments) as process:
         out, err = process.communicate(timeout=PATIENCE)
     second = ids_of(out.splitlines(keepends=True))
-    assert sorted([*first, *second]) == sorted(emulated.ids[:2000])
+    assert sorted([*first, *second]) == sorted(ids)
     assert process.returncode == 3
 
 
@@ -184,7 +188,7 @@ def test_the_reader_goes_away(emulated: Served) -> None:
         assert process.wait(PATIENCE) == 141
         assert process.stderr is not None
         (plan,) = process.stderr.read().decode().splitlines()
-        assert plan.startswith("5,000 jobs")
+        assert plan.startswith(f"{JOBS:,} jobs")
 
 
 @pytest.mark.parametrize("style", ["json", "table"])

@@ -55,7 +55,7 @@ class _Protocol(H11Protocol):
 class _Server:
     """Serves an ASGI app on an event loop of its own until it is told to stop.
 
-    It takes the place of ``uvicorn.Server``, which polls for its end ten times a second.
+    Takes the place of ``uvicorn.Server``, which polls for its end ten times a second.
 
     Attributes:
         started: Set when connections are accepted, or when that has failed.
@@ -81,7 +81,7 @@ class _Server:
     async def _serve(self) -> None:
         config = uvicorn.Config(self._app, ws="none", lifespan="off", log_config=None)
         state = ServerState()
-        protocols: set[_Protocol] = state.connections  # type: ignore[assignment]
+        protocols: set[Any] = state.connections
         try:
             server = await self._loop.create_server(
                 lambda: _Protocol(config, state, {}), sock=self._listener, backlog=BACKLOG
