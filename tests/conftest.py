@@ -13,9 +13,8 @@ from proofs import IN_FULL
 
 from ci_live_audit.testing import VirtualTimeLoop
 
-settings.register_profile("default", max_examples=200, deadline=None)
-settings.register_profile("ci", max_examples=2000, deadline=None)
-settings.load_profile("ci" if IN_FULL else "default")
+settings.register_profile("tests", max_examples=2000 if IN_FULL else 200, deadline=None)
+settings.load_profile("tests")
 
 
 # Who is started in the background has interrupts ignored, and so would all that the tests start.

@@ -46,7 +46,6 @@ class _Protocol(H11Protocol):
         self.app_state = {**self.app_state, "abort": partial(reset, transport)}
         super().connection_made(transport)
 
-
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.lost.set_result(None)
