@@ -223,7 +223,7 @@ def test_a_job_costs_little_memory() -> None:
 
 
 def test_waiting_jobs_do_not_lengthen_a_garbage_collection() -> None:
-    """A full collection visits one object more per thousand waiting jobs."""
+    """A full collection visits fewer than two objects more per thousand waiting jobs."""
     schedule = Schedule(10, timeout=3600, rate=20)
 
     def visited() -> int:
@@ -233,7 +233,7 @@ def test_waiting_jobs_do_not_lengthen_a_garbage_collection() -> None:
     before = visited()
     for number in take_up(schedule, 20 * CHUNK):
         schedule.again(number, 0)
-    assert visited() - before <= 20
+    assert visited() - before < 2 * 20
 
 
 # Deadlines
