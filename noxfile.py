@@ -2,39 +2,91 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["lint", "typing", "tests"]
-nox.options.error_on_missing_interpreters = False
+nox.options.error_on_missing_interpreters = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 # The tests see the installed wheel, not the folder they are started in.
 INSTALLED = {"PYTHONSAFEPATH": "1"}
+#: Whatever is given after ``--`` runs in one process, which starts and fails sooner.
+PARALLEL = ["-n", "auto", "--maxprocesses", "8", "--dist", "worksteal"]
+#: Packages that bots and services are made of.
+NEIGHBOURS = [
+    "aiogram",
+    "aiohttp",
+    "celery",
+    "discord.py",
+    "fastapi",
+    "nonebot2",
+    "openai",
+    "python-telegram-bot[all]",
+    "taskiq",
+]
 
 
 def group(name: str) -> list[str]:
-    """The requirements of a dependency group."""
+    """Return the requirements of a dependency group."""
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
-@nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests against the built wheel; all branches of the package must be covered."""
+    """Run the tests against the built wheel; ``-- path::test`` runs only that."""
     session.install(".[all]", *group("test"))
-    data = {**INSTALLED, "COVERAGE_FILE": f"{session.create_tmp()}/coverage"}
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=data)
-    if not session.posargs:
-        session.run("coverage", "report", env=data)
+    session.run("pytest", *(session.posargs or PARALLEL), env=INSTALLED)
+
+
+# "tests" is on the Python that runs nox, "tests-3.12" on that one.
+nox.session(tests)
+for version in PYTHONS:
+    nox.session(name=f"tests-{version}", python=version)(tests)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the tests; all branches of the package must be covered."""
+    session.install(".[all]", *group("test"))
+    env = {**INSTALLED, "COVERAGE_FILE": f"{session.create_tmp()}/coverage"}
+    session.run("coverage", "erase", env=env)
+    session.run("coverage", "run", "-m", "pytest", *(session.posargs or PARALLEL), env=env)
+    session.run("coverage", "combine", "--quiet", env=env)
+    session.run("coverage", "report", env=env)
+
+
+@nox.session
+def full(session: nox.Session) -> None:
+    """Run the tests with the numbers that the README promises."""
+    session.install(".[all]", *group("test"))
+    env = {**INSTALLED, "CI_LIVE_AUDIT_TESTS": "full"}
+    session.run("pytest", *(session.posargs or PARALLEL), env=env)
 
 
 @nox.session(python=PYTHONS[0], venv_backend="uv")
 def lowest(session: nox.Session) -> None:
-    """Run the tests with the oldest versions that are said to do."""
+    """Run the tests with the lowest versions of the dependencies, on the oldest Python."""
     session.install("--resolution", "lowest-direct", ".[all]", *group("test"))
-    session.run("pytest", *session.posargs, env=INSTALLED)
+    session.run("pytest", *(session.posargs or PARALLEL), env=INSTALLED)
+
+
+@nox.session
+def beside(session: nox.Session) -> None:
+    """Resolve the package together with the newest releases of other packages."""
+    session.install("uv")
+    pin = Path(session.create_tmp(), "pin.txt")
+    for python, name in itertools.product((PYTHONS[0], PYTHONS[-1]), NEIGHBOURS):
+        resolve = ["uv", "pip", "compile", "--quiet", "--no-header", "--python-version", python]
+        pin.write_text(name, "utf-8")
+        newest = session.run(*resolve, "--no-deps", "--no-strip-extras", str(pin), silent=True)
+        pin.write_text(str(newest), "utf-8")
+        session.run(*resolve, "--all-extras", "pyproject.toml", str(pin), silent=True)
+        session.log(f"Python {python}: {str(newest).split()[0]}")
 
 
 @nox.session
@@ -45,7 +97,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", *([] if "--fix" in session.posargs else ["--check"]))
 
 
-@nox.session(python=PYTHONS[0])
+@nox.session
 def typing(session: nox.Session) -> None:
     """Check types with mypy and pyright, both strict, and that nothing public is untyped."""
     session.install(".[all]", "nox", *group("type"), *group("test"))

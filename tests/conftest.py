@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import signal
@@ -12,9 +13,8 @@ from proofs import IN_FULL
 
 from ci_live_audit.testing import VirtualTimeLoop
 
-settings.register_profile("default", max_examples=200, deadline=None)
-settings.register_profile("ci", max_examples=2000, deadline=None)
-settings.load_profile("ci" if IN_FULL else "default")
+settings.register_profile("tests", max_examples=2000 if IN_FULL else 200, deadline=None)
+settings.load_profile("tests")
 
 
 # Who is started in the background has interrupts ignored, and so would all that the tests start.
@@ -27,6 +27,12 @@ def pytest_pycollect_makeitem(obj: object) -> None:
     """Let anyio run every coroutine test, without a mark on each."""
     if inspect.iscoroutinefunction(obj):
         pytest.mark.anyio(obj)
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what collection has made from garbage collection: it stays until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -726,7 +726,7 @@ async def test_the_region_may_come_from_the_environment(monkeypatch: pytest.Monk
         {"endpoint": "https://exa mple.com"},
         {"endpoint": "example.com"},
     ],
-    ids=str,
+    ids=lambda options: next(iter(options)),
 )
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     """An argument that cannot work is refused when the client is made."""

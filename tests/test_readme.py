@@ -211,6 +211,7 @@ def test_the_commands_of_the_manual_run(tmp_path: Path) -> None:
     async def run_all() -> list[tuple[str, int]]:
         codes = []
         async with emulator.serve() as url:
+            emulator.jobs[job_id].started = 0.0  # has ended when it is polled for the first time
             for command in commands:
                 shell = await asyncio.create_subprocess_shell(
                     command.replace("av\u2026", job_id).replace("jq .label", "cat"),

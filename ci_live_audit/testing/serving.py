@@ -14,17 +14,27 @@ from typing import Any
 import anyio.to_thread
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from ci_live_audit.testing.chaos import reset
 
 __all__ = ["serve"]
 
+BACKLOG = 1024
+#: Seconds that requests in flight have to end once the server is told to stop.
+GRACE = 1.0
+
 
 class _Protocol(H11Protocol):
-    """Lets the app reset its connection: uvicorn has no word for that."""
+    """Lets the app reset its connection: uvicorn has no word for that.
+
+    Attributes:
+        lost: A future that is done when the connection is closed.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.lost: asyncio.Future[None] = self.loop.create_future()
         # Injected faults are no errors, and the loggers of uvicorn are not ours to silence.
         self.logger = logging.getLogger("ci_live_audit.testing")
         self.logger.disabled = True
@@ -36,6 +46,59 @@ class _Protocol(H11Protocol):
         self.app_state = {**self.app_state, "abort": partial(reset, transport)}
         super().connection_made(transport)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.lost.set_result(None)
+
+
+class _Server:
+    """Serves an ASGI app on an event loop of its own until it is told to stop.
+
+    Takes the place of ``uvicorn.Server``, which polls for its end ten times a second.
+
+    Attributes:
+        started: Set when connections are accepted, or when that has failed.
+    """
+
+    def __init__(self, app: Any, listener: socket.socket) -> None:
+        self.started = threading.Event()
+        self._app = app
+        self._listener = listener
+        self._loop = asyncio.SelectorEventLoop()
+        self._stop = asyncio.Event()
+
+    def run(self) -> None:
+        """Serve, in the current thread."""
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    def stop(self) -> None:
+        """Make ``run`` return, from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it has not started
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def _serve(self) -> None:
+        config = uvicorn.Config(self._app, ws="none", lifespan="off", log_config=None)
+        state = ServerState()
+        protocols: set[Any] = state.connections
+        try:
+            server = await self._loop.create_server(
+                lambda: _Protocol(config, state, {}), sock=self._listener, backlog=BACKLOG
+            )
+        finally:
+            self.started.set()
+        await self._stop.wait()
+        server.close()
+        for protocol in list(protocols):
+            protocol.shutdown()
+        if protocols:
+            await asyncio.wait([protocol.lost for protocol in protocols], timeout=GRACE)
+        for task in state.tasks:
+            task.cancel()
+        await asyncio.gather(*state.tasks, return_exceptions=True)
+        for protocol in list(protocols):
+            protocol.transport.abort()
+
 
 @contextlib.asynccontextmanager
 async def serve(app: Any, host: str, port: int) -> AsyncGenerator[str, None]:
@@ -43,28 +106,15 @@ async def serve(app: Any, host: str, port: int) -> AsyncGenerator[str, None]:
 
     Gives the URL; the server has stopped when the context ends.
     """
-    listener = socket.create_server((host, port), backlog=1024)
-    config = uvicorn.Config(
-        app,
-        http=_Protocol,
-        ws="none",
-        loop="asyncio",
-        lifespan="off",
-        log_config=None,
-        date_header=False,
-        server_header=False,
-        timeout_graceful_shutdown=1,
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],), name="ci-live-audit-emulator")
-    thread.start()
-    try:
-        # The kernel would queue what comes before, and then it would come all at once.
-        while not server.started and thread.is_alive():  # noqa: ASYNC110 - of another thread
-            await asyncio.sleep(0.005)
-        yield f"http://{host}:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(thread.join)
-        listener.close()
+    with socket.create_server((host, port), backlog=BACKLOG) as listener:
+        server = _Server(app, listener)
+        thread = threading.Thread(target=server.run, name="ci-live-audit-emulator")
+        thread.start()
+        try:
+            # The kernel would queue what comes before, and then it would come all at once.
+            await anyio.to_thread.run_sync(server.started.wait)
+            yield f"http://{host}:{listener.getsockname()[1]}"
+        finally:
+            server.stop()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(thread.join)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from command_line import SCRIPT, run
+from proofs import IN_FULL
 from rich.console import Console
 from terminal import PATIENCE, Terminal, start
 
@@ -55,6 +56,7 @@ def test_the_demo_in_a_pipe() -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.skipif(not IN_FULL, reason="the demo as a whole runs on a terminal in full only")
 def test_the_demo_on_a_terminal() -> None:
     """A terminal shows a bar and recent findings, then the table with sensitive jobs in red."""
     with Terminal([SCRIPT, "demo"]) as terminal:

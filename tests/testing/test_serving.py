@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
@@ -191,6 +192,48 @@ async def test_it_does_not_wait_for_those_who_are_still_connected() -> None:
         await waiting.reader.read()
     await idle.close()
     await waiting.close()
+    assert_gone(url)
+
+
+async def test_it_stops_without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server starts, answers and stops without waiting for any timer."""
+    fired: list[str] = []
+    call_at = asyncio.BaseEventLoop.call_at
+
+    def watched(
+        loop: asyncio.BaseEventLoop, when: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        def fire(*args: Any) -> None:
+            fired.append(threading.current_thread().name)
+            callback(*args)
+
+        return call_at(loop, when, fire, *args, context=context)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "call_at", watched)
+    await asyncio.sleep(0.001)
+    emulator = Emulator()
+    async with emulator.serve() as url, connect(url) as client:
+        idle = await Wire.open(url)
+        (server,) = threads()
+        await client.query(emulator.add_job())
+    assert fired
+    assert server.name not in fired
+    await idle.close()
+
+
+async def test_a_response_in_flight_is_sent_before_it_stops() -> None:
+    """A request that arrived before the end is answered; only then is the connection closed."""
+    emulator = Emulator()
+    emulator.inject(Fault.slow(0.1), times=1)
+    async with emulator.serve() as url:
+        wire = await Wire.open(url)
+        wire.write()
+        while not emulator.arrivals:
+            await asyncio.sleep(0.001)
+    status, length = await wire.answer()
+    assert status == "HTTP/1.1 401 Unauthorized"
+    assert len(await wire.reader.read()) == length
+    await wire.close()
     assert_gone(url)
 
 
