@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import Enum, IntEnum, StrEnum
 from functools import cache
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import attrs
 
@@ -161,13 +161,11 @@ def wire_name(attribute: str) -> str:
 @cache
 def tags(cls: Any) -> Mapping[str, Tag]:
     """Return the tag of every attribute of a result class that has a node of its own."""
-    hints = get_type_hints(cls, include_extras=True)
-    marks = {
-        field.name: [mark for mark in get_args(hints[field.name]) if isinstance(mark, Tag)]
-        for field in attrs.fields(cls)
-        if field.name not in DERIVED
+    return {
+        name: getattr(hint, "__metadata__", [Tag(wire_name(name))])[0]
+        for name, hint in get_type_hints(cls, include_extras=True).items()
+        if name not in DERIVED
     }
-    return {name: own[0] if own else Tag(wire_name(name)) for name, own in marks.items()}
 
 
 # Attributes without a node of their own.

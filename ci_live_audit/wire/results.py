@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from ci_live_audit.errors import DecodeError
@@ -102,7 +102,7 @@ def _decode(
             "expected a Response with one JobsDetail", excerpt=documents.beginning(body)
         )
     try:
-        around = nodes.values(RESPONSES[cls], sent, context)
+        around = nodes.values(_whole(cls), sent, context)
     except Unreadable as problem:
         raise problem.error() from None
     known: dict[str, Any] = around.pop("details")
@@ -125,16 +125,10 @@ def _details(cls: Any, node: Any, context: nodes.Context) -> dict[str, Any]:
     return known
 
 
-#: The readers of whole responses.
-RESPONSES = {
-    cls: nodes.Reader(
-        {
-            "JobsDetail": nodes.Field("details", partial(_details, cls)),
-            "RequestId": nodes.Field("request_id", as_text),
-        }
-    )
-    for cls in (AuditJob, SubmittedJob, CancelledJob)
-}
+@cache
+def _whole(cls: Any) -> nodes.Reader:
+    details = nodes.Field("details", partial(_details, cls))
+    return nodes.Reader({"JobsDetail": details, "RequestId": nodes.Field("request_id", as_text)})
 
 
 def _reader_of_lists(
