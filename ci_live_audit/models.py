@@ -132,10 +132,7 @@ class HitFlag(_Judgement):
     SUSPECTED = 2
 
 
-E = TypeVar("E", bound=Enum)
-
-
-def _unlisted(member: E, value: object) -> E:
+def _unlisted(member: Any, value: object) -> Any:
     member._name_ = "UNLISTED"
     member._value_ = value
     return member
@@ -161,15 +158,12 @@ def wire_name(attribute: str) -> str:
 @cache
 def tags(cls: Any) -> Mapping[str, Tag]:
     """Return the tag of every attribute of a result class that has a node of its own."""
+    derived = {"scenes", "extra", "keywords_raw", "url_expires_at", "received_at"}
     return {
         name: getattr(hint, "__metadata__", [Tag(wire_name(name))])[0]
         for name, hint in get_type_hints(cls, include_extras=True).items()
-        if name not in DERIVED
+        if name not in derived
     }
-
-
-# Attributes without a node of their own.
-DERIVED = {"scenes", "extra", "keywords_raw", "url_expires_at", "received_at"}
 
 
 class Result:

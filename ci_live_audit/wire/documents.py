@@ -16,7 +16,7 @@ from xml.parsers import expat
 import xmltodict
 
 from ci_live_audit.errors import DecodeError
-from ci_live_audit.wire.scalars import Value, excerpt
+from ci_live_audit.wire.scalars import MAX_EXCERPT, Value
 
 __all__ = ["LARGE_BODY", "MAX_DEPTH", "Opened", "beginning", "is_json", "read"]
 
@@ -51,7 +51,7 @@ def is_json(body: bytes) -> bool:
 
 def beginning(body: bytes) -> str:
     """Return the first characters of a body, for a message."""
-    return excerpt(body[:500].decode("utf-8", "replace"))
+    return body[: 4 * MAX_EXCERPT].decode("utf-8", "replace")[:MAX_EXCERPT]
 
 
 def read(body: bytes, after_slice: AfterSlice | None = None) -> dict[str, Any]:

@@ -41,8 +41,7 @@ class Request:
 def query(job_id: str) -> Request:
     """Return the request for a job: https://www.tencentcloud.com/document/product/1045/49342."""
     job_id = _job_id(job_id)
-    path = f"/video/auditing/{job_id}"
-    return Request(operation="query", method="GET", path=path, job_id=job_id)
+    return Request(operation="query", method="GET", path=f"/video/auditing/{job_id}", job_id=job_id)
 
 
 def cancel(job_id: str) -> Request:

@@ -102,9 +102,9 @@ def _decode(
             "expected a Response with one JobsDetail", excerpt=documents.beginning(body)
         )
     try:
-        around = nodes.values(_whole(cls), sent, context)
+        around = nodes.values(_whole(cls), sent, context)  # type: ignore[arg-type]
     except Unreadable as problem:
-        raise problem.error() from None
+        raise DecodeError(str(problem), path=problem.path, excerpt=problem.excerpt) from None
     known: dict[str, Any] = around.pop("details")
     extra: dict[str, Any] = dict(known.get("extra", EMPTY))
     for tag, value in around.pop("extra", EMPTY).items():

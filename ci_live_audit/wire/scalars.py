@@ -10,13 +10,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from ci_live_audit.errors import DecodeError
-
-__all__ = ["SCALARS", "Unreadable", "Value", "as_integer", "as_text", "excerpt", "is_null"]
+__all__ = ["MAX_EXCERPT", "SCALARS", "Unreadable", "Value", "as_integer", "as_text", "is_null"]
 
 #: What xmltodict and json make of a node.
 Value: TypeAlias = dict[str, Any] | list[Any] | str | int | float | None
 
+#: Characters of what the service sent that a message quotes.
 MAX_EXCERPT = 120
 INT64 = 2**63
 
@@ -31,22 +30,13 @@ class Unreadable(Exception):
             reason += ", found an element with children"
         super().__init__(reason)
         # A tree is not shown: it may be too deep for str().
-        self.excerpt: str = excerpt(str(value)) if isinstance(value, str | int | float) else ""
-        self.path: str = ""
+        self.excerpt = str(value)[:MAX_EXCERPT] if isinstance(value, str | int | float) else ""
+        self.path = ""
 
     def within(self, name: str) -> Unreadable:
         """Prepend the name of the enclosing node to the path."""
         self.path = f"{name}.{self.path}" if self.path[:1] not in {"", "["} else name + self.path
         return self
-
-    def error(self) -> DecodeError:
-        """Return the error to raise, with the path as it is now."""
-        return DecodeError(self.args[0], path=self.path, excerpt=self.excerpt)
-
-
-def excerpt(text: str) -> str:
-    """Return as much of a text as fits into a message."""
-    return text[:MAX_EXCERPT]
 
 
 def is_null(value: Value) -> bool:
