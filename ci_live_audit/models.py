@@ -176,10 +176,8 @@ class Result:
 
         Keys are the names of the attributes; times become ISO 8601 texts, enums their values.
         """
-        return {
-            field.name: plain(getattr(self, field.name))
-            for field in attrs.fields(type(self))  # type: ignore[arg-type]
-        }
+        names = attrs.fields_dict(type(self))  # type: ignore[arg-type]
+        return {name: plain(getattr(self, name)) for name in names}
 
 
 def plain(value: Any) -> Any:
@@ -494,7 +492,7 @@ ENDED = frozenset({JobState.SUCCESS, JobState.FAILED, JobState.CANCELLED})
 
 @attrs.frozen(kw_only=True)
 class _Accepted(Result):
-    """What the service says of a job that it has just started or stopped."""
+    """The response to a submission or a cancellation."""
 
     job_id: str
     data_id: str | None = None

@@ -18,7 +18,7 @@ import xmltodict
 from ci_live_audit.errors import DecodeError
 from ci_live_audit.wire.scalars import MAX_EXCERPT, Value
 
-__all__ = ["LARGE_BODY", "MAX_DEPTH", "Opened", "beginning", "is_json", "read"]
+__all__ = ["LARGE_BODY", "MAX_DEPTH", "AfterSlice", "Opened", "beginning", "is_json", "read"]
 
 #: Names of the open elements and the children of each that have closed, the root first.
 Opened: TypeAlias = list[tuple[str, dict[str, Value]]]

@@ -110,7 +110,7 @@ def values(how: Reader, node: Mapping[str, Any], context: Context) -> dict[str, 
         field = fields.get(tag)
         try:
             if field is None:
-                if has_scenes and _is_scene(tag, sent) and _add_scene(scenes, tag, sent, context):
+                if has_scenes and _add_scene(scenes, tag, sent, context):
                     continue
                 if tag != TEXT or not is_null(sent):
                     extra[tag] = _freeze(sent)
@@ -119,10 +119,8 @@ def values(how: Reader, node: Mapping[str, Any], context: Context) -> dict[str, 
                 continue
             elif field.plain:
                 known[field.attribute] = field.read(sent, context)
-            else:
-                rest = _fill(known, field, sent, context)
-                if rest is not None:
-                    extra[tag] = _freeze(rest)
+            elif (rest := _fill(known, field, sent, context)) is not None:
+                extra[tag] = _freeze(rest)
         except Unreadable as problem:
             raise problem.within(tag) from None
     if scenes:
@@ -149,12 +147,11 @@ def _fill(known: dict[str, Any], field: Field, sent: Value, context: Context) ->
     return None
 
 
-def _is_scene(tag: str, value: Value) -> bool:
-    return tag in SCENES or (tag.endswith("Info") and tag != "Info" and isinstance(value, dict))
-
-
 def _add_scene(scenes: dict[str, Scene], tag: str, value: Value, context: Context) -> bool:
-    """Add a scene unless it is empty; return False if it cannot be read and need not be one."""
+    """Add a scene unless it is empty; return False if the node is none."""
+    named = tag in SCENES
+    if not named and (not tag.endswith("Info") or tag == "Info" or not isinstance(value, dict)):
+        return False
     key = (*value, *value.values()) if isinstance(value, dict) else ()
     try:
         scene = context.scenes.get(key)
@@ -164,7 +161,7 @@ def _add_scene(scenes: dict[str, Scene], tag: str, value: Value, context: Contex
         try:
             scene = read(Scene, value, context)
         except Unreadable:
-            if tag in SCENES:
+            if named:
                 raise
             return False
         if key and len(context.scenes) < context.max_shared:

@@ -44,9 +44,6 @@ def is_null(value: Value) -> bool:
     return value is None or (isinstance(value, str) and (not value or value.isspace()))
 
 
-# All readers get the context of the document as a second argument; those of scalars ignore it.
-
-
 def as_text(value: Value, _: object = None) -> str:
     """Return a text, a number or a boolean as text."""
     if isinstance(value, str):
@@ -101,7 +98,7 @@ def as_time(value: Value, _: object = None) -> datetime:
     return time
 
 
-#: The reader of each scalar type.
+#: The reader of each scalar type; it ignores the context, which all readers get as second argument.
 SCALARS: dict[Any, Callable[[Value, object], Any]] = {
     str: as_text,
     int: as_integer,
