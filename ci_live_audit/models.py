@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import Enum, IntEnum, StrEnum
 from functools import cache
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import attrs
 
@@ -132,10 +132,7 @@ class HitFlag(_Judgement):
     SUSPECTED = 2
 
 
-E = TypeVar("E", bound=Enum)
-
-
-def _unlisted(member: E, value: object) -> E:
+def _unlisted(member: Any, value: object) -> Any:
     member._name_ = "UNLISTED"
     member._value_ = value
     return member
@@ -161,17 +158,12 @@ def wire_name(attribute: str) -> str:
 @cache
 def tags(cls: Any) -> Mapping[str, Tag]:
     """Return the tag of every attribute of a result class that has a node of its own."""
-    hints = get_type_hints(cls, include_extras=True)
-    marks = {
-        field.name: [mark for mark in get_args(hints[field.name]) if isinstance(mark, Tag)]
-        for field in attrs.fields(cls)
-        if field.name not in DERIVED
+    derived = {"scenes", "extra", "keywords_raw", "url_expires_at", "received_at"}
+    return {
+        name: getattr(hint, "__metadata__", [Tag(wire_name(name))])[0]
+        for name, hint in get_type_hints(cls, include_extras=True).items()
+        if name not in derived
     }
-    return {name: own[0] if own else Tag(wire_name(name)) for name, own in marks.items()}
-
-
-# Attributes without a node of their own.
-DERIVED = {"scenes", "extra", "keywords_raw", "url_expires_at", "received_at"}
 
 
 class Result:
@@ -184,10 +176,8 @@ class Result:
 
         Keys are the names of the attributes; times become ISO 8601 texts, enums their values.
         """
-        return {
-            field.name: plain(getattr(self, field.name))
-            for field in attrs.fields(type(self))  # type: ignore[arg-type]
-        }
+        names = attrs.fields_dict(type(self))  # type: ignore[arg-type]
+        return {name: plain(getattr(self, name)) for name in names}
 
 
 def plain(value: Any) -> Any:
@@ -502,7 +492,7 @@ ENDED = frozenset({JobState.SUCCESS, JobState.FAILED, JobState.CANCELLED})
 
 @attrs.frozen(kw_only=True)
 class _Accepted(Result):
-    """What the service says of a job that it has just started or stopped."""
+    """The response to a submission or a cancellation."""
 
     job_id: str
     data_id: str | None = None

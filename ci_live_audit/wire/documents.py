@@ -16,12 +16,13 @@ from xml.parsers import expat
 import xmltodict
 
 from ci_live_audit.errors import DecodeError
-from ci_live_audit.wire.scalars import Value, excerpt
+from ci_live_audit.wire.scalars import MAX_EXCERPT, Value
 
-__all__ = ["LARGE_BODY", "MAX_DEPTH", "Opened", "beginning", "is_json", "read"]
+__all__ = ["LARGE_BODY", "MAX_DEPTH", "AfterSlice", "Opened", "beginning", "is_json", "read"]
 
 #: Names of the open elements and the children of each that have closed, the root first.
 Opened: TypeAlias = list[tuple[str, dict[str, Value]]]
+AfterSlice: TypeAlias = Callable[[Opened], object]
 
 # Bodies above this are read in a worker thread.
 LARGE_BODY = 64 * 1024
@@ -35,11 +36,7 @@ MAX_TOKEN = 2**17
 MAX_TAGS = 8_000_000
 # JSON is parsed in one go; only callbacks are JSON, and they are small.
 MAX_JSON = 4 * 2**20
-AS_SENT: dict[str, Any] = {
-    "xml_attribs": False,
-    "strip_whitespace": False,
-    "disable_entities": True,
-}
+AS_SENT: Any = {"xml_attribs": False, "strip_whitespace": False, "disable_entities": True}
 # Bounds, entities and encodings are refused with ValueError and LookupError.
 UNPARSEABLE = (expat.ExpatError, ValueError, LookupError, RecursionError)
 # A bracket, or a text, which may contain brackets too.
@@ -54,18 +51,13 @@ def is_json(body: bytes) -> bool:
 
 def beginning(body: bytes) -> str:
     """Return the first characters of a body, for a message."""
-    return excerpt(body[:500].decode("utf-8", "replace"))
+    return body[: 4 * MAX_EXCERPT].decode("utf-8", "replace")[:MAX_EXCERPT]
 
 
-def read(body: bytes, after_slice: Callable[[Opened], object] | None = None) -> dict[str, Any]:
-    """Parse a body.
+def read(body: bytes, after_slice: AfterSlice | None = None) -> dict[str, Any]:
+    """Parse XML or JSON; raise `DecodeError` if it is not a document, or exceeds a bound.
 
-    Args:
-        body: XML or JSON.
-        after_slice: Called after each slice of XML; it may replace children that have closed.
-
-    Raises:
-        DecodeError: The body is not a document, or exceeds a bound.
+    ``after_slice`` is called after each slice of XML; it may replace children that have closed.
     """
     try:
         return _read_json(body) if is_json(body) else _read_xml(body, after_slice)
@@ -79,8 +71,8 @@ def _read_json(body: bytes) -> dict[str, Any]:
         raise ValueError(f"JSON of more than {MAX_JSON} bytes")
     text = body.decode("utf-8-sig")  # https://www.rfc-editor.org/rfc/rfc8259#section-8.1
     _check_depth(text)
-    document = json.loads(text, parse_constant=_finite, parse_float=_finite)
-    return cast("dict[str, Any]", document)
+    document: dict[str, Any] = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    return document
 
 
 def _check_depth(text: str) -> None:
@@ -102,7 +94,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def _read_xml(body: bytes, after_slice: Callable[[Opened], object] | None) -> dict[str, Any]:
+def _read_xml(body: bytes, after_slice: AfterSlice | None) -> dict[str, Any]:
     if body.count(b"<") > MAX_TAGS:
         raise ValueError(f"more than {MAX_TAGS} tags")
     parsers = _Parsers()
@@ -120,9 +112,7 @@ class _Parsers:
         self.parser.StartDoctypeDeclHandler = _refuse_type
         return self.parser
 
-    def slices(
-        self, body: bytes, after_slice: Callable[[Opened], object] | None
-    ) -> Generator[bytes, None, None]:
+    def slices(self, body: bytes, after_slice: AfterSlice | None) -> Generator[bytes, None, None]:
         for start in range(0, len(body), SLICE):
             end = min(start + SLICE, len(body))
             yield body[start:end]

@@ -29,11 +29,8 @@ def base_url(
 ) -> str:
     """Return the base URL of all requests, without a slash at its end.
 
-    Args:
-        bucket: Bucket with its APPID.
-        region: Region.
-        endpoint: A URL in place of the bucket's: http or https, a host and optionally a port.
-        allow_http: Whether the endpoint may be http on another machine.
+    ``endpoint`` takes the place of the bucket's URL: http or https, a host and optionally a port.
+    With ``allow_http``, it may be http on another machine.
     """
     url = f"https://{host(bucket, region)}"
     if endpoint is None:

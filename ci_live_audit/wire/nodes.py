@@ -27,31 +27,24 @@ TEXT = "#text"  # xmltodict's name for the text of an element that has children 
 
 # Scenes that a document or an SDK of the service names. The set is open: any other container
 # ``<Name>Info`` that can be read as a scene is one too.
-SCENES = frozenset(
-    {
-        *("PornInfo", "AdsInfo", "TerrorismInfo", "TerroristInfo", "PoliticsInfo", "TeenagerInfo"),
-        *("IllegalInfo", "AbuseInfo", "MeaninglessInfo", "QualityInfo", "ValueInfo"),
-    }
-)
+SCENES = {
+    *("PornInfo", "AdsInfo", "TerrorismInfo", "TerroristInfo", "PoliticsInfo", "TeenagerInfo"),
+    *("IllegalInfo", "AbuseInfo", "MeaninglessInfo", "QualityInfo", "ValueInfo"),
+}
 
 
 @attrs.define
 class Context:
-    """What applies to all nodes of one document.
+    """What applies to all nodes of one document: among others, when the URLs in it expire.
 
-    Attributes:
-        expires_at: When the URLs in it stop working.
-        max_shared: How many different scenes are remembered in ``scenes``.
-        scenes: Scenes by the content of their nodes. Most snapshots of a stream look alike, and
-            equal scenes are one object.
+    Most snapshots of a stream look alike, so equal scenes are one object: up to ``max_shared`` of
+    them are remembered by the content of their nodes.
     """
 
     expires_at: datetime | None = None
     max_shared: int = 0
     scenes: dict[tuple[Any, ...], Scene] = attrs.Factory(dict[tuple[Any, ...], Scene])
 
-
-# Readers
 
 Read: TypeAlias = Callable[[Any, Context], Any]
 
@@ -104,13 +97,10 @@ def _read_as(hint: Any) -> Read:
 
 
 def values(how: Reader, node: Mapping[str, Any], context: Context) -> dict[str, Any]:
-    """Return the arguments for a class out of its node.
+    """Return the arguments for a class out of its node; raise `Unreadable` if one cannot be read.
 
     An empty element is the service's null. A node that the class does not know is kept in
     ``extra``.
-
-    Raises:
-        Unreadable: A value is not what its attribute can hold.
     """
     fields, has_scenes, has_url = how
     known: dict[str, Any] = {}
@@ -120,20 +110,17 @@ def values(how: Reader, node: Mapping[str, Any], context: Context) -> dict[str, 
         field = fields.get(tag)
         try:
             if field is None:
-                scene = _scene(tag, sent, context) if has_scenes else None
-                if scene is not None:
-                    scenes[tag.removesuffix("Info")] = scene
-                elif not _says_nothing(tag, sent, has_scenes=has_scenes):
+                if has_scenes and _add_scene(scenes, tag, sent, context):
+                    continue
+                if tag != TEXT or not is_null(sent):
                     extra[tag] = _freeze(sent)
             # `is_null` written out: a call for each value would make decoding 2 % slower.
             elif sent is None or (isinstance(sent, str) and (not sent or sent.isspace())):
                 continue
             elif field.plain:
                 known[field.attribute] = field.read(sent, context)
-            else:
-                rest = _fill(known, field, sent, context)
-                if rest is not None:
-                    extra[tag] = _freeze(rest)
+            elif (rest := _fill(known, field, sent, context)) is not None:
+                extra[tag] = _freeze(rest)
         except Unreadable as problem:
             raise problem.within(tag) from None
     if scenes:
@@ -160,54 +147,36 @@ def _fill(known: dict[str, Any], field: Field, sent: Value, context: Context) ->
     return None
 
 
-# Scenes
-
-
-def _is_scene(tag: str, value: Value) -> bool:
-    return tag in SCENES or (tag.endswith("Info") and tag != "Info" and isinstance(value, dict))
-
-
-def _scene(tag: str, value: Value, context: Context) -> Scene | None:
-    if not _is_scene(tag, value):
-        return None
+def _add_scene(scenes: dict[str, Scene], tag: str, value: Value, context: Context) -> bool:
+    """Add a scene unless it is empty; return False if the node is none."""
+    named = tag in SCENES
+    if not named and (not tag.endswith("Info") or tag == "Info" or not isinstance(value, dict)):
+        return False
     key = (*value, *value.values()) if isinstance(value, dict) else ()
     try:
         scene = context.scenes.get(key)
     except TypeError:  # it holds more than texts
         key, scene = (), None
-    if scene is not None or _is_empty(value):
-        return scene
-    try:
-        new: Scene = read(Scene, value, context)
-    except Unreadable:
-        if tag in SCENES:
-            raise
-        return None
-    if key and len(context.scenes) < context.max_shared:
-        context.scenes[key] = new
-    return new
-
-
-def _says_nothing(tag: str, value: Value, *, has_scenes: bool) -> bool:
-    """Return whether a node is an empty scene, or the white space between elements."""
-    if tag == TEXT:
-        return is_null(value)
-    return has_scenes and _is_scene(tag, value) and _is_empty(value)
+    if scene is None and not _is_empty(value):
+        try:
+            scene = read(Scene, value, context)
+        except Unreadable:
+            if named:
+                raise
+            return False
+        if key and len(context.scenes) < context.max_shared:
+            context.scenes[key] = scene
+    if scene is not None:
+        scenes[tag.removesuffix("Info")] = scene
+    return True
 
 
 def _is_empty(value: Value) -> bool:
     return is_null(value) or value in ({}, [])
 
 
-# Values
-
-
 def read(cls: Any, value: Value, context: Context) -> Any:
-    """Return a result of a class out of its node; None out of an empty node.
-
-    Raises:
-        Unreadable: A value is not what its attribute can hold.
-    """
+    """Return a result of a class out of its node; None out of an empty node."""
     if isinstance(value, dict):
         return cls(**values(reader(cls), value, context)) if value else None
     raise Unreadable("expected an element with children", value)
@@ -257,13 +226,8 @@ def _freeze(value: Value, depth: int = 0) -> Any:
     if depth > MAX_DEPTH:
         raise Unreadable(f"nested deeper than {MAX_DEPTH} elements")
     if isinstance(value, dict):
-        return ReadOnly(
-            {
-                tag: _freeze(item, depth + 1)
-                for tag, item in value.items()
-                if tag != TEXT or not is_null(item)
-            }
-        )
+        kept = {tag: item for tag, item in value.items() if tag != TEXT or not is_null(item)}
+        return ReadOnly({tag: _freeze(item, depth + 1) for tag, item in kept.items()})
     if isinstance(value, list):
         return tuple(_freeze(item, depth + 1) for item in value)
     return None if is_null(value) else value

@@ -90,10 +90,7 @@ def is_stale(error: LiveAuditError) -> bool:
 def error(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
     """Return the error that a refusal means; any body will do: XML, JSON, HTML, none.
 
-    Args:
-        status: HTTP status.
-        headers: Response headers by lower-case name.
-        body: The decoded body.
+    The names of the headers are in lower case, and the body is no longer compressed.
     """
     return refusal(Response(status=status, headers=headers, body=body))
 
@@ -134,8 +131,11 @@ def _error_document(body: bytes) -> dict[str, str]:
         document = documents.read(body) if len(body) <= documents.LARGE_BODY else {}
         inside: Any = document.get("Response", document)
         inside = inside.get("Error", inside)
-        texts = {tag: as_text(value) for tag, value in inside.items() if _is_scalar(value)}
-        found = {tag.lower().replace("_", ""): text.strip() for tag, text in texts.items() if text}
+        found = {
+            tag.lower().replace("_", ""): as_text(value).strip()
+            for tag, value in inside.items()
+            if isinstance(value, str | int | float) and value != ""
+        }
     except (DecodeError, AttributeError):
         found = {}
     if "code" in found or "message" in found:
@@ -144,7 +144,3 @@ def _error_document(body: bytes) -> dict[str, str]:
     title = re.search(rb"(?is)<title[^>]*>(.*?)</title>", page)
     words = b" ".join((title.group(1) if title else page).split())
     return {"message": documents.beginning(words)}
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, str | int | float)

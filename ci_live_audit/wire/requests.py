@@ -1,6 +1,6 @@
 """Arguments of a call → a checked `Request`, not yet signed.
 
-Pure. Arguments that the service would certainly refuse are refused here, by name.
+Arguments that the service would certainly refuse are refused here, by name.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ class Request:
 def query(job_id: str) -> Request:
     """Return the request for a job: https://www.tencentcloud.com/document/product/1045/49342."""
     job_id = _job_id(job_id)
-    path = f"/video/auditing/{job_id}"
-    return Request(operation="query", method="GET", path=path, job_id=job_id)
+    return Request(operation="query", method="GET", path=f"/video/auditing/{job_id}", job_id=job_id)
 
 
 def cancel(job_id: str) -> Request:
@@ -87,18 +86,15 @@ def submit(
         "Type": "live_video",
     }
     body = _render("Request", "extra", _merged(tree, {} if extra is None else extra)).encode()
-    headers = {"content-type": "application/xml", "content-length": str(len(body))}
     return Request(
         operation="submit",
         method="POST",
         path="/video/auditing",
-        headers=ReadOnly(headers),
+        headers=ReadOnly({"content-type": "application/xml", "content-length": str(len(body))}),
         body=body,
         idempotent=False,
     )
 
-
-# Checks of arguments
 
 # Characters that XML 1.0 cannot carry: https://www.w3.org/TR/xml/#charsets
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -124,13 +120,10 @@ def _xml_text(name: str, value: str, *, at_most: float = math.inf) -> str:
 
 
 def _setting(name: str, value: str | None, *, at_most: float = math.inf) -> str | None:
-    if value is None:
-        return None
-    value = _xml_text(name, value, at_most=at_most)
-    if not value:
+    if value == "":
         # Probably a setting that was never set; it would be left out silently.
         raise ConfigurationError(f"{name}: empty; leave the argument out to use the default")
-    return value
+    return None if value is None else _xml_text(name, value, at_most=at_most)
 
 
 def _url(name: str, value: str, schemes: set[str]) -> str:
@@ -163,8 +156,6 @@ def _user_info(value: UserInfo | None) -> dict[str, Any]:
             fields[tag.name] = _xml_text(f"user_info.{name}", field, at_most=128)
     return _merged(fields, value.extra, "user_info.extra")
 
-
-# The body
 
 Tree: TypeAlias = Mapping[str, Any] | list[Any] | tuple[Any, ...] | str | float | None
 

@@ -17,11 +17,8 @@ __all__ = ["Response", "http_date"]
 class Response:
     """What the service sent back.
 
-    Attributes:
-        status: HTTP status.
-        headers: Headers by lower-case name.
-        body: The decoded body.
-        error: Why there is no body; None if the response is complete.
+    The names of its headers are lower-case, its body is no longer compressed. ``error`` says why
+    there is no body; it is None if the response is complete.
     """
 
     status: int

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import partial
-from typing import Any, TypeVar
+from functools import cache, partial
+from typing import Any, TypeAlias, TypeVar
 
 from ci_live_audit.errors import DecodeError
 from ci_live_audit.models import (
@@ -33,12 +33,12 @@ URL_LIFE = timedelta(hours=2)
 # The lists that make a body large.
 LISTS: dict[str, type[Any]] = {"Snapshot": Snapshot, "AudioSection": AudioSection}
 
+Pause: TypeAlias = Callable[[], object]
+R = TypeVar("R", AuditJob, SubmittedJob, CancelledJob)
+
 
 def job(
-    body: bytes,
-    *,
-    received_at: datetime | None = None,
-    pause: Callable[[], object] | None = None,
+    body: bytes, *, received_at: datetime | None = None, pause: Pause | None = None
 ) -> AuditJob:
     """Decode the response to a query, or the body of a Detail callback (JSON).
 
@@ -77,14 +77,8 @@ def cancelled(body: bytes, *, job_id: str | None = None) -> CancelledJob:
     return _decode(CancelledJob, body)
 
 
-R = TypeVar("R", AuditJob, SubmittedJob, CancelledJob)
-
-
 def _decode(
-    cls: type[R],
-    body: bytes,
-    received_at: datetime | None = None,
-    pause: Callable[[], object] | None = None,
+    cls: type[R], body: bytes, received_at: datetime | None = None, pause: Pause | None = None
 ) -> R:
     context = nodes.Context(
         expires_at=received_at and received_at + URL_LIFE,
@@ -102,9 +96,9 @@ def _decode(
             "expected a Response with one JobsDetail", excerpt=documents.beginning(body)
         )
     try:
-        around = nodes.values(RESPONSES[cls], sent, context)
+        around = nodes.values(_whole(cls), sent, context)  # type: ignore[arg-type]
     except Unreadable as problem:
-        raise problem.error() from None
+        raise DecodeError(str(problem), path=problem.path, excerpt=problem.excerpt) from None
     known: dict[str, Any] = around.pop("details")
     extra: dict[str, Any] = dict(known.get("extra", EMPTY))
     for tag, value in around.pop("extra", EMPTY).items():
@@ -125,21 +119,13 @@ def _details(cls: Any, node: Any, context: nodes.Context) -> dict[str, Any]:
     return known
 
 
-#: The readers of whole responses.
-RESPONSES = {
-    cls: nodes.Reader(
-        {
-            "JobsDetail": nodes.Field("details", partial(_details, cls)),
-            "RequestId": nodes.Field("request_id", as_text),
-        }
-    )
-    for cls in (AuditJob, SubmittedJob, CancelledJob)
-}
+@cache
+def _whole(cls: Any) -> nodes.Reader:
+    details = nodes.Field("details", partial(_details, cls))
+    return nodes.Reader({"JobsDetail": details, "RequestId": nodes.Field("request_id", as_text)})
 
 
-def _reader_of_lists(
-    context: nodes.Context, pause: Callable[[], object] | None
-) -> Callable[[documents.Opened], None]:
+def _reader_of_lists(context: nodes.Context, pause: Pause | None) -> documents.AfterSlice:
     """Return what reads snapshots and sections after each slice, so that no large tree builds up.
 
     Unreadable ones are left for the end: until then, the body may not be a document at all.

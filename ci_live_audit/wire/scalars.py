@@ -10,13 +10,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from ci_live_audit.errors import DecodeError
-
-__all__ = ["SCALARS", "Unreadable", "Value", "as_integer", "as_text", "excerpt", "is_null"]
+__all__ = ["MAX_EXCERPT", "SCALARS", "Unreadable", "Value", "as_integer", "as_text", "is_null"]
 
 #: What xmltodict and json make of a node.
 Value: TypeAlias = dict[str, Any] | list[Any] | str | int | float | None
 
+#: Characters of what the service sent that a message quotes.
 MAX_EXCERPT = 120
 INT64 = 2**63
 
@@ -31,30 +30,18 @@ class Unreadable(Exception):
             reason += ", found an element with children"
         super().__init__(reason)
         # A tree is not shown: it may be too deep for str().
-        self.excerpt: str = excerpt(str(value)) if isinstance(value, str | int | float) else ""
-        self.path: str = ""
+        self.excerpt = str(value)[:MAX_EXCERPT] if isinstance(value, str | int | float) else ""
+        self.path = ""
 
     def within(self, name: str) -> Unreadable:
         """Prepend the name of the enclosing node to the path."""
         self.path = f"{name}.{self.path}" if self.path[:1] not in {"", "["} else name + self.path
         return self
 
-    def error(self) -> DecodeError:
-        """Return the error to raise, with the path as it is now."""
-        return DecodeError(self.args[0], path=self.path, excerpt=self.excerpt)
-
-
-def excerpt(text: str) -> str:
-    """Return as much of a text as fits into a message."""
-    return text[:MAX_EXCERPT]
-
 
 def is_null(value: Value) -> bool:
     """Return whether a value is the service's null: none, or a text of white space only."""
     return value is None or (isinstance(value, str) and (not value or value.isspace()))
-
-
-# All readers get the context of the document as a second argument; those of scalars ignore it.
 
 
 def as_text(value: Value, _: object = None) -> str:
@@ -111,7 +98,7 @@ def as_time(value: Value, _: object = None) -> datetime:
     return time
 
 
-#: The reader of each scalar type.
+#: The reader of each scalar type; it ignores the context, which all readers get as second argument.
 SCALARS: dict[Any, Callable[[Value, object], Any]] = {
     str: as_text,
     int: as_integer,

@@ -24,11 +24,7 @@ AFTER = 600
 def sign(request: Request, host: str, credentials: Credentials, now: float) -> dict[str, str]:
     """Return the headers with which a request is sent, the authorization included.
 
-    Args:
-        request: The request.
-        host: The ``Host`` header, with the port if the URL has one.
-        credentials: Credentials of the signer.
-        now: Unix seconds, by the service's clock as far as it is known.
+    ``host`` has the port if the URL has one; ``now`` is Unix seconds, by the service's clock.
     """
     headers = {"host": host, **request.headers}
     if credentials.token is not None:
@@ -51,13 +47,7 @@ def authorization(  # noqa: PLR0917 - the parts of a request, in its order
 ) -> str:
     """Return the value of the ``Authorization`` header.
 
-    Args:
-        method: HTTP method.
-        path: Path, not percent-encoded.
-        params: Query parameters to sign, not percent-encoded.
-        headers: Headers to sign, not percent-encoded.
-        credentials: Credentials of the signer.
-        key_time: ``"<start>;<end>"`` in Unix seconds.
+    Nothing is percent-encoded yet; ``key_time`` is ``"<start>;<end>"`` in Unix seconds.
     """
     key = sign_key(credentials, key_time)
     text = string_to_sign(method, path, params, headers, key_time)
