@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 import attrs
 
@@ -25,10 +26,13 @@ from ci_live_audit.models import AuditJob
 
 __all__ = ["Dispatcher", "Polling", "Progress", "wait_for"]
 
+T = TypeVar("T")
 Query: TypeAlias = Callable[[str], Awaitable[AuditJob]]
 
 #: The requests of this many seconds may be in flight, so that slow responses cost no slot.
 IN_FLIGHT = 10.0
+#: Nothing is polled while this many items wait for the consumer.
+READY = 50
 #: Known ids are skipped in portions of this many.
 SKIP = 1000
 
@@ -37,15 +41,9 @@ SKIP = 1000
 class Polling:
     """How a run polls, and what it keeps.
 
-    Attributes:
-        query: Queries a job.
-        interval: Seconds from one poll of a job to the next, if the quota allows.
-        timeout: Seconds for which a job is followed; None for no limit.
-        limiter: The limiter that ``query`` waits for.
-        rate: Its requests a second.
-        checkpoint: Holds the ids of an earlier run, and learns of those of this one.
-        keep_last: Whether the last response of every job is kept for a `WaitTimeout`, or only the
-            response to its last poll.
+    ``query`` waits for the ``limiter``, which lets ``rate`` requests a second pass. With
+    ``keep_last`` the last response of every job is kept for a `WaitTimeout`, otherwise only the
+    response to its last poll.
     """
 
     query: Query
@@ -77,17 +75,12 @@ class Progress:
     eta: float | None
 
 
-class Dispatcher:
-    """Polls the jobs of one run.
-
-    Args:
-        polling: How to poll.
-        job_ids: The ids.
-        deliver: Takes each update.
-        is_full: Returns whether the consumer has enough to do: nothing is polled then.
+class Dispatcher(Generic[T]):
+    """Polls the jobs of one run, and makes items for the consumer of each update.
 
     Attributes:
-        schedule: The jobs.
+        ready: The items that wait for the consumer.
+        job: The job that was polled last.
         changed: Set when the consumer should look again.
         wake: To be set when something may be polled again.
         error: The exception that has broken the run.
@@ -96,15 +89,10 @@ class Dispatcher:
     _main: asyncio.Task[None]
 
     def __init__(
-        self,
-        polling: Polling,
-        job_ids: Source,
-        deliver: Callable[[Update | None], object],
-        is_full: Callable[[], bool],
+        self, polling: Polling, job_ids: Source, items: Callable[[Update], Iterable[T]]
     ) -> None:
         self._polling = polling
-        self._deliver = deliver
-        self._is_full = is_full
+        self._items = items
         self.schedule = Schedule(polling.interval, polling.timeout, polling.rate)
         self._ledger = Ledger(self.schedule, keep_last=polling.keep_last)
         self._ids = Ids(job_ids, () if polling.checkpoint is None else polling.checkpoint.open)
@@ -112,7 +100,8 @@ class Dispatcher:
         self._max_in_flight = round(IN_FLIGHT * min(max(polling.rate, 5.0), 100.0))
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._new_first = False
-        self._polls = 0
+        self.ready: deque[T] = deque()
+        self.job: AuditJob | None = None
         self.changed = asyncio.Event()
         self.wake = asyncio.Event()
         self.error: BaseException | None = None
@@ -132,7 +121,7 @@ class Dispatcher:
             open=open_,
             ended=self._ledger.ended,
             failed=self._ledger.failed,
-            requests=self._polls if limiter is None else limiter.requests,
+            requests=0 if limiter is None else limiter.requests,
             eta=open_ / self._polling.rate if all_known else None,
         )
 
@@ -155,22 +144,23 @@ class Dispatcher:
         finally:
             await self._ids.aclose()
 
-    def expire(self) -> Update | None:
-        """Give up one job whose deadline has passed; return None if there is none."""
+    def expire(self) -> bool:
+        """Give up one job whose deadline has passed; return False if there is none."""
         now = _time()
         if now < self.schedule.deadline():
-            return None
+            return False
         if self._ids.known:
             self._take_up(now)  # an id that was never read has an outcome as well
         update = self._ledger.expire(now)
         if update is not None and update.job_id in self._tasks:
             self._tasks[update.job_id].cancel()
-        return update
+        self._deliver(update)
+        return update is not None
 
     async def _dispatch(self) -> None:
         while not self.is_over:
             now = _time()
-            if len(self._tasks) == self._max_in_flight or self._is_full():
+            if len(self._tasks) == self._max_in_flight or len(self.ready) >= READY:
                 await wait_for(self.wake, math.inf)
                 continue
             if not self._may_take_up(now) and (due := self.schedule.due(now)) > now:
@@ -223,8 +213,12 @@ class Dispatcher:
                 return job_id
         return None
 
+    def _deliver(self, update: Update | None) -> None:
+        if update is not None:
+            self.job = update.job or self.job
+            self.ready.extend(self._items(update))
+
     async def _poll(self, job_id: str) -> None:
-        self._polls += 1
         try:
             job = await self._polling.query(job_id)
         except LiveAuditError as error:

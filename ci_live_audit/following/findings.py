@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable
+from functools import partial
 from typing import Any
 
 import attrs
@@ -17,6 +18,7 @@ import attrs
 from ci_live_audit.errors import LiveAuditError
 from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.ids import Source
+from ci_live_audit.following.ledger import Update
 from ci_live_audit.following.run import Run
 from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot, Verdict, plain
 
@@ -130,29 +132,36 @@ class Findings(Run[Finding]):
 
     Made by `LiveAuditClient.watch`. Use it as ``async with … as findings``; leaving the block stops
     everything. It ends when all jobs have ended.
-
-    Attributes:
-        job: The job that was polled last; of a single job that has ended, its final state.
     """
 
     def __init__(self, polling: Polling, job_ids: str | Source) -> None:
         self._single = isinstance(job_ids, str)
         source = [job_ids] if isinstance(job_ids, str) else job_ids
-        super().__init__(attrs.evolve(polling, keep_last=self._single), source)
         self._seen: dict[str, Seen] = {}
-        self.job: AuditJob | None = None
+        polling = attrs.evolve(polling, keep_last=self._single)
+        super().__init__(polling, source, partial(_findings, self._seen))
 
-    def _items(self, job_id: str, job: AuditJob) -> list[Finding]:
-        self.job = job
-        seen = self._seen.pop(job_id, None) or Seen()
-        if not job.ended:
-            self._seen[job_id] = seen
-        return seen.update(job)
+    @property
+    def job(self) -> AuditJob | None:
+        """The job that was polled last; of a single job that has ended, its final state."""
+        return self._dispatcher.job
 
-    def _error_items(self, job_id: str, error: LiveAuditError) -> list[Finding]:
-        if self._single:
-            self._dispatcher.error = error
-            return []
-        if isinstance(job_id, str):  # what is no text may not be hashable
-            self._seen.pop(job_id, None)
-        return [Finding(job_id=job_id, error=error)]
+    async def __anext__(self) -> Finding:
+        """Return the next finding; raise the error of a single job, now and from now on."""
+        finding = await super().__anext__()
+        if self._single and finding.error is not None:
+            self._dispatcher.error = finding.error
+            raise finding.error
+        return finding
+
+
+def _findings(seen: dict[str, Seen], update: Update) -> list[Finding]:
+    """Return the findings of an update, and forget a job that is followed no longer."""
+    job_id, job, error = update.job_id, update.job, update.error
+    found = [] if job is None else seen.setdefault(job_id, Seen()).update(job)
+    if error is not None:
+        found.append(Finding(job_id=job_id, error=error))
+    # An id that is no text may not be hashable.
+    if isinstance(job_id, str) and (error is not None or (job is not None and job.ended)):
+        seen.pop(job_id, None)
+    return found
