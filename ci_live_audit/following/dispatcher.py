@@ -24,10 +24,11 @@ from ci_live_audit.following.schedule import Schedule
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.models import AuditJob
 
-__all__ = ["Dispatcher", "Polling", "Progress", "wait_for"]
+__all__ = ["Dispatcher", "Items", "Polling", "Progress", "wait_for"]
 
 T = TypeVar("T")
 Query: TypeAlias = Callable[[str], Awaitable[AuditJob]]
+Items: TypeAlias = Callable[[Update], Iterable[T]]
 
 #: The requests of this many seconds may be in flight, so that slow responses cost no slot.
 IN_FLIGHT = 10.0
@@ -78,19 +79,11 @@ class Progress:
 class Dispatcher(Generic[T]):
     """Polls the jobs of one run, and makes items for the consumer of each update.
 
-    Attributes:
-        ready: The items that wait for the consumer.
-        job: The job that was polled last.
-        changed: Set when the consumer should look again.
-        wake: To be set when something may be polled again.
-        error: The exception that has broken the run.
+    It sets ``changed`` when the consumer should look again; the consumer sets ``wake`` when
+    something may be polled again.
     """
 
-    _main: asyncio.Task[None]
-
-    def __init__(
-        self, polling: Polling, job_ids: Source, items: Callable[[Update], Iterable[T]]
-    ) -> None:
+    def __init__(self, polling: Polling, job_ids: Source, items: Items[T]) -> None:
         self._polling = polling
         self._items = items
         self.schedule = Schedule(polling.interval, polling.timeout, polling.rate)
@@ -146,7 +139,7 @@ class Dispatcher(Generic[T]):
 
     def expire(self) -> bool:
         """Give up one job whose deadline has passed; return False if there is none."""
-        now = _time()
+        now = running_loop().time()
         if now < self.schedule.deadline():
             return False
         if self._ids.known:
@@ -159,7 +152,7 @@ class Dispatcher(Generic[T]):
 
     async def _dispatch(self) -> None:
         while not self.is_over:
-            now = _time()
+            now = running_loop().time()
             if len(self._tasks) == self._max_in_flight or len(self.ready) >= READY:
                 await wait_for(self.wake, math.inf)
                 continue
@@ -168,7 +161,7 @@ class Dispatcher(Generic[T]):
                 continue
             if self._polling.limiter is not None:
                 await self._polling.limiter.wait_for_gate()
-            job_id = self._pick(_time())
+            job_id = self._pick(running_loop().time())
             if job_id is not None:
                 self._tasks[job_id] = task = asyncio.create_task(self._poll(job_id))
                 task.add_done_callback(partial(self._end_poll, job_id))
@@ -176,16 +169,12 @@ class Dispatcher(Generic[T]):
             await asyncio.sleep(0)
 
     def _pick(self, now: float) -> str | None:
-        """Return the next job to poll; None if there is none.
-
-        New jobs come first if their number is known. Otherwise they alternate with the jobs that
-        are due, which an endless source would starve.
-        """
+        """Return the next job to poll; None if there is none."""
         steps = [self.schedule.pick_last_look, self.schedule.pick]
         self._new_first = not self._new_first
         if self._may_take_up(now) and self._ids.known:
             steps[0] = self._take_up
-        elif self._may_take_up(now):
+        elif self._may_take_up(now):  # an endless source would starve the jobs that are due
             steps.insert(1 if self._new_first else 2, self._take_up)
         return next((job_id for step in steps if (job_id := step(now)) is not None), None)
 
@@ -222,9 +211,9 @@ class Dispatcher(Generic[T]):
         try:
             job = await self._polling.query(job_id)
         except LiveAuditError as error:
-            self._deliver(self._ledger.record_error(job_id, error, _time()))
+            self._deliver(self._ledger.record_error(job_id, error, running_loop().time()))
         else:
-            self._deliver(self._ledger.record_job(job_id, job, _time()))
+            self._deliver(self._ledger.record_job(job_id, job, running_loop().time()))
 
     def _end_poll(self, job_id: str, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
@@ -234,7 +223,7 @@ class Dispatcher(Generic[T]):
         del self._tasks[job_id]
         if self._ledger.is_in_flight(job_id):  # cancelled from outside, or broken
             error = TransportError("the query was cancelled")
-            self._deliver(self._ledger.record_error(job_id, error, _time()))
+            self._deliver(self._ledger.record_error(job_id, error, running_loop().time()))
         self.changed.set()
         self.wake.set()
 
@@ -255,7 +244,3 @@ async def wait_for(event: asyncio.Event, until: float) -> None:
             timer.cancel()
     event.clear()
     await asyncio.sleep(0)  # a loop around this never starves others
-
-
-def _time() -> float:
-    return asyncio.get_running_loop().time()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
 from typing import Generic, Self, TypeVar
 
 import anyio
 
 from ci_live_audit.errors import ConfigurationError
-from ci_live_audit.following.dispatcher import Dispatcher, Polling, wait_for
+from ci_live_audit.following.dispatcher import Dispatcher, Items, Polling, wait_for
 from ci_live_audit.following.ids import Source
-from ci_live_audit.following.ledger import Update
 
 __all__ = ["Run"]
 
@@ -24,9 +22,7 @@ EXPIRED = 100
 class Run(Generic[T]):
     """Follows jobs until they have ended, and yields the items that come of each update."""
 
-    def __init__(
-        self, polling: Polling, job_ids: Source, items: Callable[[Update], Iterable[T]]
-    ) -> None:
+    def __init__(self, polling: Polling, job_ids: Source, items: Items[T]) -> None:
         # ``items`` has no reference to the run, which is freed as soon as it is left.
         self._dispatcher = Dispatcher(polling, job_ids, items)
         self._entered = self._left = False

@@ -106,14 +106,12 @@ class Schedule:
 
     def due(self, now: float) -> float:
         """Return when the next job is due; infinity if none is."""
-        return min(self._next_due(now), self._next_last_look())
+        return min(self._next(now)[0], self._next_last_look())
 
     def pick(self, now: float) -> str | None:
         """Return the most overdue job, in flight from now on; None if none is due."""
-        if self._next_due(now) > now:
-            return None
-        number = self._first()
-        if number is None or not self._may_be_polled(number, now):
+        due, number = self._next(now)
+        if number is None or due > now:
             return None
         self._drop(number)
         return self._poll(number, now)
@@ -163,8 +161,7 @@ class Schedule:
         self._oldest = self._first_open(self._oldest)
         if self._deadline_of(self._oldest) > now:
             return None
-        job_id = self._ids[self._oldest]
-        self.in_flight[job_id] = self._oldest
+        job_id = self._poll(self._oldest, now)
         self.finish(job_id)
         return job_id
 
@@ -208,16 +205,18 @@ class Schedule:
         self._times[number] = now
         return job_id
 
-    def _next_due(self, now: float) -> float:
-        """Return when the next waiting job is due; infinity if none waits."""
+    def _next(self, now: float) -> tuple[float, int | None]:
+        """Return when the next waiting job is due, and the job; infinity if none waits."""
         for _ in range(CHUNK):
             number = self._first()
             if number is None:
-                return math.inf
-            if self._may_be_polled(number, now):
-                return self._times[number]
+                return math.inf, None
+            # A job stays where it waits when it expires, or is polled for the last time.
+            waits = self._states[number] == OPEN and number >= self._looked
+            if waits and now < self._deadline_of(number):
+                return self._times[number], number
             self._drop(number)
-        return now  # go on in the next step: this one has taken long enough
+        return now, None  # go on in the next step: this one has taken long enough
 
     def _first(self) -> int | None:
         """Return the job that is due first, in the queue or in the heap."""
@@ -235,8 +234,3 @@ class Schedule:
         if self._head > len(self._queue) // 2 and self._head > CHUNK:
             del self._queue[: self._head]
             self._head = 0
-
-    def _may_be_polled(self, number: int, now: float) -> bool:
-        """Return whether a job in the queue or the heap is open, and not past its last look."""
-        due_again = self._states[number] == OPEN and number >= self._looked
-        return due_again and now < self._deadline_of(number)
