@@ -5,16 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Collection,
-    Iterable,
-)
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable
 from enum import Enum
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from ci_live_audit._loop import cancel_and_wait
 from ci_live_audit.errors import ConfigurationError
@@ -81,7 +74,7 @@ class Ids:
         finally:
             if inspect.isasyncgen(self._source):
                 # The garbage collector would close it in a task that nobody awaits.
-                await cast("AsyncGenerator[str, None]", self._source).aclose()
+                await cast("Any", self._source).aclose()
 
     @property
     def unread(self) -> int:
