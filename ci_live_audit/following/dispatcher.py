@@ -130,10 +130,11 @@ class Dispatcher(Generic[T]):
     async def aclose(self) -> None:
         """Stop polling and reading."""
         self.changed.set()
-        polls = list(self._tasks.values())
+        tasks = [self._main, *self._tasks.values()]
         self._tasks.clear()
+        del self._main  # once cancelled it refers to this, which should be freed at once
         try:
-            await cancel_and_wait([self._main, *polls])
+            await cancel_and_wait(tasks)
         finally:
             await self._ids.aclose()
 
