@@ -249,16 +249,11 @@ class LiveAuditClient:
     async def wait(
         self, job_id: str, interval: float = 10.0, timeout: float | None = None
     ) -> AuditJob:
-        """Query a job until it has ended.
-
-        Args:
-            job_id: The job.
-            interval: Seconds from one query to the next.
-            timeout: Seconds to wait; None for no limit.
+        """Query a job every ``interval`` seconds until it has ended.
 
         Raises:
             JobFailed: It ended in state Failed; ``.job`` is the job.
-            WaitTimeout: It did not end in time; ``.last`` is the job as last seen.
+            WaitTimeout: It did not end in ``timeout`` seconds; ``.last`` is the job as last seen.
             LiveAuditError: It cannot be queried. Transient errors are retried for ten minutes or
                 more before they are raised.
         """
@@ -289,8 +284,7 @@ class LiveAuditClient:
         on this client take priority.
 
         Args:
-            job_ids: A collection of ids, or an iterable or async iterable that is read as the quota
-                allows.
+            job_ids: A collection of ids, or a sync or async iterable, read as the quota allows.
             interval: Seconds from one query of a job to the next.
             timeout: Seconds for which a job is followed, counted from when its id was read (for a
                 collection: from the start). The job is polled a last time just before the end, and
@@ -300,14 +294,10 @@ class LiveAuditClient:
         Raises:
             ConfigurationError: An argument cannot be used.
         """
-        polling = attrs.evolve(self._polling(interval, timeout), checkpoint=checkpoint)
-        return Outcomes(polling, job_ids)
+        return Outcomes(self._polling(interval, timeout, checkpoint), job_ids)
 
     def watch(
-        self,
-        job_ids: str | Source,
-        interval: float = 10.0,
-        timeout: float | None = None,
+        self, job_ids: str | Source, interval: float = 10.0, timeout: float | None = None
     ) -> Findings:
         """Follow one job or many and yield each `Finding` once, as it turns up.
 
@@ -318,13 +308,9 @@ class LiveAuditClient:
                     if finding.verdict == Verdict.SENSITIVE:
                         print(finding.label, finding.time, finding.job.ended)
 
-        With a single job, the iteration raises the error that ends it early; with many, the error
-        is a finding with an ``error``, and the others go on. The rest is as with `as_completed`.
-
-        Args:
-            job_ids: An id, or what `as_completed` takes.
-            interval: Seconds from one query of a job to the next.
-            timeout: Seconds for which a job is followed; None for no limit.
+        ``job_ids`` is an id, or what `as_completed` takes; the other arguments and the rest are as
+        there. With a single job, the iteration raises the error that ends it early; with many, the
+        error is a finding with an ``error``, and the others go on.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -332,22 +318,20 @@ class LiveAuditClient:
         return Findings(self._polling(interval, timeout), job_ids)
 
     def plan(self, jobs: int, interval: float = 10.0) -> Plan:
-        """Calculate how often this client's rate allows jobs to be polled.
-
-        Args:
-            jobs: Number of jobs.
-            interval: Seconds from one query of a job to the next, as requested.
+        """Calculate how often this client's rate allows jobs to be polled, as `plan` does.
 
         Raises:
             ConfigurationError: A number cannot be used.
         """
         return plan(jobs, interval=interval, rate=self._rate)
 
-    def _polling(self, interval: float, timeout: float | None) -> Polling:
+    def _polling(
+        self, interval: float, timeout: float | None, checkpoint: Checkpoint | None = None
+    ) -> Polling:
         """Return how a run polls: behind all other calls on this client."""
         limiter = self._background.sibling()
         query = partial(_query, attrs.evolve(self._caller, limiter=limiter))
-        return Polling(query, interval, timeout, limiter, self._rate)
+        return Polling(query, interval, timeout, limiter, self._rate, checkpoint)
 
 
 async def _query(caller: Caller, job_id: str) -> AuditJob:

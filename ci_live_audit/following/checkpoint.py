@@ -71,16 +71,10 @@ class Checkpoint:
         """Note that an id has been taken up."""
         if job_id not in self._open and job_id not in self._answered:
             self._write({"taken": job_id})
-            self._open[job_id] = None
 
     def answer(self, job_id: str) -> None:
         """Note that the outcome of an id has been dealt with."""
         self._write({"answered": job_id})
-        self._note_answer(job_id)
-
-    def _note_answer(self, job_id: str) -> None:
-        self._open.pop(job_id, None)
-        self._answered[job_id] = None
 
     def _write(self, entry: dict[str, Any]) -> None:
         line = _line(entry)
@@ -88,6 +82,7 @@ class Checkpoint:
         if written != len(line):
             os.truncate(self.path, self._file.seek(0, os.SEEK_END) - written)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        self._note(entry)
 
     def _load(self) -> None:
         with self.path.open("rb") as file:
@@ -101,7 +96,9 @@ class Checkpoint:
             for number, line in enumerate(file, 2):
                 if not line.endswith(b"\n"):
                     break
-                self._read(_entry(line), number)
+                if not self._note(_entry(line)):
+                    reason = f"line {number} is not an entry of a checkpoint"
+                    raise ConfigurationError(f"{self.path}: {reason}")
                 whole += len(line)
         os.truncate(self.path, whole)
 
@@ -113,16 +110,18 @@ class Checkpoint:
             known = f"version {HEADER['version']} can be read"
             raise ConfigurationError(f"{self.path}: a checkpoint of version {version!r}; {known}")
 
-    def _read(self, entry: dict[str, Any], number: int) -> None:
+    def _note(self, entry: dict[str, Any]) -> bool:
+        """Do what an entry says; return False if it is none."""
         match entry:
             case {"taken": str(job_id)}:
                 if job_id not in self._answered:
                     self._open[job_id] = None
             case {"answered": str(job_id)}:
-                self._note_answer(job_id)
+                self._open.pop(job_id, None)
+                self._answered[job_id] = None
             case _:
-                reason = f"line {number} is not an entry of a checkpoint"
-                raise ConfigurationError(f"{self.path}: {reason}")
+                return False
+        return True
 
 
 def _line(entry: dict[str, Any]) -> bytes:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 import attrs
 
@@ -23,12 +24,16 @@ from ci_live_audit.following.schedule import Schedule
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.models import AuditJob
 
-__all__ = ["Dispatcher", "Polling", "Progress", "wait_for"]
+__all__ = ["Dispatcher", "Items", "Polling", "Progress", "wait_for"]
 
+T = TypeVar("T")
 Query: TypeAlias = Callable[[str], Awaitable[AuditJob]]
+Items: TypeAlias = Callable[[Update], Iterable[T]]
 
 #: The requests of this many seconds may be in flight, so that slow responses cost no slot.
 IN_FLIGHT = 10.0
+#: Nothing is polled while this many items wait for the consumer.
+READY = 50
 #: Known ids are skipped in portions of this many.
 SKIP = 1000
 
@@ -37,15 +42,9 @@ SKIP = 1000
 class Polling:
     """How a run polls, and what it keeps.
 
-    Attributes:
-        query: Queries a job.
-        interval: Seconds from one poll of a job to the next, if the quota allows.
-        timeout: Seconds for which a job is followed; None for no limit.
-        limiter: The limiter that ``query`` waits for.
-        rate: Its requests a second.
-        checkpoint: Holds the ids of an earlier run, and learns of those of this one.
-        keep_last: Whether the last response of every job is kept for a `WaitTimeout`, or only the
-            response to its last poll.
+    ``query`` waits for the ``limiter``, which lets ``rate`` requests a second pass. With
+    ``keep_last`` the last response of every job is kept for a `WaitTimeout`, otherwise only the
+    response to its last poll.
     """
 
     query: Query
@@ -77,34 +76,16 @@ class Progress:
     eta: float | None
 
 
-class Dispatcher:
-    """Polls the jobs of one run.
+class Dispatcher(Generic[T]):
+    """Polls the jobs of one run, and makes items for the consumer of each update.
 
-    Args:
-        polling: How to poll.
-        job_ids: The ids.
-        deliver: Takes each update.
-        is_full: Returns whether the consumer has enough to do: nothing is polled then.
-
-    Attributes:
-        schedule: The jobs.
-        changed: Set when the consumer should look again.
-        wake: To be set when something may be polled again.
-        error: The exception that has broken the run.
+    It sets ``changed`` when the consumer should look again; the consumer sets ``wake`` when
+    something may be polled again.
     """
 
-    _main: asyncio.Task[None]
-
-    def __init__(
-        self,
-        polling: Polling,
-        job_ids: Source,
-        deliver: Callable[[Update | None], object],
-        is_full: Callable[[], bool],
-    ) -> None:
+    def __init__(self, polling: Polling, job_ids: Source, items: Items[T]) -> None:
         self._polling = polling
-        self._deliver = deliver
-        self._is_full = is_full
+        self._items = items
         self.schedule = Schedule(polling.interval, polling.timeout, polling.rate)
         self._ledger = Ledger(self.schedule, keep_last=polling.keep_last)
         self._ids = Ids(job_ids, () if polling.checkpoint is None else polling.checkpoint.open)
@@ -112,7 +93,8 @@ class Dispatcher:
         self._max_in_flight = round(IN_FLIGHT * min(max(polling.rate, 5.0), 100.0))
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._new_first = False
-        self._polls = 0
+        self.ready: deque[T] = deque()
+        self.job: AuditJob | None = None
         self.changed = asyncio.Event()
         self.wake = asyncio.Event()
         self.error: BaseException | None = None
@@ -132,7 +114,7 @@ class Dispatcher:
             open=open_,
             ended=self._ledger.ended,
             failed=self._ledger.failed,
-            requests=self._polls if limiter is None else limiter.requests,
+            requests=0 if limiter is None else limiter.requests,
             eta=open_ / self._polling.rate if all_known else None,
         )
 
@@ -148,29 +130,31 @@ class Dispatcher:
     async def aclose(self) -> None:
         """Stop polling and reading."""
         self.changed.set()
-        polls = list(self._tasks.values())
+        tasks = [self._main, *self._tasks.values()]
         self._tasks.clear()
+        del self._main  # once cancelled it refers to this, which should be freed at once
         try:
-            await cancel_and_wait([self._main, *polls])
+            await cancel_and_wait(tasks)
         finally:
             await self._ids.aclose()
 
-    def expire(self) -> Update | None:
-        """Give up one job whose deadline has passed; return None if there is none."""
-        now = _time()
+    def expire(self) -> bool:
+        """Give up one job whose deadline has passed; return False if there is none."""
+        now = running_loop().time()
         if now < self.schedule.deadline():
-            return None
+            return False
         if self._ids.known:
             self._take_up(now)  # an id that was never read has an outcome as well
         update = self._ledger.expire(now)
         if update is not None and update.job_id in self._tasks:
             self._tasks[update.job_id].cancel()
-        return update
+        self._deliver(update)
+        return update is not None
 
     async def _dispatch(self) -> None:
         while not self.is_over:
-            now = _time()
-            if len(self._tasks) == self._max_in_flight or self._is_full():
+            now = running_loop().time()
+            if len(self._tasks) == self._max_in_flight or len(self.ready) >= READY:
                 await wait_for(self.wake, math.inf)
                 continue
             if not self._may_take_up(now) and (due := self.schedule.due(now)) > now:
@@ -178,7 +162,7 @@ class Dispatcher:
                 continue
             if self._polling.limiter is not None:
                 await self._polling.limiter.wait_for_gate()
-            job_id = self._pick(_time())
+            job_id = self._pick(running_loop().time())
             if job_id is not None:
                 self._tasks[job_id] = task = asyncio.create_task(self._poll(job_id))
                 task.add_done_callback(partial(self._end_poll, job_id))
@@ -186,16 +170,12 @@ class Dispatcher:
             await asyncio.sleep(0)
 
     def _pick(self, now: float) -> str | None:
-        """Return the next job to poll; None if there is none.
-
-        New jobs come first if their number is known. Otherwise they alternate with the jobs that
-        are due, which an endless source would starve.
-        """
+        """Return the next job to poll; None if there is none."""
         steps = [self.schedule.pick_last_look, self.schedule.pick]
         self._new_first = not self._new_first
         if self._may_take_up(now) and self._ids.known:
             steps[0] = self._take_up
-        elif self._may_take_up(now):
+        elif self._may_take_up(now):  # an endless source would starve the jobs that are due
             steps.insert(1 if self._new_first else 2, self._take_up)
         return next((job_id for step in steps if (job_id := step(now)) is not None), None)
 
@@ -223,14 +203,18 @@ class Dispatcher:
                 return job_id
         return None
 
+    def _deliver(self, update: Update | None) -> None:
+        if update is not None:
+            self.job = update.job or self.job
+            self.ready.extend(self._items(update))
+
     async def _poll(self, job_id: str) -> None:
-        self._polls += 1
         try:
             job = await self._polling.query(job_id)
         except LiveAuditError as error:
-            self._deliver(self._ledger.record_error(job_id, error, _time()))
+            self._deliver(self._ledger.record_error(job_id, error, running_loop().time()))
         else:
-            self._deliver(self._ledger.record_job(job_id, job, _time()))
+            self._deliver(self._ledger.record_job(job_id, job, running_loop().time()))
 
     def _end_poll(self, job_id: str, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
@@ -240,7 +224,7 @@ class Dispatcher:
         del self._tasks[job_id]
         if self._ledger.is_in_flight(job_id):  # cancelled from outside, or broken
             error = TransportError("the query was cancelled")
-            self._deliver(self._ledger.record_error(job_id, error, _time()))
+            self._deliver(self._ledger.record_error(job_id, error, running_loop().time()))
         self.changed.set()
         self.wake.set()
 
@@ -261,7 +245,3 @@ async def wait_for(event: asyncio.Event, until: float) -> None:
             timer.cancel()
     event.clear()
     await asyncio.sleep(0)  # a loop around this never starves others
-
-
-def _time() -> float:
-    return asyncio.get_running_loop().time()

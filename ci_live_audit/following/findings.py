@@ -9,35 +9,36 @@ findings while a stream runs, and how many.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
-from typing import Any
+from collections.abc import Hashable, Iterable
+from functools import partial
+from typing import Any, TypeVar
 
 import attrs
 
 from ci_live_audit.errors import LiveAuditError
 from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.ids import Source
+from ci_live_audit.following.ledger import Update
 from ci_live_audit.following.run import Run
 from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot, Verdict, plain
 
 __all__ = ["Finding", "Findings", "Seen"]
 
+Item = TypeVar("Item", Snapshot, AudioSection)
+
 
 @attrs.frozen(kw_only=True)
 class Finding:
-    """Something new about a watched job.
-
-    It is one of these: a snapshot; an audio section; a state, the first one seen and every change;
-    a verdict of the job that is worse than those of all findings before; an error that ends
-    watching the job.
+    """Something new about a watched job: one of the attributes from ``snapshot`` on, or a verdict.
 
     Attributes:
         job_id: The job.
-        verdict: The verdict of the snapshot, the section or the job; None with a state.
-        snapshot: The snapshot, if it is one.
-        audio_section: The audio section, if it is one.
-        state: The state, if it is one; ``job.ended`` tells whether it is the last.
-        error: The error, if it is one.
+        verdict: The verdict of the snapshot or the section; alone, the verdict of the job, worse
+            than those of all findings before.
+        snapshot: A new snapshot.
+        audio_section: A new audio section.
+        state: The first state seen, or a changed one; ``job.ended`` tells whether it is the last.
+        error: The error that ends watching the job.
         job: The job as it was when this was found.
     """
 
@@ -79,33 +80,25 @@ class Seen:
 
     def update(self, job: AuditJob) -> list[Finding]:
         """Return what a job shows for the first time, in the order of the stream."""
-        found = [
-            Finding(
-                job_id=job.job_id,
-                verdict=item.result,
-                snapshot=item if isinstance(item, Snapshot) else None,
-                audio_section=item if isinstance(item, AudioSection) else None,
-                job=job,
-            )
-            for item in self._unseen(job)
-        ]
+        new = partial(Finding, job_id=job.job_id, job=job)
+        found = [new(snapshot=it, verdict=it.result) for it in self._unseen(job.snapshots)]
+        sections = self._unseen(job.audio_sections)
+        found += [new(audio_section=it, verdict=it.result) for it in sections]
         found.sort(key=lambda finding: (finding.time is None, finding.time or 0))
         verdicts = [one.verdict for one in found if one.verdict is not None]
         self._severity = max(self._severity, *(verdict.severity for verdict in verdicts), 0)
         if job.result is not None and job.result.severity > self._severity:
             # Lists may be capped, or absent until the end.
-            found.append(Finding(job_id=job.job_id, verdict=job.result, job=job))
+            found.append(new(verdict=job.result))
             self._severity = job.result.severity
         if job.state != self._state:
-            change = Finding(job_id=job.job_id, state=job.state, job=job)
-            found.insert(len(found) if job.ended else 0, change)
+            found.insert(len(found) if job.ended else 0, new(state=job.state))
             self._state = job.state
         return found
 
-    def _unseen(self, job: AuditJob) -> list[Snapshot | AudioSection]:
-        unseen: list[Snapshot | AudioSection] = []
+    def _unseen(self, items: Iterable[Item]) -> list[Item]:
+        unseen: list[Item] = []
         shown: Counter[Hashable] = Counter()
-        items: list[Snapshot | AudioSection] = [*job.snapshots, *job.audio_sections]
         for item in items:
             identity = _identity(item)
             shown[identity] += 1
@@ -130,29 +123,36 @@ class Findings(Run[Finding]):
 
     Made by `LiveAuditClient.watch`. Use it as ``async with … as findings``; leaving the block stops
     everything. It ends when all jobs have ended.
-
-    Attributes:
-        job: The job that was polled last; of a single job that has ended, its final state.
     """
 
     def __init__(self, polling: Polling, job_ids: str | Source) -> None:
         self._single = isinstance(job_ids, str)
         source = [job_ids] if isinstance(job_ids, str) else job_ids
-        super().__init__(attrs.evolve(polling, keep_last=self._single), source)
         self._seen: dict[str, Seen] = {}
-        self.job: AuditJob | None = None
+        polling = attrs.evolve(polling, keep_last=self._single)
+        super().__init__(polling, source, partial(_findings, self._seen))
 
-    def _items(self, job_id: str, job: AuditJob) -> list[Finding]:
-        self.job = job
-        seen = self._seen.pop(job_id, None) or Seen()
-        if not job.ended:
-            self._seen[job_id] = seen
-        return seen.update(job)
+    @property
+    def job(self) -> AuditJob | None:
+        """The job that was polled last; of a single job that has ended, its final state."""
+        return self._dispatcher.job
 
-    def _error_items(self, job_id: str, error: LiveAuditError) -> list[Finding]:
-        if self._single:
-            self._dispatcher.error = error
-            return []
-        if isinstance(job_id, str):  # what is no text may not be hashable
-            self._seen.pop(job_id, None)
-        return [Finding(job_id=job_id, error=error)]
+    async def __anext__(self) -> Finding:
+        """Return the next finding; raise the error of a single job, now and from now on."""
+        finding = await super().__anext__()
+        if self._single and finding.error is not None:
+            self._dispatcher.error = finding.error
+            raise finding.error
+        return finding
+
+
+def _findings(seen: dict[str, Seen], update: Update) -> list[Finding]:
+    """Return the findings of an update, and forget a job that is followed no longer."""
+    job_id, job, error = update.job_id, update.job, update.error
+    found = [] if job is None else seen.setdefault(job_id, Seen()).update(job)
+    if error is not None:
+        found.append(Finding(job_id=job_id, error=error))
+    # An id that is no text may not be hashable.
+    if isinstance(job_id, str) and (error is not None or (job is not None and job.ended)):
+        seen.pop(job_id, None)
+    return found

@@ -5,16 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Collection,
-    Iterable,
-)
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable
 from enum import Enum
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from ci_live_audit._loop import cancel_and_wait
 from ci_live_audit.errors import ConfigurationError
@@ -32,18 +25,11 @@ Source: TypeAlias = Iterable[str] | AsyncIterable[str]
 
 
 class Ids:
-    """Ids, read when they are needed.
-
-    Args:
-        job_ids: The source. A collection is copied, so it may change afterwards.
-        first: Ids that come before.
+    """Ids, read when they are needed; a collection is copied, so it may change afterwards.
 
     Attributes:
         known: Whether their number is known from the start.
         exhausted: Whether none is left.
-
-    Raises:
-        ConfigurationError: The argument is no source of ids.
     """
 
     def __init__(self, job_ids: Source, first: tuple[str, ...] = ()) -> None:
@@ -57,21 +43,19 @@ class Ids:
         self._reader: asyncio.Task[None] | None = None
         # Holds one id; the reader has one more in hand.
         self._read: asyncio.Queue[str] = asyncio.Queue(maxsize=1)
-        given = (*first, *job_ids) if isinstance(job_ids, Collection) else first
-        self._iterator = iter(given)
-        self._left = len(given)
-        if not self.known and isinstance(job_ids, AsyncIterable):
+        rest: Iterable[str] = ()
+        if isinstance(job_ids, Collection):
+            first = (*first, *job_ids)
+        elif isinstance(job_ids, AsyncIterable):
             self._source = aiter(job_ids)
-        elif not self.known and isinstance(job_ids, Iterable):
-            self._iterator = itertools.chain(given, job_ids)
-        self.exhausted: bool = self.known and not given
+        else:
+            rest = job_ids
+        self._iterator = itertools.chain(first, rest)
+        self._left = len(first)
+        self.exhausted: bool = self.known and not first
 
     def open(self, arrived: Callable[[], object]) -> None:
-        """Begin to read.
-
-        Args:
-            arrived: Called when an id has come, or the reading has ended.
-        """
+        """Begin to read; ``arrived`` is called when an id has come, or the reading has ended."""
         if self._source is not None:
             self._reader = asyncio.create_task(self._read_all(self._source, arrived))
             self._reader.add_done_callback(lambda _: arrived())
@@ -90,7 +74,7 @@ class Ids:
         finally:
             if inspect.isasyncgen(self._source):
                 # The garbage collector would close it in a task that nobody awaits.
-                await cast("AsyncGenerator[str, None]", self._source).aclose()
+                await cast("Any", self._source).aclose()
 
     @property
     def unread(self) -> int:
@@ -105,11 +89,7 @@ class Ids:
         return not self._read.empty() or self._reader.done()
 
     def take(self) -> str | Nothing:
-        """Return the next id; ``Nothing.EMPTY`` if there is none at hand.
-
-        Raises:
-            Exception: The source raised it.
-        """
+        """Return the next id, or ``Nothing.EMPTY``; an exception of the source is raised."""
         for job_id in self._iterator:
             self._left -= 1
             self.exhausted = self.known and not self._left

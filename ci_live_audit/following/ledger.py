@@ -27,13 +27,7 @@ HELD = 1.0
 
 @attrs.frozen
 class Update:
-    """What a poll or a deadline has changed for a job.
-
-    Attributes:
-        job_id: The job.
-        job: The job as it was polled; None if that failed.
-        error: Why the job is not followed any longer; None if it has ended, or goes on.
-    """
+    """A job as it was polled, if it was; and the error after which it is not followed, if any."""
 
     job_id: str
     job: AuditJob | None = None
@@ -41,16 +35,7 @@ class Update:
 
 
 class Ledger:
-    """Decides after each poll whether a job goes on.
-
-    Args:
-        schedule: The schedule of the jobs.
-        keep_last: As in `Polling`.
-
-    Attributes:
-        ended: Number of jobs that ended well or were cancelled.
-        failed: Number of ids that ended in an error, those of failed jobs included.
-    """
+    """Decides after each poll whether a job goes on; ``ended`` and ``failed`` as in `Progress`."""
 
     def __init__(self, schedule: Schedule, *, keep_last: bool = False) -> None:
         self._schedule = schedule

@@ -9,6 +9,7 @@ import attrs
 from ci_live_audit.errors import AccessDenied, CredentialsError, JobFailed, LiveAuditError
 from ci_live_audit.following.dispatcher import Polling, Progress
 from ci_live_audit.following.ids import Source
+from ci_live_audit.following.ledger import Update
 from ci_live_audit.following.run import Run
 from ci_live_audit.models import AuditJob, JobState, plain
 
@@ -53,7 +54,7 @@ class Outcomes(Run[Outcome]):
     """
 
     def __init__(self, polling: Polling, job_ids: Source) -> None:
-        super().__init__(polling, job_ids)
+        super().__init__(polling, job_ids, _outcomes)
         self._checkpoint = polling.checkpoint
         self._in_hand: Outcome | None = None
 
@@ -84,14 +85,13 @@ class Outcomes(Run[Outcome]):
         if not isinstance(outcome.error, AccessDenied | CredentialsError):
             self._checkpoint.answer(outcome.job_id)
 
-    def _items(self, job_id: str, job: AuditJob) -> list[Outcome]:
-        if not job.ended:
-            return []
-        error = None
-        if job.state == JobState.FAILED:
-            reason = " ".join(filter(None, [job.code, job.message])) or "no reason was given"
-            error = JobFailed(f"the job failed: {reason}", job=job).about("wait", job_id)
-        return [Outcome(job_id=job_id, job=job, error=error)]
 
-    def _error_items(self, job_id: str, error: LiveAuditError) -> list[Outcome]:
-        return [Outcome(job_id=job_id, error=error)]
+def _outcomes(update: Update) -> list[Outcome]:
+    """Return the outcome of an update if its job has ended or is given up."""
+    job_id, job, error = update.job_id, update.job, update.error
+    if job is None or not job.ended:
+        return [] if error is None else [Outcome(job_id=job_id, error=error)]
+    if job.state == JobState.FAILED:
+        reason = " ".join(filter(None, [job.code, job.message])) or "no reason was given"
+        error = JobFailed(f"the job failed: {reason}", job=job).about("wait", job_id)
+    return [Outcome(job_id=job_id, job=job, error=error)]

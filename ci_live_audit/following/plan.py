@@ -41,12 +41,7 @@ class Plan:
 
 
 def plan(jobs: int, interval: float = 10.0, *, rate: float = 20.0) -> Plan:
-    """Calculate how often a quota allows jobs to be polled.
-
-    Args:
-        jobs: Number of jobs.
-        interval: Seconds between two polls of a job.
-        rate: Requests a second.
+    """Calculate how often a quota allows jobs to be polled; the arguments are those of a `Plan`.
 
     Raises:
         ConfigurationError: A number is not above 0, or ``jobs`` is below 0.

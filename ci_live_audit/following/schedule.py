@@ -16,7 +16,7 @@ from ci_live_audit._checks import seconds
 
 __all__ = ["Schedule"]
 
-WAITING, IN_FLIGHT, FINISHED = range(3)
+OPEN, FINISHED = range(2)
 #: Length of the tuples of ids; also a bound on the work of one step.
 CHUNK = 1024
 #: Many small tables in place of a large one, so that growing never moves a million entries.
@@ -55,23 +55,13 @@ class _Ids:
 
 
 class Schedule:
-    """The jobs of one run, by the time at which they are due.
-
-    All times are seconds of one clock.
-
-    Args:
-        interval: Seconds from one poll of a job to the next.
-        timeout: Seconds from adding a job to its deadline; None for no deadlines.
-        rate: Possible requests a second; ``math.inf`` if that is not known.
+    """The jobs of one run, by the time at which they are due; all times are of one clock.
 
     Attributes:
-        timeout: As given; ``math.inf`` for no deadlines.
-        in_flight: Ids of the jobs that are being polled, or were polled for the last time.
+        timeout: Seconds from adding a job to its deadline; infinity for no deadlines.
+        in_flight: Ids and numbers of the jobs that are polled now, or were for the last time.
         open: Number of jobs that are not finished.
         unread: Number of jobs that are still to be added and share the deadline of the others.
-
-    Raises:
-        ConfigurationError: The interval or the timeout is not above 0.
     """
 
     def __init__(
@@ -107,7 +97,7 @@ class Schedule:
         if not self._ids.add(job_id):
             return False
         self.in_flight[job_id] = len(self._states)
-        self._states.append(IN_FLIGHT)
+        self._states.append(OPEN)
         self._times.append(now)
         if self._shared is None:
             self._deadlines.append(now + self.timeout)
@@ -116,14 +106,12 @@ class Schedule:
 
     def due(self, now: float) -> float:
         """Return when the next job is due; infinity if none is."""
-        return min(self._next_due(now), self._next_last_look())
+        return min(self._next(now)[0], self._next_last_look())
 
     def pick(self, now: float) -> str | None:
         """Return the most overdue job, in flight from now on; None if none is due."""
-        if self._next_due(now) > now:
-            return None
-        number = self._first()
-        if number is None or not self._may_be_polled(number, now):
+        due, number = self._next(now)
+        if number is None or due > now:
             return None
         self._drop(number)
         return self._poll(number, now)
@@ -135,7 +123,7 @@ class Schedule:
                 break
             number = self._looked
             self._looked += 1
-            if self._may_be_polled(number, now):
+            if self._ids[number] not in self.in_flight and now < self._deadline_of(number):
                 return self._poll(number, now)
         return None
 
@@ -144,15 +132,13 @@ class Schedule:
     ) -> bool:
         """Let a job in flight wait again; return False if it has had its last look.
 
-        Each of the ``failures`` in a row doubles the backoff; it lasts ``at_least`` the seconds for
-        which the service wants a pause.
+        Each of the ``failures`` in a row doubles the backoff, of ``at_least`` these seconds.
         """
         number = self.in_flight[job_id]
         polled = self._times[number]
         if number < self._looked or polled >= self._last_look(number):
             return False
         del self.in_flight[job_id]
-        self._states[number] = WAITING
         if failures:
             longest = max(self._interval, LONGEST_BACKOFF)
             backoff = min(longest, self._interval * 2.0 ** min(failures - 1, 60))
@@ -175,8 +161,7 @@ class Schedule:
         self._oldest = self._first_open(self._oldest)
         if self._deadline_of(self._oldest) > now:
             return None
-        job_id = self._ids[self._oldest]
-        self.in_flight[job_id] = self._oldest
+        job_id = self._poll(self._oldest, now)
         self.finish(job_id)
         return job_id
 
@@ -198,10 +183,9 @@ class Schedule:
         return self._deadlines[number] if self._shared is None else self._shared
 
     def _first_open(self, number: int) -> int:
-        """Return the first open job from this one on: jobs are in the order of deadlines."""
-        # Two searches for a byte are fast, however many jobs are finished.
-        places = (self._states.find(state, number) for state in (WAITING, IN_FLIGHT))
-        return min((place for place in places if place >= 0), default=len(self._states))
+        """Return the first open job from this one on, or the number of the next to be added."""
+        found = self._states.find(OPEN, number)
+        return found if found >= 0 else len(self._states)
 
     def _next_last_look(self) -> float:
         """Return when the next job is due for its last look; infinity without deadlines."""
@@ -218,20 +202,21 @@ class Schedule:
     def _poll(self, number: int, now: float) -> str:
         job_id = self._ids[number]
         self.in_flight[job_id] = number
-        self._states[number] = IN_FLIGHT
         self._times[number] = now
         return job_id
 
-    def _next_due(self, now: float) -> float:
-        """Return when the next waiting job is due; infinity if none waits."""
+    def _next(self, now: float) -> tuple[float, int | None]:
+        """Return when the next waiting job is due, and the job; infinity if none waits."""
         for _ in range(CHUNK):
             number = self._first()
             if number is None:
-                return math.inf
-            if self._may_be_polled(number, now):
-                return self._times[number]
+                return math.inf, None
+            # A job stays where it waits when it expires, or is polled for the last time.
+            waits = self._states[number] == OPEN and number >= self._looked
+            if waits and now < self._deadline_of(number):
+                return self._times[number], number
             self._drop(number)
-        return now  # go on in the next step: this one has taken long enough
+        return now, None  # go on in the next step: this one has taken long enough
 
     def _first(self) -> int | None:
         """Return the job that is due first, in the queue or in the heap."""
@@ -249,6 +234,3 @@ class Schedule:
         if self._head > len(self._queue) // 2 and self._head > CHUNK:
             del self._queue[: self._head]
             self._head = 0
-
-    def _may_be_polled(self, number: int, now: float) -> bool:
-        return self._states[number] == WAITING and self._deadline_of(number) > now

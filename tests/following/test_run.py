@@ -8,6 +8,7 @@ import gc
 import itertools
 import math
 import random
+import weakref
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
@@ -1232,6 +1233,25 @@ async def test_a_deadline_is_exact_if_the_last_look_fails() -> None:
 
     await outcomes_of(Outcomes(Polling(query, 10, 25), ["a"]))
     assert now() == pytest.approx(25, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", [Outcomes, Findings])
+async def test_a_run_is_freed_as_soon_as_it_is_left(kind: Any) -> None:
+    """The jobs of a run do not wait for the garbage collector, whether it has ended or not."""
+    service = Service({"a": 0.0})
+    gc.collect()
+    gc.disable()
+    try:
+        for job_ids in (["a"], ["a", "b"]):
+            run = kind(Polling(service.query, 10, 60, service.limiter, 20), job_ids)
+            async with run:
+                await anext(run)
+            left = [weakref.ref(run), weakref.ref(run._dispatcher.schedule)]
+            del run
+            await asyncio.sleep(1)
+            assert [it() for it in left] == [None, None]
+    finally:
+        gc.enable()
 
 
 async def test_progress_after_leaving_counts_no_failure() -> None:
