@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 import attrs
 
-from ci_live_audit.models import AuditJob, CancelledJob, Result, SubmittedJob, tags
+from ci_live_audit.models import AuditJob, CancelledJob, ReadOnly, Result, SubmittedJob, tags
 
 __all__ = ["Refusal", "error_document", "render"]
 
@@ -26,7 +26,7 @@ class Refusal:
     status: int
     code: str
     message: str
-    more: Mapping[str, str] = {}
+    more: Mapping[str, str] = ReadOnly()
     retry_after: float | None = None
 
     @classmethod
