@@ -1,4 +1,4 @@
-"""What the proofs of the promises share: how often, over what, what is left when they end."""
+"""Helpers of the proofs: how often, over which backends, and what is still open afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BACKENDS: dict[str, Any] = {"own": None, "httpx": httpx, "httpx2": httpx2}
 
 
 def times(full: int) -> int:
-    """How often something is done: the full number, or a tenth of it."""
+    """Return how often something is done: the full number, or a tenth of it."""
     return full if IN_FULL else max(full // 10, 1)
 
 
@@ -32,7 +32,7 @@ class Left:
 
 
 def left_open() -> Left:
-    """What is open now."""
+    """Return what is open now."""
     gc.collect()
     try:
         tasks = len(asyncio.all_tasks())

@@ -35,7 +35,7 @@ BY_ANYIO, BY_PYTEST_ASYNCIO = (str(one.parsed) for one in BLOCKS if one not in E
 
 @pytest.fixture
 def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Emulator:
-    """The service behind the examples, whose minutes pass at once."""
+    """Return the service behind the examples, whose minutes pass at once."""
     monkeypatch.chdir(tmp_path)
     emulator = Emulator()
     emulator.add_stream(

@@ -56,7 +56,7 @@ HEAVY = (
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a fresh environment with what is installed in this one."""
+    """Return the interpreter of a fresh environment with the packages of this one."""
     place = tmp_path_factory.mktemp("users")
     venv.create(place, symlinks=True)
     folder = {"base": str(place), "platbase": str(place)}
@@ -72,7 +72,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder with tests and nothing else; where it ends is marked, for it may lie anywhere."""
+    """Return a folder with tests and nothing else, whose end is marked, for it may be anywhere."""
     (tmp_path / "pytest.ini").touch()
     (tmp_path / "test_bot.py").write_text(PROJECT)
     return tmp_path

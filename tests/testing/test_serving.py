@@ -60,7 +60,7 @@ class Wire:
         self.writer.write(f"GET {path} HTTP/1.1\r\nhost: emulator\r\n\r\n".encode())
 
     async def answer(self) -> tuple[str, int]:
-        """The status line, and how many bytes of body the header announces."""
+        """Return the status line and the number of body bytes the header announces."""
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
         return head.partition("\r\n")[0], int(
             head.lower().partition("content-length: ")[2].split()[0]

@@ -36,7 +36,7 @@ job_ids = st.from_regex(r"[A-Za-z0-9_-]{1,128}", fullmatch=True)
 
 
 def fields(name: st.SearchStrategy[str], value: st.SearchStrategy[str]) -> Any:
-    """Mappings without two names that differ only in case: the SDK would drop one of them."""
+    """Draw mappings without names that differ only in case: the SDK would drop one of them."""
     pairs = st.lists(st.tuples(name, value), max_size=6, unique_by=lambda pair: pair[0].lower())
     return pairs.map(dict)
 
