@@ -87,7 +87,7 @@ def assert_gone(url: str) -> None:
 
 async def test_it_answers_on_a_free_port_and_is_gone_afterwards() -> None:
     """Within the context it is a service; after it there is neither a port nor a thread."""
-    emulator = Emulator()
+    emulator = Emulator(clock=lambda: 0.0)
     job_id = emulator.add_job()
     async with emulator.serve() as url, connect(url) as client:
         assert (await client.query(job_id)).state == JobState.SUBMITTED
