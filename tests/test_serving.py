@@ -27,6 +27,7 @@ from ci_live_audit import (
     TransportError,
 )
 from ci_live_audit.testing import Emulator, Fault, pytest_plugin
+from ci_live_audit.testing.serving import serve
 
 BUCKET = "examplebucket-1250000000"
 CREDENTIALS = Credentials("AKIDEXAMPLE", "secretexample")
@@ -233,6 +234,23 @@ async def test_a_response_in_flight_is_sent_before_it_stops() -> None:
     status, length = await wire.answer()
     assert status == "HTTP/1.1 401 Unauthorized"
     assert len(await wire.reader.read()) == length
+    await wire.close()
+    assert_gone(url)
+
+
+async def test_it_does_not_wait_for_a_peer_that_does_not_read() -> None:
+    """A response that the peer leaves unread is cut off when the server stops."""
+    body = b"x" * 50_000_000
+
+    async def app(scope: object, receive: object, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": body})
+
+    async with serve(app, "127.0.0.1", 0) as url:
+        wire = await Wire.open(url)
+        wire.write()
+        await wire.reader.readexactly(1)
+    assert len(await wire.reader.read()) < len(body)
     await wire.close()
     assert_gone(url)
 
