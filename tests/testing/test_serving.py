@@ -27,6 +27,7 @@ from ci_live_audit import (
     TransportError,
 )
 from ci_live_audit.testing import Emulator, Fault, pytest_plugin
+from ci_live_audit.testing.serving import serve
 
 BUCKET = "examplebucket-1250000000"
 CREDENTIALS = Credentials("AKIDEXAMPLE", "secretexample")
@@ -87,7 +88,7 @@ def assert_gone(url: str) -> None:
 
 async def test_it_answers_on_a_free_port_and_is_gone_afterwards() -> None:
     """Within the context it is a service; after it there is neither a port nor a thread."""
-    emulator = Emulator()
+    emulator = Emulator(clock=lambda: 0.0)
     job_id = emulator.add_job()
     async with emulator.serve() as url, connect(url) as client:
         assert (await client.query(job_id)).state == JobState.SUBMITTED
@@ -233,6 +234,23 @@ async def test_a_response_in_flight_is_sent_before_it_stops() -> None:
     status, length = await wire.answer()
     assert status == "HTTP/1.1 401 Unauthorized"
     assert len(await wire.reader.read()) == length
+    await wire.close()
+    assert_gone(url)
+
+
+async def test_it_does_not_wait_for_a_peer_that_does_not_read() -> None:
+    """A response that the peer leaves unread is cut off when the server stops."""
+    body = b"x" * 50_000_000
+
+    async def app(scope: object, receive: object, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": body})
+
+    async with serve(app, "127.0.0.1", 0) as url:
+        wire = await Wire.open(url)
+        wire.write()
+        await wire.reader.readexactly(1)
+    assert len(await wire.reader.read()) < len(body)
     await wire.close()
     assert_gone(url)
 
