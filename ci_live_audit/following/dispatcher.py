@@ -86,7 +86,7 @@ class Dispatcher(Generic[T]):
     def __init__(self, polling: Polling, job_ids: Source, items: Items[T]) -> None:
         self._polling = polling
         self._items = items
-        self.schedule = Schedule(polling.interval, polling.timeout, polling.rate)
+        self.schedule: Schedule = Schedule(polling.interval, polling.timeout, polling.rate)
         self._ledger = Ledger(self.schedule, keep_last=polling.keep_last)
         self._ids = Ids(job_ids, () if polling.checkpoint is None else polling.checkpoint.open)
         self.schedule.unread = self._ids.unread
@@ -95,8 +95,8 @@ class Dispatcher(Generic[T]):
         self._new_first = False
         self.ready: deque[T] = deque()
         self.job: AuditJob | None = None
-        self.changed = asyncio.Event()
-        self.wake = asyncio.Event()
+        self.changed: asyncio.Event = asyncio.Event()
+        self.wake: asyncio.Event = asyncio.Event()
         self.error: BaseException | None = None
 
     @property

@@ -30,8 +30,9 @@ class Unreadable(Exception):
             reason += ", found an element with children"
         super().__init__(reason)
         # A tree is not shown: it may be too deep for str().
-        self.excerpt = str(value)[:MAX_EXCERPT] if isinstance(value, str | int | float) else ""
-        self.path = ""
+        shown = str(value) if isinstance(value, str | int | float) else ""
+        self.excerpt: str = shown[:MAX_EXCERPT]
+        self.path: str = ""
 
     def within(self, name: str) -> Unreadable:
         """Prepend the name of the enclosing node to the path."""
