@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import attrs
 
 from ci_live_audit.errors import RequestTimeout, TransportError, strip_context
@@ -50,6 +52,17 @@ class ExchangeState:
             error: TransportError = RequestTimeout(f"no {phase} within {timeout:g} s", sent=sent)
         else:
             reason = f"{type(problem).__name__}: {problem}".rstrip(": ")
+            if _is_out_of_descriptors(problem):
+                reason = f"too many open files: {reason}; lower max_connections or raise the limit"
             error = TransportError(reason, sent=sent, reused=self.reused and self.head is None)
         error.__cause__ = strip_context(problem)
         return error
+
+
+def _is_out_of_descriptors(problem: BaseException | None) -> bool:
+    """Return whether a problem, or the cause of it, is that nothing more can be opened."""
+    if isinstance(problem, BaseExceptionGroup):
+        return any(map(_is_out_of_descriptors, problem.exceptions))
+    if isinstance(problem, OSError) and problem.errno in {errno.EMFILE, errno.ENFILE}:
+        return True
+    return problem is not None and _is_out_of_descriptors(problem.__cause__)
