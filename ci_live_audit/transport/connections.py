@@ -22,7 +22,6 @@ from urllib.parse import urlsplit
 import anyio
 import httpcore
 import httpx
-from anyio.streams.tls import TLSStream
 
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.transport.body import read_body
@@ -72,7 +71,7 @@ class _Stream(httpcore.AsyncNetworkStream):
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         # Nothing else runs between here and the system call.
-        if self.idle and self.holds_bytes():
+        if self.idle and (self._is_readable() or self.holds_bytes()):
             raise UnexpectedBytes(
                 "the server sent something, or hung up, before the request was sent"
             )
@@ -84,10 +83,11 @@ class _Stream(httpcore.AsyncNetworkStream):
         return _Stream(await self._stream.start_tls(*args, **options), new_tls=True)
 
     def holds_bytes(self) -> bool | None:
-        """Return whether anything arrived that has not been read; None if that is not known."""
-        if not self._new_tls and self.get_extra_info("is_readable"):
-            return True
+        """Return whether bytes were received that nobody has read; None if that is not known."""
         return _library_holds_bytes(self._stream)
+
+    def _is_readable(self) -> bool:
+        return not self._new_tls and bool(self.get_extra_info("is_readable"))
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
@@ -98,15 +98,15 @@ class _Backend(httpcore.AsyncNetworkBackend):
         return _Stream(await self._backend.connect_tcp(*args, **options))
 
 
-# Neither anyio nor httpcore tells what it has read ahead, so their private attributes are read, here
-# and nowhere else. Where those are others than expected, a connection is used once.
+# Neither anyio nor httpcore says what it has read ahead, so their private attributes are read, only
+# here. If they are not as expected, a connection is used once.
 
 
 def _library_holds_bytes(stream: Any) -> bool | None:
     """Return whether anyio holds bytes that nobody has read, decrypted or not."""
     try:
         layer = stream._stream  # noqa: SLF001
-        while isinstance(layer, TLSStream):
+        while hasattr(layer, "transport_stream"):  # TLS, perhaps within TLS
             if layer._ssl_object.pending() or layer._read_bio.pending:  # noqa: SLF001
                 return True
             layer = layer.transport_stream
@@ -166,14 +166,12 @@ class Connections:
                 except UnexpectedBytes:
                     state.sent = state.reused = False
             # The idle connections and the slots in use are all that may be open.
-            while len(self._idle) > self._slots.value:
-                await self._idle.popleft().connection.aclose()
+            await self._close_idle(self._slots.value)
             return await self._send_on_new(request, state, timeout)
 
     async def aclose(self) -> None:
         """Close the idle connections."""
-        while self._idle:
-            await self._idle.popleft().connection.aclose()
+        await self._close_idle(0)
 
     async def _send_on_new(
         self, request: Request, state: ExchangeState, timeout: float
@@ -231,20 +229,20 @@ class Connections:
         return complete
 
     async def _take(self) -> httpcore.AsyncConnectionInterface | None:
-        """Return an idle connection on which nothing has arrived, if there is one."""
-        while self._idle:
-            connection, _ = self._idle.pop()
-            if not connection.has_expired():
-                return connection
-            await connection.aclose()
-        return None
+        """Return the connection that was idle for the shortest time, if there is one."""
+        await self._close_idle(MAX_IDLE)
+        return self._idle.pop().connection if self._idle else None
 
     async def _keep(self, connection: httpcore.AsyncConnectionInterface, stream: _Stream) -> None:
         stream.idle = True
-        now = asyncio.get_running_loop().time()
-        self._idle.append(_Idle(connection, now))
+        self._idle.append(_Idle(connection, asyncio.get_running_loop().time()))
+        await self._close_idle(MAX_IDLE)
+
+    async def _close_idle(self, but: int) -> None:
+        """Close all idle connections but some; those that were idle for too long in any case."""
+        too_old = asyncio.get_running_loop().time() - KEEP_ALIVE
         # Others may empty the stack while one of it is being closed.
-        while self._idle and (len(self._idle) > MAX_IDLE or self._idle[0].since + KEEP_ALIVE < now):
+        while self._idle and (len(self._idle) > but or self._idle[0].since < too_old):
             await self._idle.popleft().connection.aclose()
 
 
@@ -258,7 +256,7 @@ def _factory(base_url: str) -> httpcore.AsyncConnectionPool:
     proxies = {} if is_this_machine(host) else urllib.request.getproxies()
     bypass = urllib.request.proxy_bypass(host)
     url = None if bypass else proxies.get(parts.scheme) or proxies.get("all")
-    options: dict[str, Any] = {"keepalive_expiry": KEEP_ALIVE, "network_backend": _Backend()}
+    options: dict[str, Any] = {"network_backend": _Backend()}
     if parts.scheme == "https":
         options["ssl_context"] = httpx.create_ssl_context()
     if url is None:

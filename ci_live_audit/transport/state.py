@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 import attrs
 
@@ -59,10 +60,10 @@ class ExchangeState:
         return error
 
 
-def _is_out_of_descriptors(problem: BaseException | None) -> bool:
+def _is_out_of_descriptors(problem: Any) -> bool:
     """Return whether a problem, or the cause of it, is that nothing more can be opened."""
-    if isinstance(problem, BaseExceptionGroup):
-        return any(map(_is_out_of_descriptors, problem.exceptions))
-    if isinstance(problem, OSError) and problem.errno in {errno.EMFILE, errno.ENFILE}:
-        return True
-    return problem is not None and _is_out_of_descriptors(problem.__cause__)
+    if problem is None or getattr(problem, "errno", None) in {errno.EMFILE, errno.ENFILE}:
+        return problem is not None
+    # Of several addresses of a server, each has a cause of its own.
+    causes = [problem.__cause__, *getattr(problem, "exceptions", ())]
+    return any(map(_is_out_of_descriptors, causes))

@@ -345,7 +345,7 @@ async def test_a_connection_with_more_than_its_response_is_closed(
 async def test_what_arrives_after_a_connection_was_taken_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Bytes that arrive just before a request is written make it go elsewhere, unsent and unread."""
+    """Bytes that arrive just before a request is written send it to another connection."""
     writers: list[asyncio.StreamWriter] = []
     take = connections_module.Connections._take
 

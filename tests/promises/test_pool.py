@@ -8,7 +8,7 @@ import random
 import select
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -211,9 +211,7 @@ class Smuggler:
                     await asyncio.sleep(rng.random() * 0.003)
                     self.write_unasked(reader.inner, writer, more)
 
-    def write_unasked(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes
-    ) -> None:
+    def write_unasked(self, reader: Any, writer: asyncio.StreamWriter, data: bytes) -> None:
         """Write bytes, unless a request is there."""
         if writer.is_closing():
             return
@@ -260,14 +258,17 @@ async def served_with(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def wrong_results(query: Callable[[str], Any], count: int) -> list[str]:
-    """Query jobs by ten callers at a time, and return what any of them got that was not its own."""
+async def wrong_results(
+    query: Callable[[str], Awaitable[tuple[str, str]]], count: int
+) -> list[str]:
+    """Query jobs from ten callers at once, and return the results that were not their own."""
     wrong: list[str] = []
     ids = iter(range(count))
 
     async def caller() -> None:
         for number in ids:
             name = f"av{number}"
+            found: object
             try:
                 found = await query(name)
             except (LiveAuditError, httpx.HTTPError) as error:
