@@ -131,6 +131,15 @@ async def test_r15_a_lack_of_descriptors_is_called_by_its_name() -> None:
         assert (transient, sent) == (True, False)
 
 
+async def test_r15_siblings_share_the_bound() -> None:
+    """Clients made by ``with_options`` have no connections of their own."""
+    server = Smuggler(15, share=0)
+    async with serving(server.handle) as served, client_of(served.url, max_connections=2) as client:
+        clients = [client, client.with_options(timeout=5), client.with_options(timeout=6)]
+        await asyncio.gather(*(one.query(f"av{n}") for one in clients for n in range(10)))
+        assert served.accepted == 2
+
+
 # S14: bytes after a response
 
 
@@ -282,7 +291,7 @@ async def wrong_results(
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-async def test_s14_nobody_reads_the_response_to_another_request(
+async def test_s14_no_call_gets_a_response_to_another(
     tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that sends responses unasked, in every way, causes no wrong result."""
