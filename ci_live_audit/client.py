@@ -30,7 +30,7 @@ from ci_live_audit.limits.local import LocalRateLimiter
 from ci_live_audit.models import AuditJob, CancelledJob, JobState, SubmittedJob, UserInfo
 from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
 from ci_live_audit.transport.body import MAX_BODY
-from ci_live_audit.transport.exchange import Transport
+from ci_live_audit.transport.exchange import MAX_CONNECTIONS, Transport
 from ci_live_audit.transport.foreign import HttpClient
 from ci_live_audit.wire import endpoint as endpoints
 from ci_live_audit.wire import requests, results
@@ -60,6 +60,8 @@ class LiveAuditClient:
         timeout: Total seconds that one exchange may take.
         endpoint: URL in place of ``https://<bucket>.ci.<region>.myqcloud.com``.
         http_client: A client of the httpx family in place of our own connections; not closed here.
+        max_connections: Connections that may be open at once; further requests wait in order. An
+            ``http_client`` has limits of its own.
         on_attempt: Called with every `Attempt`; exceptions it raises are logged and swallowed.
         max_body: Maximum bytes of a decoded response body.
         allow_http: Whether an ``endpoint`` without TLS may be on another machine.
@@ -81,6 +83,7 @@ class LiveAuditClient:
         timeout: float = 30.0,
         endpoint: str | None = None,
         http_client: HttpClient | None = None,
+        max_connections: int = MAX_CONNECTIONS,
         on_attempt: Callable[[Attempt], object] | None = None,
         max_body: int = MAX_BODY,
         allow_http: bool = False,
@@ -110,7 +113,7 @@ class LiveAuditClient:
             ),
             limiter=limiter,
             budget=RetryBudget(),
-            transport=Transport(base_url, http_client, max_body),
+            transport=Transport(base_url, http_client, max_body, max_connections),
             retry=retry,
             timeout=timeout,
             on_attempt=on_attempt,

@@ -86,7 +86,10 @@ LIBRARIES = {
     "httpcore": {"transport/connections"},
     "aiolimiter": {"limits/local"},
     "xmltodict": {"wire/documents"},
-    "anyio": {"credentials/cache", "transport/exchange", "calls", "following/run"},
+    "anyio": {
+        *("credentials/cache", "transport/connections", "transport/exchange"),
+        *("calls", "following/run"),
+    },
 }
 LONGEST = 350
 

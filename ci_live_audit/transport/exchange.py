@@ -29,7 +29,9 @@ from ci_live_audit.wire.responses import Response
 if TYPE_CHECKING:
     from ci_live_audit.transport.connections import Connections
 
-__all__ = ["Transport"]
+__all__ = ["MAX_CONNECTIONS", "Transport"]
+
+MAX_CONNECTIONS = 100
 
 
 class Transport:
@@ -39,6 +41,7 @@ class Transport:
         base_url: Scheme, host and port.
         http_client: A client to use in place of our own connections; it is not closed here.
         max_body: Maximum bytes of a decoded body.
+        max_connections: Maximum number of our own connections; further exchanges wait in order.
 
     Raises:
         ConfigurationError: An argument cannot be used.
@@ -51,12 +54,17 @@ class Transport:
     _owner: tuple[asyncio.AbstractEventLoop, int] | None = None
 
     def __init__(
-        self, base_url: str, http_client: HttpClient | None = None, max_body: int = MAX_BODY
+        self,
+        base_url: str,
+        http_client: HttpClient | None = None,
+        max_body: int = MAX_BODY,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         above_zero("max_body", max_body, "bytes", whole=True)
+        above_zero("max_connections", max_connections, "connections", whole=True)
         self.base_url: str = base_url.rstrip("/")
         self._backend = (
-            _own_connections(self.base_url, max_body)
+            _own_connections(self.base_url, max_body, max_connections)
             if http_client is None
             else ForeignClient(http_client, self.base_url, max_body)
         )
@@ -168,11 +176,11 @@ class Transport:
             del error
 
 
-def _own_connections(base_url: str, max_body: int) -> Connections:
+def _own_connections(base_url: str, max_body: int, max_connections: int) -> Connections:
     # With it come httpx and httpcore: most of the time that importing this package would take.
     from ci_live_audit.transport.connections import Connections  # noqa: PLC0415
 
-    return Connections(base_url, max_body)
+    return Connections(base_url, max_body, max_connections)
 
 
 @cache

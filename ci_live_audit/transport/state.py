@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from typing import Any
+
 import attrs
 
 from ci_live_audit.errors import RequestTimeout, TransportError, strip_context
@@ -50,6 +53,17 @@ class ExchangeState:
             error: TransportError = RequestTimeout(f"no {phase} within {timeout:g} s", sent=sent)
         else:
             reason = f"{type(problem).__name__}: {problem}".rstrip(": ")
+            if _is_out_of_descriptors(problem):
+                reason = f"too many open files: {reason}; lower max_connections or raise the limit"
             error = TransportError(reason, sent=sent, reused=self.reused and self.head is None)
         error.__cause__ = strip_context(problem)
         return error
+
+
+def _is_out_of_descriptors(problem: Any) -> bool:
+    """Return whether a problem, or the cause of it, is that nothing more can be opened."""
+    if problem is None or getattr(problem, "errno", None) in {errno.EMFILE, errno.ENFILE}:
+        return problem is not None
+    # Of several addresses of a server, each has a cause of its own.
+    causes = [problem.__cause__, *getattr(problem, "exceptions", ())]
+    return any(map(_is_out_of_descriptors, causes))

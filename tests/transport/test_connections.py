@@ -7,9 +7,11 @@ import random
 import socket
 from typing import Any
 
+import attrs
+import httpcore
 import pytest
 from exchanges import GET, get
-from servers import answering, hanging_up, serving, silent
+from servers import Recorder, answering, hanging_up, serving, silent
 
 from ci_live_audit import ConfigurationError, RequestTimeout, TransportError
 from ci_live_audit.transport import connections as connections_module
@@ -212,3 +214,208 @@ async def test_a_reused_connection_may_be_stale() -> None:
             await get(transport)
         assert not caught.value.reused
         await transport.aclose()
+
+
+# The bound
+
+
+async def test_exchanges_wait_in_order() -> None:
+    """With one connection, twenty requests arrive in the order in which they were made."""
+    async with serving(answering(b"ok")) as served:
+        transport = Transport(served.url, max_connections=1)
+        requests = [attrs.evolve(GET, path=f"/{number}") for number in range(20)]
+        await asyncio.gather(*(transport.send(request, timeout=5) for request in requests))
+        paths = [head.split()[1].decode() for head in served.requests]
+        assert paths == [request.path for request in requests]
+        assert served.accepted == 1
+        await transport.aclose()
+
+
+async def test_waiting_for_a_connection_counts() -> None:
+    """An exchange that gets no connection ends in time, and its request was not sent."""
+    async with serving(silent()) as served:
+        transport = Transport(served.url, max_connections=1)
+        first = asyncio.create_task(get(transport))
+        await asyncio.sleep(0.02)
+        with pytest.raises(RequestTimeout, match=r"no connection within 0\.1 s") as caught:
+            await get(transport, timeout=0.1)
+        assert not caught.value.sent
+        assert len(served.requests) == 1
+        first.cancel()
+        await transport.aclose()
+
+
+async def test_a_cancelled_exchange_gives_its_place_back() -> None:
+    """Whether it waits or is under way, the next in line moves up, and the bound stays."""
+    rng = random.Random(5)
+    most = 0
+
+    async with serving(answering(b"o", b"k", pause=0.001)) as served:
+        transport = Transport(served.url, max_connections=3)
+
+        async def impatient() -> None:
+            nonlocal most
+            try:
+                async with asyncio.timeout(rng.random() * 0.02):
+                    await get(transport)
+            except TimeoutError:
+                pass
+            most = max(most, len(transport._tasks))
+
+        for _ in range(30):
+            await asyncio.gather(*(impatient() for _ in range(10)))
+        responses = await asyncio.gather(*(get(transport) for _ in range(20)))
+        assert [response.body for response in responses] == [b"ok"] * 20
+        assert most > 3
+        assert await served.all_closed(but=3)
+        await transport.aclose()
+        assert await served.all_closed()
+
+
+async def test_closing_ends_those_who_wait() -> None:
+    """Exchanges that wait for a connection end with the client."""
+    async with serving(silent()) as served:
+        transport = Transport(served.url, max_connections=1)
+        calls = [asyncio.create_task(get(transport)) for _ in range(5)]
+        await asyncio.sleep(0.02)
+        await transport.aclose()
+        for result in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(result, ConfigurationError)
+        assert served.accepted == len(served.requests) == 1
+
+
+async def test_idle_connections_are_within_the_bound() -> None:
+    """A submission closes an idle connection if there are as many as allowed."""
+    async with serving(answering(b"ok")) as served:
+        transport = Transport(served.url, max_connections=2)
+        await asyncio.gather(get(transport), get(transport))
+        for accepted in (3, 4):
+            await transport.send(GET, timeout=5, reuse=False)
+            assert served.accepted == accepted
+            assert await served.all_closed(but=2)
+        await transport.aclose()
+
+
+# What nobody asked for
+
+
+def adding(extra: bytes, *, after: float = 0.0) -> Any:
+    """Answer every request with ``ok``, and send more, at once or some seconds later."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert isinstance(reader, Recorder)
+        while True:
+            await reader.request()
+            ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+            writer.write(ok if after else ok + extra)
+            await asyncio.sleep(after)
+            writer.write(extra if after else b"")
+
+    return handle
+
+
+FOREIGN = b"HTTP/1.1 404 Not Found\r\nContent-Length: 7\r\n\r\nforeign"
+
+
+@pytest.mark.parametrize(
+    ("extra", "after"),
+    [
+        (FOREIGN, 0.0),
+        (FOREIGN + b"x" * 100_000, 0.0),
+        (b"\r\n", 0.0),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n", 0.0),
+        (FOREIGN, 0.005),
+    ],
+    ids=["in the parser", "beyond the parser", "an empty line", "1xx", "while it is idle"],
+)
+async def test_a_connection_with_more_than_its_response_is_closed(
+    extra: bytes, after: float
+) -> None:
+    """After bytes that nobody asked for, the next request gets a new connection."""
+    async with serving(adding(extra, after=after)) as served:
+        transport = Transport(served.url)
+        for accepted in (1, 2, 3):
+            assert (await get(transport)).body == b"ok"
+            assert served.accepted == accepted
+            await asyncio.sleep(after * 2)
+        await transport.aclose()
+        assert await served.all_closed()
+
+
+async def test_what_arrives_after_a_connection_was_taken_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bytes that arrive just before a request is written send it to another connection."""
+    writers: list[asyncio.StreamWriter] = []
+    take = connections_module.Connections._take
+
+    async def handle(reader: Any, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        await answering(b"ok")(reader, writer)
+
+    async def take_and_send(self: Any) -> Any:
+        taken = await take(self)
+        if taken is not None:
+            writers[0].write(FOREIGN)
+        return taken
+
+    monkeypatch.setattr(connections_module.Connections, "_take", take_and_send)
+    async with serving(handle) as served:
+        transport = Transport(served.url)
+        assert (await get(transport)).body == b"ok"
+        assert (await get(transport)).body == b"ok"
+        assert served.accepted == len(served.requests) == 2
+        await transport.aclose()
+
+
+async def test_a_server_that_speaks_first_gets_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there before the first request on a new connection is no response to it."""
+    connect = connections_module._Backend.connect_tcp
+
+    async def slowly(*args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        stream = await connect(*args, **options)
+        await asyncio.sleep(0.02)
+        return stream
+
+    async def handle(reader: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(FOREIGN)
+        await reader.request()
+
+    monkeypatch.setattr(connections_module._Backend, "connect_tcp", slowly)
+    async with serving(handle) as served:
+        transport = Transport(served.url)
+        with pytest.raises(TransportError, match="before the request was sent") as caught:
+            await get(transport)
+        assert not caught.value.sent
+        assert await served.all_closed()
+        assert served.requests == []
+        await transport.aclose()
+
+
+class Opaque(httpcore.AsyncNetworkStream):
+    """A stream that keeps what it has read where nobody knows."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self.read = stream.read  # type: ignore[method-assign]
+        self.write = stream.write  # type: ignore[method-assign]
+        self.aclose = stream.aclose  # type: ignore[method-assign]
+        self.get_extra_info = stream.get_extra_info  # type: ignore[method-assign]
+
+
+class OpaqueBackend(httpcore.AnyIOBackend):
+    async def connect_tcp(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        return Opaque(await super().connect_tcp(*args, **options))
+
+
+async def test_a_connection_that_cannot_be_looked_into_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """If a library keeps what it has read elsewhere, each request gets a new connection."""
+    monkeypatch.setattr(httpcore, "AnyIOBackend", OpaqueBackend)
+    async with serving(answering(b"ok")) as served:
+        transport = Transport(served.url)
+        for accepted in (1, 2, 3):
+            assert (await get(transport)).body == b"ok"
+            assert served.accepted == accepted
+        await transport.aclose()
+    assert connections_module._parser_holds_bytes(object()) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import random
 import traceback
 from typing import Any
@@ -19,6 +20,7 @@ from servers import answering, hanging_up, serving, silent
 
 from ci_live_audit import ConfigurationError, RequestTimeout, TransportError
 from ci_live_audit.transport.exchange import Transport
+from ci_live_audit.transport.state import ExchangeState
 
 pytestmark = pytest.mark.waits  # for sockets
 
@@ -191,3 +193,22 @@ async def test_a_forgotten_transport_warns() -> None:
         with pytest.warns(ResourceWarning, match=r'was not closed: use "async with" or aclose'):
             del transport
     Transport("http://127.0.0.1:1").__del__()  # never used: nothing to close
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+@pytest.mark.parametrize("grouped", [False, True], ids=["one address", "several addresses"])
+def test_a_lack_of_descriptors_is_called_by_its_name(number: int, grouped: bool) -> None:
+    """The message says what to do, wherever in the causes of an error the reason stands."""
+    cause: Exception = OSError(number, "Too many open files")
+    if grouped:
+        cause = ExceptionGroup("", [ConnectionRefusedError(errno.ECONNREFUSED, "refused"), cause])
+    problem = httpcore.ConnectError("All connection attempts failed")
+    problem.__cause__ = OSError("All connection attempts failed")
+    problem.__cause__.__cause__ = cause
+    error = ExchangeState().explain(problem, 1.0)
+    assert str(error) == (
+        "too many open files: ConnectError: All connection attempts failed; "
+        "lower max_connections or raise the limit"
+    )
+    assert error.transient
+    assert not error.sent
