@@ -183,7 +183,7 @@ class Dispatcher(Generic[T]):
         return self._ids.at_hand and not (self._ids.known and now >= self.schedule.deadline())
 
     def _take_up(self, now: float) -> str | None:
-        """Add a new job to the schedule, and return it; None if there is none at hand."""
+        """Add a new job to the schedule, and return it; None if none is available."""
         checkpoint = self._polling.checkpoint
         for _ in range(SKIP):
             job_id = self._ids.take()

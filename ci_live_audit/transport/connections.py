@@ -6,7 +6,7 @@ within it can leave a slot that nobody can use again
 its pool: an exchange has one to itself, which is kept if all went well and closed otherwise. The
 only module that knows an HTTP library.
 
-What arrives on a connection while no request is under way is the response to nothing; the next
+What arrives on a connection while no request is in progress is the response to nothing; the next
 request would get it for its own. Such a connection is closed: httpcore reuses it.
 """
 
@@ -58,7 +58,7 @@ class _Stream(httpcore.AsyncNetworkStream):
 
     def __init__(self, stream: httpcore.AsyncNetworkStream, *, new_tls: bool = False) -> None:
         self.piece: int = self.HEAD
-        #: Whether no request is under way.
+        #: Whether no request is in progress.
         self.idle: bool = True
         self._new_tls = new_tls
         self._stream = stream
