@@ -217,7 +217,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=lambda sign: sign.name)
-def test_r12_a_run_that_is_told_to_stop_goes_on_later(tmp_path: Path, sign: signal.Signals) -> None:
+def test_r12_a_run_stopped_by_a_signal_resumes_later(tmp_path: Path, sign: signal.Signals) -> None:
     """Stopped at random times again and again, all parts together answer every id."""
     rng = random.Random(sign)
     stops = times(30)

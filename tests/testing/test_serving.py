@@ -46,7 +46,7 @@ def connect(url: str) -> LiveAuditClient:
 
 
 class Wire:
-    """A connection on which requests are written and answers read byte by byte."""
+    """A connection on which requests are written and responses read byte by byte."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -86,7 +86,7 @@ def assert_gone(url: str) -> None:
 # From beginning to end
 
 
-async def test_it_answers_on_a_free_port_and_is_gone_afterwards() -> None:
+async def test_it_listens_on_a_free_port_and_is_gone_afterwards() -> None:
     """Within the context it is a service; after it there is neither a port nor a thread."""
     emulator = Emulator(clock=lambda: 0.0)
     job_id = emulator.add_job()
@@ -180,7 +180,7 @@ async def test_a_cancelled_scope_leaves_nothing() -> None:
 
 
 async def test_it_does_not_wait_for_those_who_are_still_connected() -> None:
-    """An idle connection and one that awaits a slow answer are closed when it stops."""
+    """An idle connection and one that awaits a slow response are closed when it stops."""
     emulator = Emulator()
     emulator.inject(Fault.slow(3600), times=1)
     async with emulator.serve() as url:
@@ -197,7 +197,7 @@ async def test_it_does_not_wait_for_those_who_are_still_connected() -> None:
 
 
 async def test_it_stops_without_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server starts, answers and stops without waiting for any timer."""
+    """The server starts, responds and stops without waiting for any timer."""
     fired: list[str] = []
     call_at = asyncio.BaseEventLoop.call_at
 
@@ -223,7 +223,7 @@ async def test_it_stops_without_polling(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_a_response_in_flight_is_sent_before_it_stops() -> None:
-    """A request that arrived before the end is answered; only then is the connection closed."""
+    """A request that arrived before the end gets its response; only then is the connection closed."""
     emulator = Emulator()
     emulator.inject(Fault.slow(0.1), times=1)
     async with emulator.serve() as url:
@@ -259,7 +259,7 @@ async def test_it_does_not_wait_for_a_peer_that_does_not_read() -> None:
 
 
 async def test_a_connection_is_kept_for_the_next_request() -> None:
-    """Two requests are answered over one connection."""
+    """Two requests get their responses over one connection."""
     async with Emulator().serve() as url:
         wire = await Wire.open(url)
         for _ in range(2):
@@ -293,7 +293,7 @@ async def test_a_reset_is_a_reset() -> None:
     assert [arrival.status for arrival in emulator.arrivals] == [0]
 
 
-async def test_a_truncated_answer_ends_in_the_middle_of_its_body() -> None:
+async def test_a_truncated_response_ends_in_the_middle_of_its_body() -> None:
     """The header announces the whole body; half of it comes, and then the end."""
     emulator = Emulator()
     emulator.inject(Fault.truncated())
@@ -347,7 +347,7 @@ async def test_the_loggers_of_other_servers_stay_as_they_are() -> None:
 
 
 async def test_a_stalled_loop_of_the_caller_delays_nothing() -> None:
-    """While the caller's loop stands still, a request from elsewhere is answered."""
+    """While the caller's loop stands still, a request from elsewhere gets its response."""
     async with Emulator().serve() as url:
         with ThreadPoolExecutor(1) as pool:
             # Not awaited: this blocks the loop until the answer is there.
