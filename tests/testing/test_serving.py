@@ -223,7 +223,7 @@ async def test_it_stops_without_polling(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 async def test_a_response_in_flight_is_sent_before_it_stops() -> None:
-    """A request that arrived before the end gets its response; only then is the connection closed."""
+    """A request that arrived before the end gets its response before the connection is closed."""
     emulator = Emulator()
     emulator.inject(Fault.slow(0.1), times=1)
     async with emulator.serve() as url:
