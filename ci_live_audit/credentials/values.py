@@ -7,7 +7,8 @@ from typing import NoReturn, Self, SupportsIndex
 
 import attrs
 
-from ci_live_audit.errors import CredentialsError
+from ci_live_audit._checks import text
+from ci_live_audit.errors import ConfigurationError, CredentialsError
 
 __all__ = ["Credentials", "Secret"]
 
@@ -27,58 +28,40 @@ class Secret(str):
 class Sealed:
     """A box around a `Secret`, for tools that take objects apart, as ``attrs.asdict`` does."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("text",)
 
     def __init__(self, text: Secret) -> None:
-        self._text = text
-
-    def open(self) -> Secret:
-        """Return the secret."""
-        return self._text
+        self.text = text
 
     def __repr__(self) -> str:
-        return repr(self._text)
+        return repr(self.text)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sealed) and self._text == other._text
+        return isinstance(other, Sealed) and self.text == other.text
 
     def __hash__(self) -> int:
-        return hash(self._text)
+        return hash(self.text)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("Credentials are not pickled: pass what provides them instead")
 
 
-def _visible(name: str, value: str) -> Secret:
-    if not isinstance(value, str):
-        raise CredentialsError(f"{name}: expected a text, got {type(value).__name__}")
-    if not re.fullmatch(r"[!-~]+", value):
+def _visible(name: str, value: object) -> Secret:
+    plain = text(name, value)
+    if not re.fullmatch(r"[!-~]+", plain):
         # A line break from a file is the usual reason, so say so without the value.
-        raise CredentialsError(
-            f"{name}: expected visible ASCII characters, at least one; got {len(value)} characters"
-            f"{' with blanks, line breaks or others among them' if value else ''}"
+        raise ConfigurationError(
+            f"{name}: expected visible ASCII characters, at least one; got {len(plain)} characters"
+            f"{' with blanks, line breaks or others among them' if plain else ''}"
         )
-    return Secret(str.__str__(value))  # the value of a str enum, not what it prints
+    return Secret(plain)
 
 
-def _secret_id(value: str) -> str:
-    return _visible("secret_id", value)
-
-
-def _secret_key(value: str) -> Sealed:
-    return value if isinstance(value, Sealed) else Sealed(_visible("secret_key", value))
-
-
-def _token(value: str | None) -> Sealed | None:
-    if value is None or isinstance(value, Sealed):
-        return value
-    return Sealed(_visible("token", value))
-
-
-def _expires_at(value: float | None) -> float | None:
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return value
-    raise CredentialsError(f"expires_at: expected Unix seconds, got {type(value).__name__}")
+def _sealed(name: str, value: object) -> Sealed:
+    return value if isinstance(value, Sealed) else Sealed(_visible(name, value))
 
 
 @attrs.frozen(repr=False, init=False)
@@ -98,10 +81,10 @@ class Credentials:
         CredentialsError: A value is empty, or cannot be sent in a header.
     """
 
-    secret_id: str = attrs.field(converter=_secret_id)
-    _secret_key: Sealed = attrs.field(converter=_secret_key)
-    _token: Sealed | None = attrs.field(default=None, converter=_token)
-    expires_at: float | None = attrs.field(default=None, converter=_expires_at, kw_only=True)
+    secret_id: str
+    _secret_key: Sealed
+    _token: Sealed | None
+    expires_at: float | None
 
     def __init__(
         self,
@@ -112,39 +95,34 @@ class Credentials:
         expires_at: float | None = None,
     ) -> None:
         try:
+            if isinstance(expires_at, bool) or not isinstance(expires_at, int | float | None):
+                kind = type(expires_at).__name__
+                raise ConfigurationError(f"expires_at: expected Unix seconds, got {kind}")
             self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-                secret_id, secret_key, token, expires_at=expires_at
+                _visible("secret_id", secret_id),
+                _sealed("secret_key", secret_key),
+                None if token is None else _sealed("token", token),
+                expires_at,
             )
             return
-        except CredentialsError as error:
+        except ConfigurationError as error:
             fault = str(error)
         # A traceback with local variables would show the refused value.
-        del secret_key, token
+        del self, secret_key, token
         raise CredentialsError(fault)
 
     @property
     def secret_key(self) -> str:
         """``SecretKey``."""
-        return self._secret_key.open()
+        return self._secret_key.text
 
     @property
     def token(self) -> str | None:
         """Token of temporary credentials."""
-        return None if self._token is None else self._token.open()
+        return None if self._token is None else self._token.text
 
     def __repr__(self) -> str:
-        if not hasattr(self, "expires_at"):
-            return "Credentials()"  # incomplete, in a traceback
         return (
             f"Credentials(secret_id={self.secret_id!r}, secret_key={self._secret_key},"
             f" token={self._token}, expires_at={self.expires_at})"
         )
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("Credentials are not pickled: pass what provides them instead")
