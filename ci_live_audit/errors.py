@@ -71,8 +71,7 @@ class LiveAuditError(Exception):
     retry_after: float | None = None
 
     def __str__(self) -> str:
-        request = f" [request id {self.request_id}]" if self.request_id else ""
-        reason = self._reason() + request
+        reason = self._reason() + (f" [request id {self.request_id}]" if self.request_id else "")
         if self.operation is None:
             return reason
         call = self.operation if self.job_id is None else f"{self.operation} of {self.job_id}"
@@ -188,8 +187,7 @@ class ServiceError(LiveAuditError):
         self.may_have_happened: bool = status >= 500 and not isinstance(self, Throttled)
 
     def _reason(self) -> str:
-        words = [str(self.status) if self.status else "", self.code, self.message]
-        return " ".join(filter(None, words))
+        return " ".join(filter(None, (str(self.status or ""), self.code, self.message)))
 
 
 class AccessDenied(ServiceError):

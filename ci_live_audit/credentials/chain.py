@@ -10,7 +10,8 @@ import http.client
 import json
 import os
 from collections.abc import Callable, Mapping
-from functools import wraps
+from contextlib import closing
+from functools import partial, wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -80,10 +81,10 @@ def search(
             return f"the environment: {names[0]} and {names[1]}", found
     for profile in PROFILES:
         path = home / str(profile).removeprefix("~/")
-        if found := _from_profile(path):
+        if found := _from_file(path, _from_profile):
             return str(path), found
     tccli = home / ".tccli" / f"{environ.get('TCCLI_PROFILE') or 'default'}.credential"
-    if found := _from_tccli(tccli, metadata):
+    if found := _from_file(tccli, partial(_from_tccli, metadata=metadata)):
         return str(tccli), found
     try:
         return "the role of this CVM instance", cvm_role(metadata=metadata)
@@ -100,20 +101,14 @@ def _from_environment(
     environ: Mapping[str, str], id_name: str, key_name: str, token_names: tuple[str, ...]
 ) -> Credentials | None:
     secret_id, secret_key = environ.get(id_name), environ.get(key_name)
-    if not secret_id and not secret_key:
-        return None
-    if not secret_id or not secret_key:
-        raise CredentialsError(
-            f"{key_name if secret_id else id_name} is missing in the environment, though "
-            f"{id_name if secret_id else key_name} is set"
-        )
-    token_name = next((name for name in token_names if environ.get(name)), "")
-    return _checked(
-        f"{id_name}, {key_name}{token_name and ', '}{token_name}",
-        secret_id,
-        secret_key,
-        environ.get(token_name),
-    )
+    if secret_id and secret_key:
+        token_name = next((name for name in token_names if environ.get(name)), "")
+        place = ", ".join(filter(None, (id_name, key_name, token_name)))
+        return _checked(place, secret_id, secret_key, environ.get(token_name))
+    if secret_id or secret_key:
+        missing, present = (key_name, id_name) if secret_id else (id_name, key_name)
+        raise CredentialsError(f"{missing} is missing in the environment, though {present} is set")
+    return None
 
 
 def _checked(place: object, secret_id: str, secret_key: str, token: str | None) -> Credentials:
@@ -123,44 +118,35 @@ def _checked(place: object, secret_id: str, secret_key: str, token: str | None) 
         raise CredentialsError(f"{place}: {problem}") from None
 
 
-def _read(path: Path) -> str | None:
+def _from_file(path: Path, read: Callable[[Path, str], Credentials]) -> Credentials | None:
     try:
-        return path.read_text("utf-8-sig")
+        return read(path, path.read_text("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as problem:
+    except (OSError, UnicodeDecodeError) as problem:
         raise CredentialsError(f"{path} cannot be read: {problem}") from None
-
-
-def _from_profile(path: Path) -> Credentials | None:
-    text = _read(path)
-    if text is None:
-        return None
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read_string(text)
-        section = parser["default"]
-        return _checked(path, section["secret_id"], section["secret_key"], section.get("token"))
     except KeyError as problem:
-        raise CredentialsError(f"{path}: {problem.args[0]} is missing") from None
+        fault = f"{problem.args[0]} is missing"
     except configparser.Error as problem:
         # Its message quotes the line, which may be a key.
-        raise CredentialsError(f"{path}: not an INI file ({type(problem).__name__})") from None
-
-
-def _from_tccli(path: Path, metadata: str) -> Credentials | None:
-    text = _read(path)
-    if text is None:
-        return None
-    try:
-        profile = json.loads(text)
-        if profile.get("type") == "cvm-role":
-            return cvm_role(metadata=metadata)
-        return _checked(path, profile["secretId"], profile["secretKey"], profile.get("token"))
-    except KeyError as problem:
-        raise CredentialsError(f"{path}: {problem.args[0]} is missing") from None
+        fault = f"not an INI file ({type(problem).__name__})"
     except (ValueError, AttributeError):
-        raise CredentialsError(f"{path}: not a JSON object") from None
+        fault = "not a JSON object"
+    raise CredentialsError(f"{path}: {fault}")
+
+
+def _from_profile(path: Path, text: str) -> Credentials:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(text)
+    section = parser["default"]
+    return _checked(path, section["secret_id"], section["secret_key"], section.get("token"))
+
+
+def _from_tccli(path: Path, text: str, *, metadata: str) -> Credentials:
+    profile = json.loads(text)
+    if profile.get("type") == "cvm-role":
+        return cvm_role(metadata=metadata)
+    return _checked(path, profile["secretId"], profile["secretKey"], profile.get("token"))
 
 
 @_without_frames
@@ -197,12 +183,9 @@ def cvm_role(role: str | None = None, *, metadata: str = METADATA) -> Credential
 
 def _fetch(host: str, path: str) -> str:
     # One hop inside the instance: no proxy, no TLS, and a response at once or never.
-    connection = http.client.HTTPConnection(host, timeout=1)
-    try:
+    with closing(http.client.HTTPConnection(host, timeout=1)) as connection:
         connection.request("GET", path)
         response = connection.getresponse()
         if response.status != http.HTTPStatus.OK:
             raise http.client.HTTPException(f"status {response.status}")
         return response.read(65536).decode()
-    finally:
-        connection.close()
