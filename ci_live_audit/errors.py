@@ -23,11 +23,10 @@ pickled and kept.
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, Self
+from math import isfinite
+from typing import Any, Self
 
-if TYPE_CHECKING:
-    from ci_live_audit.models import AuditJob
+from ci_live_audit.models import AuditJob
 
 __all__ = [
     "AccessDenied",
@@ -98,9 +97,7 @@ class LiveAuditError(Exception):
 
 
 def _is_plain(value: object) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return value is None or isinstance(value, str | int)
+    return isinstance(value, str | int | None) or (isinstance(value, float) and isfinite(value))
 
 
 class ConfigurationError(LiveAuditError):

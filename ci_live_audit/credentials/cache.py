@@ -11,12 +11,13 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import anyio.to_thread
 
-from ci_live_audit.credentials.values import Credentials
+from ci_live_audit.credentials.values import Credentials, without_frames
 from ci_live_audit.errors import CredentialsError
 
 __all__ = ["CredentialCache", "CredentialsLike", "CredentialsSource"]
@@ -130,12 +131,10 @@ class CredentialCache:
 
     async def have_changed(self, credentials: Credentials) -> bool:
         """Return whether a provider that is called every time now has other credentials."""
-        if self._fixed is not None or self._lasting or credentials.expires_at is not None:
-            return False
-        try:
-            return await self.get() != credentials
-        except CredentialsError:
-            return False
+        if self._fixed is None and not self._lasting and credentials.expires_at is None:
+            with suppress(CredentialsError):
+                return await self.get() != credentials
+        return False
 
     def close(self) -> None:
         """Cancel a renewal in progress."""
@@ -152,12 +151,10 @@ class CredentialCache:
             async with asyncio.timeout(self.PROVIDER_TIMEOUT):
                 found = await self._provide()
         except Exception as problem:  # noqa: BLE001 - a provider is anybody's code
-            kept = self._valid()
-            if kept is None:
-                return problem
-            logger.warning("credentials could not be renewed, using the old: %s", problem)
-            self._paused_until = self._now() + self.RENEWAL_PAUSE
-            return kept
+            if kept := self._valid():
+                logger.warning("credentials could not be renewed, using the old: %s", problem)
+                self._paused_until = self._now() + self.RENEWAL_PAUSE
+            return kept or problem
         finally:
             self._renewal = None
         self._kept = found if self._lasting or found.expires_at is not None else None
@@ -171,29 +168,28 @@ class CredentialCache:
         if inspect.isawaitable(found):
             found = await found
         if not isinstance(found, Credentials):
-            raise CredentialsError(
-                f"the credentials provider gave {type(found).__name__}, not Credentials"
-            )
+            kind = type(found).__name__
+            raise CredentialsError(f"the credentials provider gave {kind}, not Credentials")
         return found
 
 
 def _provider(source: CredentialsSource) -> Callable[[], object]:
     if isinstance(source, CredentialsInfo):
-        return partial(_from_info, source)
+        return partial(_read, source)
     if callable(source):
         return source
     if all(inspect.getattr_static(source, name, None) for name in ("secret_id", "secret_key")):
-        return partial(_from_attributes, source)
+        return partial(_read, source)
     raise CredentialsError(
         "credentials: expected Credentials, a provider, or an object with secret_id, "
         f"secret_key and token; got {type(source).__name__}"
     )
 
 
-def _from_info(source: CredentialsInfo) -> Credentials:
-    secret_id, secret_key, token = source.get_credential_info()
+@without_frames
+def _read(source: CredentialsLike | CredentialsInfo) -> Credentials:
+    if isinstance(source, CredentialsInfo):
+        secret_id, secret_key, token = source.get_credential_info()
+    else:
+        secret_id, secret_key, token = source.secret_id, source.secret_key, source.token
     return Credentials(secret_id, secret_key, token or None)
-
-
-def _from_attributes(source: Any) -> Credentials:
-    return Credentials(source.secret_id, source.secret_key, source.token or None)

@@ -11,25 +11,20 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
-from ci_live_audit.credentials.values import Credentials
+from ci_live_audit.credentials.values import Credentials, without_frames
 from ci_live_audit.errors import CredentialsError
 
 __all__ = ["cvm_role", "default_chain", "search"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
+Environ = Mapping[str, str]
+TOKENS = ("TENCENTCLOUD_TOKEN", "TENCENTCLOUD_SESSION_TOKEN", "TENCENTCLOUD_SECURITY_TOKEN")
 # Names of id, key and tokens, in order of precedence: Tencent Cloud's tools, its function runtimes,
 # the samples of the COS SDKs, coscmd, the samples of the CI documents.
 ENVIRONMENT = (
-    (
-        "TENCENTCLOUD_SECRET_ID",
-        "TENCENTCLOUD_SECRET_KEY",
-        ("TENCENTCLOUD_TOKEN", "TENCENTCLOUD_SESSION_TOKEN", "TENCENTCLOUD_SECURITY_TOKEN"),
-    ),
+    ("TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", TOKENS),
     ("TENCENTCLOUD_SECRETID", "TENCENTCLOUD_SECRETKEY", ("TENCENTCLOUD_SESSIONTOKEN",)),
     ("COS_SECRET_ID", "COS_SECRET_KEY", ("COS_TOKEN",)),
     ("COS_SECRETID", "COS_SECRETKEY", ("COS_TOKEN",)),
@@ -37,26 +32,11 @@ ENVIRONMENT = (
     ("SECRETID", "SECRETKEY", ()),
 )
 PROFILES = (Path("~/.tencentcloud/credentials"), Path("/etc/tencentcloud/credentials"))
+# Host (and port) of the metadata service.
 METADATA = "metadata.tencentyun.com"
 
 
-def _without_frames(find: Callable[P, T]) -> Callable[P, T]:
-    """Raise errors anew, without the frames and causes in which secrets may be."""
-
-    @wraps(find)
-    def found(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return find(*args, **kwargs)
-        except CredentialsError as problem:
-            reason = str(problem)
-        raise CredentialsError(reason)
-
-    return found
-
-
-def default_chain(
-    environ: Mapping[str, str] | None = None, *, metadata: str = METADATA
-) -> Credentials:
+def default_chain(environ: Environ | None = None, *, metadata: str = METADATA) -> Credentials:
     """Return the credentials of an existing Tencent environment; blocks.
 
     In this order: environment variables by any of their names, ``~/.tencentcloud/credentials``,
@@ -69,10 +49,8 @@ def default_chain(
     return search(environ, metadata=metadata)[1]
 
 
-@_without_frames
-def search(
-    environ: Mapping[str, str] | None = None, *, metadata: str = METADATA
-) -> tuple[str, Credentials]:
+@without_frames
+def search(environ: Environ | None = None, *, metadata: str = METADATA) -> tuple[str, Credentials]:
     """Return where `default_chain` finds credentials, and the credentials."""
     environ = os.environ if environ is None else environ
     home = Path(environ.get("HOME") or Path.home())
@@ -91,14 +69,13 @@ def search(
     except CredentialsError as problem:
         raise CredentialsError(
             "no credentials found: neither in the environment (TENCENTCLOUD_SECRET_ID and "
-            f"TENCENTCLOUD_SECRET_KEY), nor in ~/.tencentcloud/credentials, nor in "
-            f"/etc/tencentcloud/credentials, nor in {tccli}; and {problem}. "
-            "Set one of them or pass credentials="
+            "TENCENTCLOUD_SECRET_KEY), nor in ~/.tencentcloud/credentials, nor in /etc/tencentcloud"
+            f"/credentials, nor in {tccli}; and {problem}. Set one of them or pass credentials="
         ) from None
 
 
 def _from_environment(
-    environ: Mapping[str, str], id_name: str, key_name: str, token_names: tuple[str, ...]
+    environ: Environ, id_name: str, key_name: str, token_names: tuple[str, ...]
 ) -> Credentials | None:
     secret_id, secret_key = environ.get(id_name), environ.get(key_name)
     if secret_id and secret_key:
@@ -149,15 +126,11 @@ def _from_tccli(path: Path, text: str, *, metadata: str) -> Credentials:
     return _checked(path, profile["secretId"], profile["secretKey"], profile.get("token"))
 
 
-@_without_frames
+@without_frames
 def cvm_role(role: str | None = None, *, metadata: str = METADATA) -> Credentials:
-    """Return temporary credentials of the role that is bound to this CVM instance; blocks.
+    """Return temporary credentials of a role of this CVM instance, by default the first; blocks.
 
     Source: https://www.tencentcloud.com/document/product/213/4934
-
-    Args:
-        role: Name of the role; None for the first role of the instance.
-        metadata: Host (and port) of the metadata service.
 
     Raises:
         CredentialsError: There is no metadata service, or it returned no credentials.
@@ -168,12 +141,8 @@ def cvm_role(role: str | None = None, *, metadata: str = METADATA) -> Credential
         response = json.loads(_fetch(metadata, where + role))
         if response["Code"] != "Success":
             raise CredentialsError(f"the CVM role {role} has no credentials: {response['Code']}")
-        return Credentials(
-            response["TmpSecretId"],
-            response["TmpSecretKey"],
-            response["Token"],
-            expires_at=float(response["ExpiredTime"]),
-        )
+        keys = [response[name] for name in ("TmpSecretId", "TmpSecretKey", "Token")]
+        return Credentials(*keys, expires_at=float(response["ExpiredTime"]))
     except (OSError, http.client.HTTPException) as problem:
         reason = f"there is no CVM role here ({type(problem).__name__}: {problem})"
     except (ValueError, KeyError, TypeError, IndexError) as problem:

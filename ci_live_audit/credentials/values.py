@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import re
-from typing import NoReturn, Self, SupportsIndex
+from collections.abc import Callable
+from functools import wraps
+from typing import NoReturn, ParamSpec, Self, SupportsIndex, TypeVar
 
 import attrs
 
 from ci_live_audit._checks import text
 from ci_live_audit.errors import ConfigurationError, CredentialsError
 
-__all__ = ["Credentials", "Secret"]
+__all__ = ["Credentials", "Secret", "without_frames"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def without_frames(call: Callable[P, T]) -> Callable[P, T]:
+    """Make a function raise its errors anew, without the frames and causes in which secrets may be."""
+
+    @wraps(call)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return call(*args, **kwargs)
+        except CredentialsError as problem:
+            reason = str(problem)
+        raise CredentialsError(reason)
+
+    return called
 
 
 class Secret(str):
@@ -30,8 +49,15 @@ class Sealed:
 
     __slots__ = ("text",)
 
-    def __init__(self, text: Secret) -> None:
-        self.text = text
+    def __init__(self, name: str, value: object) -> None:
+        plain = text(name, value.text if isinstance(value, Sealed) else value)
+        if not re.fullmatch(r"[!-~]+", plain):
+            # A line break from a file is the usual reason, so say so without the value.
+            raise CredentialsError(
+                f"{name}: expected visible ASCII characters, at least one; got {len(plain)} "
+                f"characters{' with blanks, line breaks or others among them' if plain else ''}"
+            )
+        self.text: Secret = Secret(plain)
 
     def __repr__(self) -> str:
         return repr(self.text)
@@ -49,33 +75,13 @@ class Sealed:
         raise TypeError("Credentials are not pickled: pass what provides them instead")
 
 
-def _visible(name: str, value: object) -> Secret:
-    plain = text(name, value)
-    if not re.fullmatch(r"[!-~]+", plain):
-        # A line break from a file is the usual reason, so say so without the value.
-        raise ConfigurationError(
-            f"{name}: expected visible ASCII characters, at least one; got {len(plain)} characters"
-            f"{' with blanks, line breaks or others among them' if plain else ''}"
-        )
-    return Secret(plain)
-
-
-def _sealed(name: str, value: object) -> Sealed:
-    return value if isinstance(value, Sealed) else Sealed(_visible(name, value))
-
-
 @attrs.frozen(repr=False, init=False)
 class Credentials:
-    """A key pair, with a token if it is temporary.
+    """A key pair (``SecretId`` and ``SecretKey``), with a token if it is temporary.
 
-    It cannot be pickled, and its ``repr`` shows neither key nor token.
-
-    Args:
-        secret_id: ``SecretId``.
-        secret_key: ``SecretKey``.
-        token: Token of temporary credentials.
-        expires_at: Unix seconds at which temporary credentials expire; None if they do not, or if
-            their provider is to be called before every attempt.
+    It cannot be pickled, and its ``repr`` shows neither key nor token. ``expires_at`` is in Unix
+    seconds; None if the credentials do not expire, or if their provider is to be called before
+    every attempt.
 
     Raises:
         CredentialsError: A value is empty, or cannot be sent in a header.
@@ -97,11 +103,11 @@ class Credentials:
         try:
             if isinstance(expires_at, bool) or not isinstance(expires_at, int | float | None):
                 kind = type(expires_at).__name__
-                raise ConfigurationError(f"expires_at: expected Unix seconds, got {kind}")
+                raise CredentialsError(f"expires_at: expected Unix seconds, got {kind}")
             self.__attrs_init__(  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-                _visible("secret_id", secret_id),
-                _sealed("secret_key", secret_key),
-                None if token is None else _sealed("token", token),
+                Sealed("secret_id", secret_id).text,
+                Sealed("secret_key", secret_key),
+                None if token is None else Sealed("token", token),
                 expires_at,
             )
             return
