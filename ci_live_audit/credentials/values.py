@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def without_frames(call: Callable[P, T]) -> Callable[P, T]:
-    """Make a function raise its errors anew, without the frames and causes in which secrets may be."""
+    """Raise a function's errors anew, without the frames and causes in which secrets may be."""
 
     @wraps(call)
     def called(*args: P.args, **kwargs: P.kwargs) -> T:
