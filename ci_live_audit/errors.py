@@ -23,11 +23,10 @@ pickled and kept.
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, Self
+from math import isfinite
+from typing import Any, Self
 
-if TYPE_CHECKING:
-    from ci_live_audit.models import AuditJob
+from ci_live_audit.models import AuditJob
 
 __all__ = [
     "AccessDenied",
@@ -71,8 +70,7 @@ class LiveAuditError(Exception):
     retry_after: float | None = None
 
     def __str__(self) -> str:
-        request = f" [request id {self.request_id}]" if self.request_id else ""
-        reason = self._reason() + request
+        reason = self._reason() + (f" [request id {self.request_id}]" if self.request_id else "")
         if self.operation is None:
             return reason
         call = self.operation if self.job_id is None else f"{self.operation} of {self.job_id}"
@@ -99,9 +97,7 @@ class LiveAuditError(Exception):
 
 
 def _is_plain(value: object) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return value is None or isinstance(value, str | int)
+    return isinstance(value, str | int | None) or (isinstance(value, float) and isfinite(value))
 
 
 class ConfigurationError(LiveAuditError):
@@ -188,8 +184,7 @@ class ServiceError(LiveAuditError):
         self.may_have_happened: bool = status >= 500 and not isinstance(self, Throttled)
 
     def _reason(self) -> str:
-        words = [str(self.status) if self.status else "", self.code, self.message]
-        return " ".join(filter(None, words))
+        return " ".join(filter(None, (str(self.status or ""), self.code, self.message)))
 
 
 class AccessDenied(ServiceError):

@@ -11,12 +11,13 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import anyio.to_thread
 
-from ci_live_audit.credentials.values import Credentials
+from ci_live_audit.credentials.values import Credentials, without_frames
 from ci_live_audit.errors import CredentialsError
 
 __all__ = ["CredentialCache", "CredentialsLike", "CredentialsSource"]
@@ -59,11 +60,8 @@ CredentialsSource = Credentials | Provider | CredentialsLike | CredentialsInfo
 class CredentialCache:
     """Provides current credentials for every attempt.
 
-    Args:
-        source: Credentials, or where they come from.
-        lasting: Whether credentials without an expiry are kept until the service refuses them;
-            otherwise the provider is called every time, because it may rotate them.
-        now: Returns Unix seconds.
+    Those without an expiry are kept until the service refuses them if they are ``lasting``;
+    otherwise the provider is called every time, because it may rotate them.
 
     Raises:
         CredentialsError: The source is of no known kind.
@@ -84,11 +82,11 @@ class CredentialCache:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._fixed = source if isinstance(source, Credentials) else None
-        self._provide = _provider(source)
+        self._call = _provider(source)
         self._lasting = lasting
         self._now = now
         self._kept: Credentials | None = None
-        self._renewal: asyncio.Task[Credentials | CredentialsError] | None = None
+        self._renewal: asyncio.Task[Credentials | Exception] | None = None
         self._paused_until = 0.0
 
     async def get(self) -> Credentials:
@@ -99,12 +97,12 @@ class CredentialCache:
         """
         if self._fixed is not None:
             return self._fixed
-        kept = self._kept
-        if kept is not None and self._is_fresh(kept):
+        paused = self._now() < self._paused_until
+        if kept := self._valid(ahead=0.0 if paused else self.RENEW_AHEAD):
             return kept
         if self._renewal is None:
             self._renewal = asyncio.create_task(self._renew())
-        elif kept is not None and self._lasts(kept):
+        elif kept := self._valid():
             return kept
         # All callers share the task, so one that is cancelled does not cancel it.
         renewal = self._renewal
@@ -112,13 +110,18 @@ class CredentialCache:
         if renewal.cancelled():
             raise CredentialsError("the client was closed")
         result = renewal.result()
+        if isinstance(result, Credentials):
+            return result
         if isinstance(result, CredentialsError):
             raise CredentialsError(str(result)) from result
-        return result
+        reason = f"{type(result).__name__}: {result}"
+        if isinstance(result, TimeoutError):
+            reason = f"nothing within {self.PROVIDER_TIMEOUT:g} s"
+        raise CredentialsError(f"the credentials provider failed: {reason}") from result
 
-    def is_valid(self, credentials: Credentials) -> bool:
-        """Return whether credentials have not expired."""
-        return credentials.expires_at is None or self._now() < credentials.expires_at
+    def is_valid(self, credentials: Credentials, ahead: float = 0.0) -> bool:
+        """Return whether credentials have not expired, nor will within ``ahead`` seconds."""
+        return credentials.expires_at is None or self._now() < credentials.expires_at - ahead
 
     def invalidate(self, credentials: Credentials) -> bool:
         """Drop refused credentials; return whether the provider may have others."""
@@ -128,89 +131,65 @@ class CredentialCache:
 
     async def have_changed(self, credentials: Credentials) -> bool:
         """Return whether a provider that is called every time now has other credentials."""
-        if self._fixed is not None or self._lasting or credentials.expires_at is not None:
-            return False
-        try:
-            return await self.get() != credentials
-        except CredentialsError:
-            return False
+        if self._fixed is None and not self._lasting and credentials.expires_at is None:
+            with suppress(CredentialsError):
+                return await self.get() != credentials
+        return False
 
     def close(self) -> None:
         """Cancel a renewal in progress."""
         if self._renewal is not None:
             self._renewal.cancel()
 
-    def _lasts(self, kept: Credentials) -> bool:
-        return kept.expires_at is not None and self.is_valid(kept)
+    def _valid(self, ahead: float = 0.0) -> Credentials | None:
+        kept = self._kept
+        return kept if kept is not None and self.is_valid(kept, ahead) else None
 
-    def _is_fresh(self, kept: Credentials) -> bool:
-        if kept.expires_at is None:
-            return self._lasting
-        ahead = 0.0 if self._now() < self._paused_until else self.RENEW_AHEAD
-        return self._now() < kept.expires_at - ahead
-
-    async def _renew(self) -> Credentials | CredentialsError:
+    async def _renew(self) -> Credentials | Exception:
         """Call the provider; return an error rather than raise it in a task nobody may await."""
         try:
             async with asyncio.timeout(self.PROVIDER_TIMEOUT):
-                self._kept = found = await self._provide()
+                found = await self._provide()
         except Exception as problem:  # noqa: BLE001 - a provider is anybody's code
-            kept = self._kept
-            if kept is not None and self._lasts(kept):
+            if kept := self._valid():
                 logger.warning("credentials could not be renewed, using the old: %s", problem)
                 self._paused_until = self._now() + self.RENEWAL_PAUSE
-                return kept
-            return self._explain(problem)
+            return kept or problem
         finally:
             self._renewal = None
+        self._kept = found if self._lasting or found.expires_at is not None else None
         return found
 
-    def _explain(self, problem: Exception) -> CredentialsError:
-        if isinstance(problem, CredentialsError):
-            return problem
-        reason = f"{type(problem).__name__}: {problem}"
-        if isinstance(problem, TimeoutError):
-            reason = f"nothing within {self.PROVIDER_TIMEOUT:g} s"
-        error = CredentialsError(f"the credentials provider failed: {reason}")
-        error.__cause__ = problem
-        return error
-
-
-def _provider(source: CredentialsSource) -> Callable[[], Awaitable[Credentials]]:
-    """Return any source as an async callable, which runs code that may block in a thread."""
-    call: Callable[[], object]
-    if isinstance(source, CredentialsInfo):
-        call = partial(_from_info, source)
-    elif callable(source):
-        call = source
-    elif all(inspect.getattr_static(source, name, None) for name in ("secret_id", "secret_key")):
-        call = partial(_from_attributes, source)
-    else:
-        raise CredentialsError(
-            "credentials: expected Credentials, a provider, or an object with secret_id, "
-            f"secret_key and token; got {type(source).__name__}"
-        )
-
-    async def provide() -> Credentials:
-        if inspect.iscoroutinefunction(call):
-            found = await call()
-        else:
-            found = await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
-            if inspect.isawaitable(found):
-                found = await found
+    async def _provide(self) -> Credentials:
+        """Call the provider, in a thread unless it is async: it may block."""
+        call = self._call
+        on_loop = inspect.iscoroutinefunction(call)
+        found = call() if on_loop else await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
+        if inspect.isawaitable(found):
+            found = await found
         if not isinstance(found, Credentials):
-            raise CredentialsError(
-                f"the credentials provider gave {type(found).__name__}, not Credentials"
-            )
+            kind = type(found).__name__
+            raise CredentialsError(f"the credentials provider gave {kind}, not Credentials")
         return found
 
-    return provide
+
+def _provider(source: CredentialsSource) -> Callable[[], object]:
+    if isinstance(source, CredentialsInfo):
+        return partial(_read, source)
+    if callable(source):
+        return source
+    if all(inspect.getattr_static(source, name, None) for name in ("secret_id", "secret_key")):
+        return partial(_read, source)
+    raise CredentialsError(
+        "credentials: expected Credentials, a provider, or an object with secret_id, "
+        f"secret_key and token; got {type(source).__name__}"
+    )
 
 
-def _from_info(source: CredentialsInfo) -> Credentials:
-    secret_id, secret_key, token = source.get_credential_info()
+@without_frames
+def _read(source: CredentialsLike | CredentialsInfo) -> Credentials:
+    if isinstance(source, CredentialsInfo):
+        secret_id, secret_key, token = source.get_credential_info()
+    else:
+        secret_id, secret_key, token = source.secret_id, source.secret_key, source.token
     return Credentials(secret_id, secret_key, token or None)
-
-
-def _from_attributes(source: Any) -> Credentials:
-    return Credentials(source.secret_id, source.secret_key, source.token or None)

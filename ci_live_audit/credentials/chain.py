@@ -10,25 +10,21 @@ import http.client
 import json
 import os
 from collections.abc import Callable, Mapping
-from functools import wraps
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
-from ci_live_audit.credentials.values import Credentials
+from ci_live_audit.credentials.values import Credentials, without_frames
 from ci_live_audit.errors import CredentialsError
 
 __all__ = ["cvm_role", "default_chain", "search"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
+Environ = Mapping[str, str]
+TOKENS = ("TENCENTCLOUD_TOKEN", "TENCENTCLOUD_SESSION_TOKEN", "TENCENTCLOUD_SECURITY_TOKEN")
 # Names of id, key and tokens, in order of precedence: Tencent Cloud's tools, its function runtimes,
 # the samples of the COS SDKs, coscmd, the samples of the CI documents.
 ENVIRONMENT = (
-    (
-        "TENCENTCLOUD_SECRET_ID",
-        "TENCENTCLOUD_SECRET_KEY",
-        ("TENCENTCLOUD_TOKEN", "TENCENTCLOUD_SESSION_TOKEN", "TENCENTCLOUD_SECURITY_TOKEN"),
-    ),
+    ("TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", TOKENS),
     ("TENCENTCLOUD_SECRETID", "TENCENTCLOUD_SECRETKEY", ("TENCENTCLOUD_SESSIONTOKEN",)),
     ("COS_SECRET_ID", "COS_SECRET_KEY", ("COS_TOKEN",)),
     ("COS_SECRETID", "COS_SECRETKEY", ("COS_TOKEN",)),
@@ -36,26 +32,11 @@ ENVIRONMENT = (
     ("SECRETID", "SECRETKEY", ()),
 )
 PROFILES = (Path("~/.tencentcloud/credentials"), Path("/etc/tencentcloud/credentials"))
+# Host (and port) of the metadata service.
 METADATA = "metadata.tencentyun.com"
 
 
-def _without_frames(find: Callable[P, T]) -> Callable[P, T]:
-    """Raise errors anew, without the frames and causes in which secrets may be."""
-
-    @wraps(find)
-    def found(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return find(*args, **kwargs)
-        except CredentialsError as problem:
-            reason = str(problem)
-        raise CredentialsError(reason)
-
-    return found
-
-
-def default_chain(
-    environ: Mapping[str, str] | None = None, *, metadata: str = METADATA
-) -> Credentials:
+def default_chain(environ: Environ | None = None, *, metadata: str = METADATA) -> Credentials:
     """Return the credentials of an existing Tencent environment; blocks.
 
     In this order: environment variables by any of their names, ``~/.tencentcloud/credentials``,
@@ -68,10 +49,8 @@ def default_chain(
     return search(environ, metadata=metadata)[1]
 
 
-@_without_frames
-def search(
-    environ: Mapping[str, str] | None = None, *, metadata: str = METADATA
-) -> tuple[str, Credentials]:
+@without_frames
+def search(environ: Environ | None = None, *, metadata: str = METADATA) -> tuple[str, Credentials]:
     """Return where `default_chain` finds credentials, and the credentials."""
     environ = os.environ if environ is None else environ
     home = Path(environ.get("HOME") or Path.home())
@@ -80,40 +59,33 @@ def search(
             return f"the environment: {names[0]} and {names[1]}", found
     for profile in PROFILES:
         path = home / str(profile).removeprefix("~/")
-        if found := _from_profile(path):
+        if found := _from_file(path, _from_profile):
             return str(path), found
     tccli = home / ".tccli" / f"{environ.get('TCCLI_PROFILE') or 'default'}.credential"
-    if found := _from_tccli(tccli, metadata):
+    if found := _from_file(tccli, partial(_from_tccli, metadata=metadata)):
         return str(tccli), found
     try:
         return "the role of this CVM instance", cvm_role(metadata=metadata)
     except CredentialsError as problem:
         raise CredentialsError(
             "no credentials found: neither in the environment (TENCENTCLOUD_SECRET_ID and "
-            f"TENCENTCLOUD_SECRET_KEY), nor in ~/.tencentcloud/credentials, nor in "
-            f"/etc/tencentcloud/credentials, nor in {tccli}; and {problem}. "
-            "Set one of them or pass credentials="
+            "TENCENTCLOUD_SECRET_KEY), nor in ~/.tencentcloud/credentials, nor in /etc/tencentcloud"
+            f"/credentials, nor in {tccli}; and {problem}. Set one of them or pass credentials="
         ) from None
 
 
 def _from_environment(
-    environ: Mapping[str, str], id_name: str, key_name: str, token_names: tuple[str, ...]
+    environ: Environ, id_name: str, key_name: str, token_names: tuple[str, ...]
 ) -> Credentials | None:
     secret_id, secret_key = environ.get(id_name), environ.get(key_name)
-    if not secret_id and not secret_key:
-        return None
-    if not secret_id or not secret_key:
-        raise CredentialsError(
-            f"{key_name if secret_id else id_name} is missing in the environment, though "
-            f"{id_name if secret_id else key_name} is set"
-        )
-    token_name = next((name for name in token_names if environ.get(name)), "")
-    return _checked(
-        f"{id_name}, {key_name}{token_name and ', '}{token_name}",
-        secret_id,
-        secret_key,
-        environ.get(token_name),
-    )
+    if secret_id and secret_key:
+        token_name = next((name for name in token_names if environ.get(name)), "")
+        place = ", ".join(filter(None, (id_name, key_name, token_name)))
+        return _checked(place, secret_id, secret_key, environ.get(token_name))
+    if secret_id or secret_key:
+        missing, present = (key_name, id_name) if secret_id else (id_name, key_name)
+        raise CredentialsError(f"{missing} is missing in the environment, though {present} is set")
+    return None
 
 
 def _checked(place: object, secret_id: str, secret_key: str, token: str | None) -> Credentials:
@@ -123,55 +95,42 @@ def _checked(place: object, secret_id: str, secret_key: str, token: str | None) 
         raise CredentialsError(f"{place}: {problem}") from None
 
 
-def _read(path: Path) -> str | None:
+def _from_file(path: Path, read: Callable[[Path, str], Credentials]) -> Credentials | None:
     try:
-        return path.read_text("utf-8-sig")
+        return read(path, path.read_text("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as problem:
+    except (OSError, UnicodeDecodeError) as problem:
         raise CredentialsError(f"{path} cannot be read: {problem}") from None
-
-
-def _from_profile(path: Path) -> Credentials | None:
-    text = _read(path)
-    if text is None:
-        return None
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read_string(text)
-        section = parser["default"]
-        return _checked(path, section["secret_id"], section["secret_key"], section.get("token"))
     except KeyError as problem:
-        raise CredentialsError(f"{path}: {problem.args[0]} is missing") from None
+        fault = f"{problem.args[0]} is missing"
     except configparser.Error as problem:
         # Its message quotes the line, which may be a key.
-        raise CredentialsError(f"{path}: not an INI file ({type(problem).__name__})") from None
-
-
-def _from_tccli(path: Path, metadata: str) -> Credentials | None:
-    text = _read(path)
-    if text is None:
-        return None
-    try:
-        profile = json.loads(text)
-        if profile.get("type") == "cvm-role":
-            return cvm_role(metadata=metadata)
-        return _checked(path, profile["secretId"], profile["secretKey"], profile.get("token"))
-    except KeyError as problem:
-        raise CredentialsError(f"{path}: {problem.args[0]} is missing") from None
+        fault = f"not an INI file ({type(problem).__name__})"
     except (ValueError, AttributeError):
-        raise CredentialsError(f"{path}: not a JSON object") from None
+        fault = "not a JSON object"
+    raise CredentialsError(f"{path}: {fault}")
 
 
-@_without_frames
+def _from_profile(path: Path, text: str) -> Credentials:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(text)
+    section = parser["default"]
+    return _checked(path, section["secret_id"], section["secret_key"], section.get("token"))
+
+
+def _from_tccli(path: Path, text: str, *, metadata: str) -> Credentials:
+    profile = json.loads(text)
+    if profile.get("type") == "cvm-role":
+        return cvm_role(metadata=metadata)
+    return _checked(path, profile["secretId"], profile["secretKey"], profile.get("token"))
+
+
+@without_frames
 def cvm_role(role: str | None = None, *, metadata: str = METADATA) -> Credentials:
-    """Return temporary credentials of the role that is bound to this CVM instance; blocks.
+    """Return temporary credentials of a role of this CVM instance, by default the first; blocks.
 
     Source: https://www.tencentcloud.com/document/product/213/4934
-
-    Args:
-        role: Name of the role; None for the first role of the instance.
-        metadata: Host (and port) of the metadata service.
 
     Raises:
         CredentialsError: There is no metadata service, or it returned no credentials.
@@ -182,12 +141,8 @@ def cvm_role(role: str | None = None, *, metadata: str = METADATA) -> Credential
         response = json.loads(_fetch(metadata, where + role))
         if response["Code"] != "Success":
             raise CredentialsError(f"the CVM role {role} has no credentials: {response['Code']}")
-        return Credentials(
-            response["TmpSecretId"],
-            response["TmpSecretKey"],
-            response["Token"],
-            expires_at=float(response["ExpiredTime"]),
-        )
+        keys = [response[name] for name in ("TmpSecretId", "TmpSecretKey", "Token")]
+        return Credentials(*keys, expires_at=float(response["ExpiredTime"]))
     except (OSError, http.client.HTTPException) as problem:
         reason = f"there is no CVM role here ({type(problem).__name__}: {problem})"
     except (ValueError, KeyError, TypeError, IndexError) as problem:
@@ -197,12 +152,9 @@ def cvm_role(role: str | None = None, *, metadata: str = METADATA) -> Credential
 
 def _fetch(host: str, path: str) -> str:
     # One hop inside the instance: no proxy, no TLS, and a response at once or never.
-    connection = http.client.HTTPConnection(host, timeout=1)
-    try:
+    with closing(http.client.HTTPConnection(host, timeout=1)) as connection:
         connection.request("GET", path)
         response = connection.getresponse()
         if response.status != http.HTTPStatus.OK:
             raise http.client.HTTPException(f"status {response.status}")
         return response.read(65536).decode()
-    finally:
-        connection.close()

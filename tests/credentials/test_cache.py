@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from keys import ID, KEY, PAIR, TOKEN, TRIPLE, chain, plain, printed
+from keys import ID, KEY, PAIR, TOKEN, TRIPLE, chain, plain, printed, with_locals
 
 from ci_live_audit.credentials.cache import CredentialCache
 from ci_live_audit.credentials.chain import default_chain
@@ -196,6 +196,21 @@ class TestSources:
         with pytest.raises(CredentialsError) as caught:
             await CredentialCache(source).get()
         assert "canary" not in printed(caught.value)
+
+    @pytest.mark.parametrize("key", ["secret_key", "token"])
+    async def test_no_frame_shows_what_an_object_returned(self, key: str) -> None:
+        """A refused value of a credential object is in no local variable of a traceback."""
+        values = {"secret_id": ID, "secret_key": KEY, "token": TOKEN} | {key: "canary\n"}
+
+        class AtOnce:
+            def get_credential_info(self) -> tuple[str, ...]:
+                return tuple(values.values())
+
+        sources: list[Any] = [AtOnce(), type("OneByOne", (), values)()]
+        for source in sources:
+            with pytest.raises(CredentialsError, match=f"^{key}: ") as caught:
+                await CredentialCache(source).get()
+            assert "canary" not in with_locals(caught.value)
 
     def test_making_a_cache_reads_nothing(self) -> None:
         """Making a cache reads no property: it might block, and clients are made on the loop."""
