@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from clocks import PatientLoop
-from hypothesis import settings
+from hypothesis import given, settings, strategies
 from proofs import IN_FULL
 
 from ci_live_audit.testing import VirtualTimeLoop
@@ -29,8 +29,17 @@ def pytest_pycollect_makeitem(obj: object) -> None:
         pytest.mark.anyio(obj)
 
 
+@settings(max_examples=1, database=None)
+@given(strategies.none())
+def use_hypothesis(_: None) -> None:
+    """Let Hypothesis set itself up."""
+
+
 def pytest_collection_finish() -> None:
     """Exempt what collection has made from garbage collection: it stays until the end."""
+    # Hypothesis checks on its first use who refers to its source of chance, and warns if nobody
+    # does; what is frozen is not seen.
+    use_hypothesis()
     gc.collect()
     gc.freeze()
 
