@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Iterator
 from io import BufferedWriter, FileIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from command_line import SCRIPT, Service, parsed, serving
@@ -171,8 +172,12 @@ def test_an_unreadable_file_is_one_line(
     path = tmp_path / "ids"
     path.write_text("av1\n")
 
-    def broken(*_: object) -> None:
-        raise OSError(5, "Input/output error", str(path))
+    open_ = Path.open
+
+    def broken(file: Path, *args: Any, **options: Any) -> Any:
+        if file == path:
+            raise OSError(5, "Input/output error", str(path))
+        return open_(file, *args, **options)
 
     monkeypatch.setattr(Path, "open", broken)
     result = service.run("poll", "--file", str(path))
