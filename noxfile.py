@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import nox
@@ -16,8 +17,9 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PYPROJECT)
 # The tests see the installed wheel, not the folder they are started in.
 INSTALLED = {"PYTHONSAFEPATH": "1"}
-#: Whatever is given after ``--`` runs in one process, which starts and fails sooner.
-PARALLEL = ["-n", "auto", "--maxprocesses", "8", "--dist", "worksteal"]
+#: One process more than there are cores, as some tests wait. Whatever is given after ``--`` runs in
+#: a single process, which starts and fails sooner.
+PARALLEL = ["-n", str((os.cpu_count() or 1) + 1), "--maxprocesses", "9", "--dist", "worksteal"]
 #: Packages that bots and services are made of.
 NEIGHBOURS = [
     "aiogram",

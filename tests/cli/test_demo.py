@@ -32,6 +32,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> dict[str, demo.Script]:
     return streams
 
 
+@pytest.mark.skipif(not IN_FULL, reason="`nox -s demo` runs the demo; it is checked in full only")
 def test_the_demo_in_a_pipe() -> None:
     """A pipe gets a line for each change, the table of all streams, and the summary."""
     done = subprocess.run([SCRIPT, "demo"], check=True, capture_output=True, timeout=PATIENCE)
@@ -56,7 +57,7 @@ def test_the_demo_in_a_pipe() -> None:
     assert done.stderr == b""
 
 
-@pytest.mark.skipif(not IN_FULL, reason="the demo as a whole runs on a terminal in full only")
+@pytest.mark.skipif(not IN_FULL, reason="`nox -s demo` runs the demo; it is checked in full only")
 def test_the_demo_on_a_terminal() -> None:
     """A terminal shows a bar and recent findings, then the table with sensitive jobs in red."""
     with Terminal([SCRIPT, "demo"]) as terminal:

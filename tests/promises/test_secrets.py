@@ -190,12 +190,12 @@ async def fail_at(place: str, served: Served, clients: Clients) -> None:
         url = url.replace("http://", "https://")
     elif place == "provider":
         options["credentials"] = sealed_vault
-    elif place == "timeout":
-        options["timeout"] = 0.1
     elif place == "throttle":
         options["retry"] = RetryPolicy(attempts=1)
     elif place == "hook":
         options["on_attempt"] = bad_hook
+    if place in {"tls", "timeout"}:  # where the server keeps silent
+        options["timeout"] = 0.1
     client = await clients.client(url, **options)
     if place == "send":
         await client.submit("rtmp://live.example.com/app/a", extra={"Filler": "x" * 2**22})

@@ -10,6 +10,7 @@ import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from proofs import times
 from qcloud_cos import CosConfig, cos_auth
 from requests import PreparedRequest
 
@@ -65,7 +66,7 @@ def vendor(
     return {name.lower(): value for name, value in signed.headers.items()}
 
 
-@settings(max_examples=1000)
+@settings(max_examples=times(1000))
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "get", "Post"]),
     path=(texts | job_ids.map("video/auditing/{}".format)).map("/{}".format),
@@ -88,7 +89,7 @@ def test_any_request_is_signed_as_the_sdk_signs_it(
     assert ours == vendor(request, params, signer, 10_000)["authorization"]
 
 
-@settings(max_examples=500)
+@settings(max_examples=times(500))
 @given(
     request=job_ids.map(requests.query)
     | job_ids.map(requests.cancel)
