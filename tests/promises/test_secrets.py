@@ -28,6 +28,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any, NoReturn
 from unittest.mock import patch
 from urllib.parse import quote
@@ -229,6 +230,9 @@ class Log(logging.StreamHandler[io.StringIO]):
             self.tracebacks["in the log"] = written(record.exc_info[1])
 
 
+TESTS = Path(__file__).parents[1]
+
+
 def stacks() -> list[str]:
     """Return how all tasks print themselves, and the locals of every frame in which they wait."""
     texts: list[str] = []
@@ -239,7 +243,7 @@ def stacks() -> list[str]:
         waits: Any = task.get_coro()
         while waits is not None:
             frame = getattr(waits, "cr_frame", None) or getattr(waits, "ag_frame", None)
-            if frame is not None and f"{os.sep}tests{os.sep}" not in frame.f_code.co_filename:
+            if frame is not None and not Path(frame.f_code.co_filename).is_relative_to(TESTS):
                 texts.append(f"{frame.f_code.co_qualname} {frame.f_locals!r}")
             waits = getattr(waits, "cr_await", None) or getattr(waits, "ag_await", None)
     return texts
