@@ -16,7 +16,7 @@ from ci_live_audit.following.findings import Finding
 from ci_live_audit.following.outcomes import Outcome
 from ci_live_audit.models import AudioSection, AuditJob, Snapshot, Verdict
 
-__all__ = ["STYLES", "Exit", "Output", "Terminal", "is_flagged"]
+__all__ = ["STYLES", "Exit", "Output", "Terminal", "is_flagged", "show_cursor"]
 
 STYLES: dict[Verdict | None, str] = {Verdict.SENSITIVE: "bold red", Verdict.SUSPECTED: "yellow"}
 SCHEMA = 1
@@ -160,6 +160,13 @@ class Output:
     def _line(self, parts: Iterable[object], style: str | None) -> None:
         texts = [_clean(part) for part in parts if part is not None and part != ""]
         self.results.print(Text("  ").join(texts), style=style)
+
+
+def show_cursor() -> None:
+    """Show the cursor of the terminal, which a progress bar hides."""
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            Console(file=stream).show_cursor()
 
 
 def is_flagged(verdict: Verdict | None) -> bool:

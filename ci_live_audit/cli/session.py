@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import attrs
 
-from ci_live_audit.cli.output import Exit, Output
+from ci_live_audit.cli.output import Exit, Output, show_cursor
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.credentials.chain import search
 from ci_live_audit.errors import ConfigurationError, LiveAuditError
@@ -100,6 +100,9 @@ def run(main: Callable[[], Awaitable[int]]) -> NoReturn:
     try:
         code = asyncio.run(_cancelled_by_sigterm(main))
     except (KeyboardInterrupt, asyncio.CancelledError):
+        # The second Ctrl-C may have come while a progress bar was being removed.
+        with contextlib.suppress(KeyboardInterrupt):
+            show_cursor()
         code = Exit.INTERRUPTED
     except BrokenPipeError:
         # The reader of the results has gone; the interpreter must not try to flush the rest.

@@ -89,6 +89,25 @@ def test_ctrl_c_stops_cleanly(service: Service) -> None:
         assert terminal.unchanged
 
 
+def test_an_interrupted_cleanup_shows_the_cursor() -> None:
+    """A second Ctrl-C while the progress bar is being removed leaves no hidden cursor."""
+    program = """
+import rich.console
+from ci_live_audit.cli.session import run
+
+async def main():
+    rich.console.Console().show_cursor(False)
+    print("hidden", flush=True)
+    raise KeyboardInterrupt
+
+run(main)
+"""
+    with Terminal([sys.executable, "-c", program]) as terminal:
+        assert terminal.finish() == 130
+        assert b"\x1b[?25l" in terminal.shown
+        assert terminal.cursor_visible
+
+
 def test_ctrl_c_twice_at_once(service: Service) -> None:
     """Two Ctrl-C at once leave no traceback and restore the terminal."""
     with Terminal(service.poll()) as terminal:
