@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         CredentialsError as CredentialsError,
         DecodeError as DecodeError,
         InvalidArgument as InvalidArgument,
+        InvalidInput as InvalidInput,
         JobFailed as JobFailed,
         JobNotFound as JobNotFound,
         LiveAuditError as LiveAuditError,
@@ -60,7 +61,7 @@ else:
             "decode": "",
             "errors": (
                 "AccessDenied ConfigurationError CredentialsError DecodeError InvalidArgument "
-                "JobFailed JobNotFound LiveAuditError RequestTimeout ServiceError "
+                "InvalidInput JobFailed JobNotFound LiveAuditError RequestTimeout ServiceError "
                 "ServiceUnavailable Throttled TransportError WaitTimeout"
             ),
             "following.checkpoint": "Checkpoint",

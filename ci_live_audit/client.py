@@ -100,6 +100,7 @@ class LiveAuditClient:
             )
         if not callable(now):
             raise ConfigurationError("now: expected a function that returns Unix seconds")
+        self._bucket, self._region = bucket, region
         self._rate: float = getattr(limiter, "rate", rate)
         self._background = BackgroundRateLimiter(limiter)
         clock = Clock(now)
@@ -257,8 +258,8 @@ class LiveAuditClient:
         Raises:
             JobFailed: It ended in state Failed; ``.job`` is the job.
             WaitTimeout: It did not end in ``timeout`` seconds; ``.last`` is the job as last seen.
-            LiveAuditError: It cannot be queried. Transient errors are retried for ten minutes or
-                more before they are raised.
+            LiveAuditError: It cannot be queried. Transient errors are waited out, however long they
+                last.
         """
         polling = attrs.evolve(self._polling(interval, timeout), keep_last=True)
         async with Outcomes(polling, [job_id]) as outcomes:
@@ -284,19 +285,33 @@ class LiveAuditClient:
         Every id has exactly one outcome, even if it is given more than once, and the error of one
         job does not end the others. The most overdue job is polled first, so jobs take turns where
         the quota is too small for the interval. A slow consumer slows the polling down. Other calls
-        on this client take priority.
+        on this client take priority. An outage of the service is waited out, with one probe at a
+        time; ``outcomes.progress.outage`` says for how long it has lasted.
+
+        The iteration itself raises what concerns all jobs: the client was closed, or the service
+        refuses five jobs in a row for a reason that lies in the account or the bucket. It also
+        raises the `OSError` of a checkpoint that cannot be written, and then goes on if it is
+        called again.
 
         Args:
-            job_ids: A collection of ids, or a sync or async iterable, read as the quota allows.
+            job_ids: A collection of ids, or a sync or async iterable, read as the quota allows. An
+                iterable may be endless; of its finished ids at least the last 50,000 are known when
+                they come again. A sync one is read on the event loop and must not block.
             interval: Seconds from one query of a job to the next.
             timeout: Seconds for which a job is followed, counted from when its id was read (for a
                 collection: from the start). The job is polled a last time just before the end, and
                 its outcome is a `WaitTimeout`.
-            checkpoint: A file from which a later run can continue.
+            checkpoint: A file from which a later run can continue. An id is answered in it once its
+                job has ended, or the service has said that there is none; it stays open after any
+                other outcome.
 
         Raises:
-            ConfigurationError: An argument cannot be used.
+            ConfigurationError: An argument cannot be used, or the checkpoint is that of another
+                bucket or region.
+            OSError: The checkpoint cannot be written.
         """
+        if checkpoint is not None:
+            checkpoint.bind(self._bucket, self._region)
         return Outcomes(self._polling(interval, timeout, checkpoint), job_ids)
 
     def watch(
@@ -333,8 +348,17 @@ class LiveAuditClient:
     ) -> Polling:
         """Return how a run polls: behind all other calls on this client."""
         limiter = self._background.sibling()
-        query = partial(_query, attrs.evolve(self._caller, limiter=limiter))
-        return Polling(query, interval, timeout, limiter, self._rate, checkpoint)
+        caller = attrs.evolve(self._caller, limiter=limiter)
+        once = attrs.evolve(caller, retry=attrs.evolve(caller.retry, attempts=1))
+        return Polling(
+            partial(_query, caller),
+            interval,
+            timeout,
+            limiter,
+            self._rate,
+            checkpoint,
+            probe=partial(_query, once),
+        )
 
 
 async def _query(caller: Caller, job_id: str) -> AuditJob:

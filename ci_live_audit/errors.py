@@ -4,7 +4,8 @@
 
     LiveAuditError
     ├── ConfigurationError        a bad argument, a missing extra, wrong use of the client
-    │   └── CredentialsError      no credentials found, or their provider failed
+    │   ├── CredentialsError      no credentials found, or their provider failed
+    │   └── InvalidInput          what was passed to a call cannot be sent; a ValueError, too
     ├── TransportError            no complete response; .sent: may the request have arrived?
     │   └── RequestTimeout
     ├── DecodeError               a response that cannot be read; .path says where
@@ -34,6 +35,7 @@ __all__ = [
     "CredentialsError",
     "DecodeError",
     "InvalidArgument",
+    "InvalidInput",
     "JobFailed",
     "JobNotFound",
     "LiveAuditError",
@@ -106,6 +108,10 @@ class ConfigurationError(LiveAuditError):
 
 class CredentialsError(ConfigurationError):
     """No credentials were found, or their provider failed."""
+
+
+class InvalidInput(ConfigurationError, ValueError):
+    """What was passed to a call cannot be sent to the service."""
 
 
 class TransportError(LiveAuditError):
@@ -227,8 +233,9 @@ class WaitTimeout(LiveAuditError):
     """The job did not end in time.
 
     Attributes:
-        last: The latest state of the job; None if there is none. A run over many jobs does not
-            keep them: there it is None, too, if the last query before the deadline failed.
+        last: The job as it was last seen; None if it never was. In a run over many jobs it may be
+            without snapshots and audio sections, and of more than 10,000 jobs only those with a
+            suspected or sensitive verdict are kept until the next poll.
     """
 
     def __init__(self, message: str, *, last: AuditJob | None = None) -> None:

@@ -45,7 +45,10 @@ ORDER = (
     "following/checkpoint",
     "following/ids",
     "following/plan",
+    "following/recent",
+    "following/jobs",
     "following/schedule",
+    "following/health",
     "following/ledger",
     "following/dispatcher",
     "following/run",
@@ -77,7 +80,7 @@ ORDER = (
 CORE = ORDER[: ORDER.index("__init__")]
 # What decides has no input, no output and no clock.
 PURE = {"models", "errors", "_checks", "credentials/values", "retry", "following/plan"}
-PURE |= {"following/schedule", "following/ledger"}
+PURE |= {f"following/{name}" for name in ("recent", "jobs", "schedule", "health", "ledger")}
 PURE |= {module for module in ORDER if module.startswith("wire/")}
 STDLIB_IO = {"asyncio", "socket", "http", "urllib.request", "time", "os", "pathlib"}
 # The modules of the core that may import each library.

@@ -16,7 +16,7 @@ from typing import Generic, TypeAlias, TypeVar
 import attrs
 
 from ci_live_audit._loop import cancel_and_wait, running_loop
-from ci_live_audit.errors import LiveAuditError, TransportError
+from ci_live_audit.errors import ConfigurationError, LiveAuditError, TransportError
 from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.ids import Ids, Nothing, Source
 from ci_live_audit.following.ledger import Ledger, Update
@@ -34,17 +34,22 @@ Items: TypeAlias = Callable[[Update], Iterable[T]]
 IN_FLIGHT = 10.0
 #: Nothing is polled while this many items wait for the consumer.
 READY = 50
-#: Known ids are skipped in portions of this many.
-SKIP = 1000
+#: Known ids are skipped in portions of this many, and of at most this many seconds.
+SKIP, TURN = 1000, 0.005
+#: Finished ids that a source of unknown length may not repeat.
+REMEMBERED = 50_000
+#: If the loop wakes up this many seconds late, the process was stopped, or the machine asleep. Then
+#: no deadline passes before jobs could be polled once more.
+LATE, GRACE = 1.0, 5.0
 
 
 @attrs.frozen
 class Polling:
     """How a run polls, and what it keeps.
 
-    ``query`` waits for the ``limiter``, which lets ``rate`` requests a second pass. With
-    ``keep_last`` the last response of every job is kept for a `WaitTimeout`, otherwise only the
-    response to its last poll.
+    ``query`` waits for the ``limiter``, which lets ``rate`` requests a second pass; ``probe`` is
+    used in its place during an outage, and makes a single attempt. With ``keep_last`` the whole
+    last response of every job is kept for a `WaitTimeout`.
     """
 
     query: Query
@@ -54,6 +59,7 @@ class Polling:
     rate: float = math.inf
     checkpoint: Checkpoint | None = None
     keep_last: bool = False
+    probe: Query | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -67,6 +73,8 @@ class Progress:
         requests: Number of requests sent.
         eta: Seconds in which the quota allows one poll of each open job, the earliest end of the
             run; None while there may be ids that are not known yet.
+        outage: Seconds for which no poll has succeeded while the service is out; None while it
+            works.
     """
 
     open: int
@@ -74,6 +82,7 @@ class Progress:
     failed: int
     requests: int
     eta: float | None
+    outage: float | None = None
 
 
 class Dispatcher(Generic[T]):
@@ -86,9 +95,19 @@ class Dispatcher(Generic[T]):
     def __init__(self, polling: Polling, job_ids: Source, items: Items[T]) -> None:
         self._polling = polling
         self._items = items
-        self.schedule: Schedule = Schedule(polling.interval, polling.timeout, polling.rate)
+        checkpoint = polling.checkpoint
+        self._ids = (
+            Ids(job_ids)
+            if checkpoint is None
+            else Ids(job_ids, checkpoint.open, note=checkpoint.take)
+        )
+        self.schedule: Schedule = Schedule(
+            polling.interval,
+            polling.timeout,
+            polling.rate,
+            remembered=math.inf if self._ids.known else REMEMBERED,
+        )
         self._ledger = Ledger(self.schedule, keep_last=polling.keep_last)
-        self._ids = Ids(job_ids, () if polling.checkpoint is None else polling.checkpoint.open)
         self.schedule.unread = self._ids.unread
         self._max_in_flight = round(IN_FLIGHT * min(max(polling.rate, 5.0), 100.0))
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -97,7 +116,12 @@ class Dispatcher(Generic[T]):
         self.job: AuditJob | None = None
         self.changed: asyncio.Event = asyncio.Event()
         self.wake: asyncio.Event = asyncio.Event()
+        #: What ends the run.
         self.error: BaseException | None = None
+        #: The checkpoint cannot be written; the run stands still until the consumer knows.
+        self.write_error: OSError | None = None
+        self._beat_due = math.inf
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_over(self) -> bool:
@@ -116,6 +140,7 @@ class Dispatcher(Generic[T]):
             failed=self._ledger.failed,
             requests=0 if limiter is None else limiter.requests,
             eta=open_ / self._polling.rate if all_known else None,
+            outage=self._ledger.health.outage(running_loop().time()),
         )
 
     def start(self) -> None:
@@ -123,6 +148,8 @@ class Dispatcher(Generic[T]):
         now = running_loop().time()
         if self._ids.known:
             self.schedule.share_deadline(now)
+        if self.schedule.timeout < math.inf:
+            self._beat()
         self._ids.open(self.wake.set)
         self._main = asyncio.create_task(self._dispatch())
         self._main.add_done_callback(self._end)
@@ -130,6 +157,8 @@ class Dispatcher(Generic[T]):
     async def aclose(self) -> None:
         """Stop polling and reading."""
         self.changed.set()
+        if self._timer is not None:
+            self._timer.cancel()
         tasks = [self._main, *self._tasks.values()]
         self._tasks.clear()
         del self._main  # once cancelled it refers to this, which should be freed at once
@@ -141,6 +170,8 @@ class Dispatcher(Generic[T]):
     def expire(self) -> bool:
         """Give up one job whose deadline has passed; return False if there is none."""
         now = running_loop().time()
+        if now - self._beat_due > LATE:
+            self._beat()
         if now < self.schedule.deadline():
             return False
         if self._ids.known:
@@ -151,23 +182,39 @@ class Dispatcher(Generic[T]):
         self._deliver(update)
         return update is not None
 
+    def retry_write(self) -> OSError:
+        """Try to write the checkpoint again from now on, and return the error until now."""
+        assert self.write_error is not None
+        error, self.write_error = self.write_error, None
+        self.wake.set()
+        return error
+
     async def _dispatch(self) -> None:
-        while not self.is_over:
+        health = self._ledger.health
+        while not self.is_over and self.error is None:
             now = running_loop().time()
-            if len(self._tasks) == self._max_in_flight or len(self.ready) >= READY:
-                await wait_for(self.wake, math.inf)
-                continue
-            if not self._may_take_up(now) and (due := self.schedule.due(now)) > now:
-                await wait_for(self.wake, due)
+            if (free := self._next_free(now)) > now:
+                await wait_for(self.wake, free)
                 continue
             if self._polling.limiter is not None:
                 await self._polling.limiter.wait_for_gate()
-            job_id = self._pick(running_loop().time())
+            now = running_loop().time()
+            job_id = self._pick(now)
             if job_id is not None:
+                if health.is_out:
+                    health.record_probe(now)
                 self._tasks[job_id] = task = asyncio.create_task(self._poll(job_id))
                 task.add_done_callback(partial(self._end_poll, job_id))
             # Let the new task enter the limiter first.
             await asyncio.sleep(0)
+
+    def _next_free(self, now: float) -> float:
+        """Return when the next poll may be made; infinity until something happens."""
+        full = len(self._tasks) == self._max_in_flight or len(self.ready) >= READY
+        if full or self.write_error is not None:
+            return math.inf
+        due = now if self._may_take_up(now) else self.schedule.due(now)
+        return max(due, self._ledger.health.next_probe)
 
     def _pick(self, now: float) -> str | None:
         """Return the next job to poll; None if there is none."""
@@ -185,7 +232,9 @@ class Dispatcher(Generic[T]):
     def _take_up(self, now: float) -> str | None:
         """Add a new job to the schedule, and return it; None if none is available."""
         checkpoint = self._polling.checkpoint
-        for _ in range(SKIP):
+        for skipped in range(SKIP):
+            if skipped and running_loop().time() - now > TURN:
+                break
             job_id = self._ids.take()
             self.schedule.unread = self._ids.unread
             if job_id is Nothing.EMPTY:
@@ -193,15 +242,24 @@ class Dispatcher(Generic[T]):
             if not isinstance(job_id, str):
                 self._deliver(self._ledger.reject(job_id))
                 self.changed.set()
-            elif checkpoint is not None and job_id in checkpoint:
-                pass
-            elif self.schedule.add(job_id, now):
-                if self.schedule.open == 1:
-                    self.changed.set()  # it has the next deadline
-                if checkpoint is not None:
-                    checkpoint.take(job_id)
-                return job_id
+            elif (checkpoint is None or job_id not in checkpoint) and job_id not in self.schedule:
+                return self._add(job_id, now)
         return None
+
+    def _add(self, job_id: str, now: float) -> str | None:
+        """Note a job in the checkpoint and add it to the schedule."""
+        try:
+            if self._polling.checkpoint is not None:
+                self._polling.checkpoint.take(job_id)
+        except OSError as problem:
+            self._ids.put_back(job_id)
+            self.write_error = problem
+            self.changed.set()
+            return None
+        self.schedule.add(job_id, now)
+        if self.schedule.open == 1:
+            self.changed.set()  # it has the next deadline
+        return job_id
 
     def _deliver(self, update: Update | None) -> None:
         if update is not None:
@@ -209,29 +267,44 @@ class Dispatcher(Generic[T]):
             self.ready.extend(self._items(update))
 
     async def _poll(self, job_id: str) -> None:
+        polling = self._polling
+        query = polling.probe if self._ledger.health.is_out else None
         try:
-            job = await self._polling.query(job_id)
+            job = await (query or polling.query)(job_id)
         except LiveAuditError as error:
             self._deliver(self._ledger.record_error(job_id, error, running_loop().time()))
         else:
             self._deliver(self._ledger.record_job(job_id, job, running_loop().time()))
 
     def _end_poll(self, job_id: str, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            self.error = task.exception() or self.error
+        problem = None if task.cancelled() else task.exception()
+        self.error = self.error or problem
         if self._tasks.get(job_id) is not task:
             return  # the job is being polled again already, or the run has been left
         del self._tasks[job_id]
-        if self._ledger.is_in_flight(job_id):  # cancelled from outside, or broken
+        if problem is None and self._ledger.is_in_flight(job_id):  # cancelled from outside
             error = TransportError("the query was cancelled")
             self._deliver(self._ledger.record_error(job_id, error, running_loop().time()))
         self.changed.set()
         self.wake.set()
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        self.error = error or self.error
+        cancelled = ConfigurationError("the run was cancelled from outside, or has been left")
+        self.error = self.error or (cancelled if task.cancelled() else task.exception())
         self.changed.set()
+
+    def _beat(self) -> None:
+        """Note that the loop is running, and whether it has been standing still."""
+        loop = running_loop()
+        now = loop.time()
+        if now - self._beat_due > LATE:
+            self.schedule.extend(now + min(GRACE, self.schedule.timeout))
+            self.changed.set()
+            self.wake.set()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._beat_due = now + LATE
+        self._timer = loop.call_at(self._beat_due, self._beat)
 
 
 async def wait_for(event: asyncio.Event, until: float) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable
+from contextlib import suppress
 from enum import Enum
 from typing import Any, TypeAlias, cast
 
@@ -27,18 +28,29 @@ Source: TypeAlias = Iterable[str] | AsyncIterable[str]
 class Ids:
     """Ids, read when they are needed; a collection is copied, so it may change afterwards.
 
+    Args:
+        job_ids: Where they come from.
+        first: Ids that come before those.
+        note: Called with each id of an async iterable as soon as it has been read.
+
     Attributes:
         known: Whether their number is known from the start.
         exhausted: Whether none is left.
     """
 
-    def __init__(self, job_ids: Source, first: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        job_ids: Source,
+        first: tuple[str, ...] = (),
+        note: Callable[[str], object] | None = None,
+    ) -> None:
         if isinstance(job_ids, str | bytes) or not isinstance(job_ids, Iterable | AsyncIterable):
             raise ConfigurationError(
                 "job_ids: expected a list of ids, an iterable or an async iterable; "
                 f"got {type(job_ids).__name__}"
             )
         self.known: bool = isinstance(job_ids, Collection)
+        self._note = note
         self._source: AsyncIterator[str] | None = None
         self._reader: asyncio.Task[None] | None = None
         # Holds one id; the reader has one more in hand.
@@ -62,6 +74,10 @@ class Ids:
 
     async def _read_all(self, source: AsyncIterator[str], arrived: Callable[[], object]) -> None:
         async for job_id in source:
+            if self._note is not None and isinstance(job_id, str):
+                # Without room on the disk it is noted when it is taken up.
+                with suppress(OSError):
+                    self._note(job_id)
             await self._read.put(job_id)
             arrived()
 
@@ -90,15 +106,25 @@ class Ids:
 
     def take(self) -> str | Nothing:
         """Return the next id, or ``Nothing.EMPTY``; an exception of the source is raised."""
-        for job_id in self._iterator:
-            self._left -= 1
-            self.exhausted = self.known and not self._left
-            return job_id
-        if not self._read.empty():
-            return self._read.get_nowait()
-        if self._reader is not None and not self._reader.done():
-            return Nothing.EMPTY
-        if self._reader is not None:
-            self._reader.result()
+        try:
+            for job_id in self._iterator:
+                self._left -= 1
+                self.exhausted = self.known and not self._left
+                return job_id
+            if not self._read.empty():
+                return self._read.get_nowait()
+            if self._reader is not None and not self._reader.done():
+                return Nothing.EMPTY
+            if self._reader is not None:
+                self._reader.result()
+        except asyncio.CancelledError as problem:
+            # Nobody cancels the consumer, which must not take this for a cancellation of its own.
+            raise ConfigurationError("job_ids: the source was cancelled") from problem
         self.exhausted = True
         return Nothing.EMPTY
+
+    def put_back(self, job_id: str) -> None:
+        """Let an id be taken once more."""
+        self._iterator = itertools.chain([job_id], self._iterator)
+        self._left += 1
+        self.exhausted = False

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import attrs
 
-from ci_live_audit.errors import (
-    ConfigurationError,
-    CredentialsError,
-    LiveAuditError,
-    ServiceError,
-    WaitTimeout,
-)
+from ci_live_audit.errors import InvalidInput, LiveAuditError, WaitTimeout
+from ci_live_audit.following.health import Health
 from ci_live_audit.following.schedule import Schedule
 from ci_live_audit.models import AuditJob, JobState
 
 __all__ = ["Ledger", "Update"]
 
-#: A job is given up after this many failed polls in a row: after ten minutes or more.
+#: A job is given up after this many failed polls in a row, if others succeeded between them: after
+#: ten minutes or more.
 MAX_FAILURES = 16
+#: The last responses of this many jobs are kept for a `WaitTimeout`, beside those with a flag.
+KEPT = 10_000
 #: Seconds before its deadline from which the last response of a job is held until then. A job
 #: polled for the last time before that times out at once, for there may be very many.
 HELD = 1.0
@@ -40,11 +39,12 @@ class Ledger:
     def __init__(self, schedule: Schedule, *, keep_last: bool = False) -> None:
         self._schedule = schedule
         self._keep_last = keep_last
-        self._failures: dict[str, int] = {}
+        self.health: Health = Health()
+        # Failures in a row, the number of responses to the run at the last of them, its error.
+        self._failures: dict[str, tuple[int, int, LiveAuditError]] = {}
         self._last: dict[str, AuditJob] = {}
         # Jobs that were polled for the last time, with the error if that failed.
         self._spent: dict[str, LiveAuditError | None] = {}
-        self._has_succeeded = False
         self.ended: int = 0
         self.failed: int = 0
 
@@ -54,33 +54,44 @@ class Ledger:
 
     def record_job(self, job_id: str, job: AuditJob, now: float) -> Update | None:
         """Record a successful poll; return None if it came after the deadline."""
-        self._has_succeeded = True
+        self.health.record_success(now)
         self._failures.pop(job_id, None)
         if not self.is_in_flight(job_id):
             return None
         error = None
         if job.ended:
-            self._schedule.finish(job_id)
+            self._finish(job_id)
             self.ended += job.state != JobState.FAILED
             self.failed += job.state == JobState.FAILED
         elif not self._schedule.put_back(job_id, now):
             self._last[job_id] = job
             error = self._spend(job_id, None, now)
-        elif self._keep_last:
-            self._last[job_id] = job
+        else:
+            self._keep(job_id, job)
         return Update(job_id, job, error)
 
     def record_error(self, job_id: str, error: LiveAuditError, now: float) -> Update | None:
-        """Record a failed poll; return None if the job goes on or was not being polled."""
+        """Record a failed poll; return None if the job goes on or was not being polled.
+
+        Raises:
+            LiveAuditError: The error concerns every job, and none should be polled any more.
+        """
         if not self.is_in_flight(job_id):
             return None
-        failures = self._failures.pop(job_id, 0) + 1
-        if not (error.transient or self._may_pass(error)) or failures >= MAX_FAILURES:
-            self._schedule.finish(job_id)
+        health = self.health
+        health.record_error(error, now, self._schedule.open)
+        if health.is_fatal(error):
+            raise error
+        failures, responses, _ = self._failures.pop(job_id, (0, -1, error))
+        # A failure says something about the job only if others do better.
+        failures += health.responses > responses
+        if not health.may_pass(error) or failures >= MAX_FAILURES:
+            self._finish(job_id)
             self.failed += 1
             return Update(job_id, error=error)
-        if self._schedule.put_back(job_id, now, failures, at_least=error.retry_after or 0.0):
-            self._failures[job_id] = failures
+        backoff = 1 if health.is_out else failures
+        if self._schedule.put_back(job_id, now, backoff, at_least=error.retry_after or 0.0):
+            self._failures[job_id] = failures, health.responses, error
             return None
         timeout = self._spend(job_id, error, now)
         return None if timeout is None else Update(job_id, error=timeout)
@@ -90,21 +101,29 @@ class Ledger:
         job_id = self._schedule.expire(now)
         if job_id is None:
             return None
-        self._failures.pop(job_id, None)
+        *_, cause = self._failures.pop(job_id, (self.health.error,))
+        self._spent.setdefault(job_id, cause)
         return Update(job_id, error=self._timed_out(job_id, "not ended"))
 
     def reject(self, job_id: Any) -> Update:
         """Give up an id that is no text."""
         self.failed += 1
         reason = f"job_ids: expected texts; got {type(job_id).__name__}"
-        return Update(job_id, error=ConfigurationError(reason))
+        return Update(job_id, error=InvalidInput(reason))
 
-    def _may_pass(self, error: LiveAuditError) -> bool:
-        """Return whether an error that is final for a single call may be gone at the next poll."""
-        if isinstance(error, CredentialsError):
-            return self._has_succeeded
-        # A refusal without a document is not the service's: a proxy's page, half a response.
-        return isinstance(error, ServiceError) and error.status > 0 and not error.code
+    def _finish(self, job_id: str) -> None:
+        self._schedule.finish(job_id)
+        self._last.pop(job_id, None)
+
+    def _keep(self, job_id: str, job: AuditJob) -> None:
+        """Keep a response for a later `WaitTimeout`."""
+        if self._keep_last:
+            self._last[job_id] = job
+        elif self._schedule.timeout < math.inf:
+            self._last.pop(job_id, None)
+            flagged = job.result is not None and job.result.severity > 0
+            if flagged or len(self._last) < KEPT:
+                self._last[job_id] = attrs.evolve(job, snapshots=(), audio_sections=())
 
     def _spend(self, job_id: str, error: LiveAuditError | None, now: float) -> WaitTimeout | None:
         """Hold a job after its last poll until its deadline, or time out if that is far off."""

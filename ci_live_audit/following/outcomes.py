@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from ci_live_audit.errors import AccessDenied, CredentialsError, JobFailed, LiveAuditError
+from ci_live_audit.errors import JobFailed, JobNotFound, LiveAuditError, WaitTimeout
 from ci_live_audit.following.dispatcher import Polling, Progress
 from ci_live_audit.following.ids import Source
 from ci_live_audit.following.ledger import Update
@@ -22,7 +22,8 @@ class Outcome:
 
     Attributes:
         job_id: The id.
-        job: The job, which has ended; None if its end is not known.
+        job: The job, which has ended; after a `WaitTimeout`, the job as it was last seen; None if
+            it was never seen, or after any other error.
         error: Why the end is not known; a `JobFailed` if the job ended in state Failed.
     """
 
@@ -78,19 +79,29 @@ class Outcomes(Run[Outcome]):
 
     def _settle(self) -> None:
         """Note in the checkpoint that the outcome in hand has been dealt with."""
-        outcome, self._in_hand = self._in_hand, None
-        if self._checkpoint is None or outcome is None or not isinstance(outcome.job_id, str):
-            return
-        # Refused credentials say nothing about the job: a later run is to poll it.
-        if not isinstance(outcome.error, AccessDenied | CredentialsError):
-            self._checkpoint.answer(outcome.job_id)
+        outcome = self._in_hand
+        if self._checkpoint is not None and outcome is not None and _is_final(outcome):
+            job, error = outcome.job, outcome.error
+            self._checkpoint.answer(
+                outcome.job_id,
+                verdict=None if job is None or job.result is None else int(job.result),
+                error=None if error is None else type(error).__name__,
+            )
+        self._in_hand = None  # only now: without room on the disk it is noted the next time
+
+
+def _is_final(outcome: Outcome) -> bool:
+    """Return whether the service has said of this job what it will always say."""
+    ended = outcome.job is not None and outcome.job.ended
+    return ended or isinstance(outcome.error, JobNotFound)
 
 
 def _outcomes(update: Update) -> list[Outcome]:
     """Return the outcome of an update if its job has ended or is given up."""
     job_id, job, error = update.job_id, update.job, update.error
     if job is None or not job.ended:
-        return [] if error is None else [Outcome(job_id=job_id, error=error)]
+        last = error.last if isinstance(error, WaitTimeout) else None
+        return [] if error is None else [Outcome(job_id=job_id, job=last, error=error)]
     if job.state == JobState.FAILED:
         reason = " ".join(filter(None, [job.code, job.message])) or "no reason was given"
         error = JobFailed(f"the job failed: {reason}", job=job).about("wait", job_id)

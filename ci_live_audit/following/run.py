@@ -25,7 +25,7 @@ class Run(Generic[T]):
     def __init__(self, polling: Polling, job_ids: Source, items: Items[T]) -> None:
         # ``items`` has no reference to the run, which is freed as soon as it is left.
         self._dispatcher = Dispatcher(polling, job_ids, items)
-        self._entered = self._left = False
+        self._entered = self._left = self._awaited = False
         self._expired = 0
 
     async def __aenter__(self) -> Self:
@@ -47,6 +47,17 @@ class Run(Generic[T]):
     async def __anext__(self) -> T:
         if not self._entered:
             raise ConfigurationError("enter the run first: async with … as …")
+        if self._awaited:
+            raise ConfigurationError(
+                "another task is waiting for the next item of this run; let one task pass them on"
+            )
+        self._awaited = True
+        try:
+            return await self._next()
+        finally:
+            self._awaited = False
+
+    async def _next(self) -> T:
         dispatcher = self._dispatcher
         while not self._left:
             if not dispatcher.ready and dispatcher.expire():
@@ -58,6 +69,8 @@ class Run(Generic[T]):
                 return dispatcher.ready.popleft()
             if dispatcher.error is not None:
                 raise dispatcher.error
+            if dispatcher.write_error is not None:
+                raise dispatcher.retry_write()
             if dispatcher.is_over:
                 break
             await wait_for(dispatcher.changed, dispatcher.schedule.deadline())

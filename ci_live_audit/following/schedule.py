@@ -13,12 +13,11 @@ import math
 from array import array
 
 from ci_live_audit._checks import seconds
+from ci_live_audit.following.jobs import CHUNK, Jobs
+from ci_live_audit.following.recent import Recent
 
 __all__ = ["Schedule"]
 
-OPEN, FINISHED = range(2)
-#: Length of the tuples of ids; also a bound on the work of one step.
-CHUNK = 1024
 #: Many small tables in place of a large one, so that growing never moves a million entries.
 TABLES = 64
 #: Seconds; the backoff after failures grows up to this, or to the interval if that is longer.
@@ -27,31 +26,6 @@ LONGEST_BACKOFF = 60.0
 LONGEST_PAUSE = 3600.0
 #: Seconds before its deadline at which a job is polled for the last time.
 LAST_LOOK = 0.5
-
-
-class _Ids:
-    """Distinct ids, numbered in the order in which they are added."""
-
-    def __init__(self) -> None:
-        self._tables: tuple[dict[str, None], ...] = tuple({} for _ in range(TABLES))
-        self._chunks: list[tuple[str, ...]] = []
-        self._newest: list[str] = []
-
-    def __getitem__(self, number: int) -> str:
-        chunk, place = divmod(number, CHUNK)
-        return (self._chunks[chunk] if chunk < len(self._chunks) else self._newest)[place]
-
-    def add(self, job_id: str) -> bool:
-        """Give an id the next number; return False if it has one."""
-        table = self._tables[hash(job_id) % TABLES]
-        if job_id in table:
-            return False
-        table[job_id] = None
-        self._newest.append(job_id)
-        if len(self._newest) == CHUNK:
-            self._chunks.append(tuple(self._newest))
-            self._newest = []
-        return True
 
 
 class Schedule:
@@ -65,20 +39,22 @@ class Schedule:
     """
 
     def __init__(
-        self, interval: float, timeout: float | None = None, rate: float = math.inf
+        self,
+        interval: float,
+        timeout: float | None = None,
+        rate: float = math.inf,
+        *,
+        remembered: float = math.inf,
     ) -> None:
         self._interval = seconds("interval", interval)
         self.timeout: float = math.inf if timeout is None else seconds("timeout", timeout)
         self._margin = min(LAST_LOOK, interval / 2, self.timeout / 10)
         self._slot = 1 / rate
-        self._ids = _Ids()
-        self._states = bytearray()
-        # When a job is due; while it is in flight, when it was polled.
-        self._times = array("d")
-        # The deadline of all jobs, or the deadline of each.
-        self._shared = math.inf if timeout is None else None
-        self._deadlines = array("d")
-        self._queue = array("I")
+        # The time of a job is when it is due; while it is in flight, when it was polled.
+        self._jobs = Jobs(shared=math.inf if timeout is None else None)
+        self._known: tuple[dict[str, None], ...] = tuple({} for _ in range(TABLES))
+        self._finished = Recent(remembered) if remembered < math.inf else None
+        self._queue = array("Q")
         self._head = 0
         self._tail = -math.inf
         self._failed: list[tuple[float, int]] = []
@@ -90,17 +66,19 @@ class Schedule:
 
     def share_deadline(self, now: float) -> None:
         """Give all jobs one deadline, a timeout from now; for when their number is known."""
-        self._shared = now + self.timeout
+        self._jobs.shared = now + self.timeout
+
+    def __contains__(self, job_id: str) -> bool:
+        """Return whether an id was added, as far as that is remembered."""
+        known = job_id in self._known[hash(job_id) % TABLES]
+        return known or (self._finished is not None and job_id in self._finished)
 
     def add(self, job_id: str, now: float) -> bool:
         """Add a job, in flight from now on; return False if its id was added before."""
-        if not self._ids.add(job_id):
+        if job_id in self:
             return False
-        self.in_flight[job_id] = len(self._states)
-        self._states.append(OPEN)
-        self._times.append(now)
-        if self._shared is None:
-            self._deadlines.append(now + self.timeout)
+        self._known[hash(job_id) % TABLES][job_id] = None
+        self.in_flight[job_id] = self._jobs.add(job_id, now, now + self.timeout)
         self.open += 1
         return True
 
@@ -123,8 +101,10 @@ class Schedule:
                 break
             number = self._looked
             self._looked += 1
-            if self._ids[number] not in self.in_flight and now < self._deadline_of(number):
-                return self._poll(number, now)
+            if now < self._jobs.deadline_of(number):
+                job_id = self._jobs.id_of(number)
+                if job_id not in self.in_flight:
+                    return self._poll(number, now)
         return None
 
     def put_back(
@@ -135,7 +115,7 @@ class Schedule:
         Each of the ``failures`` in a row doubles the backoff, of ``at_least`` these seconds.
         """
         number = self.in_flight[job_id]
-        polled = self._times[number]
+        polled = self._jobs.time_of(number)
         if number < self._looked or polled >= self._last_look(number):
             return False
         del self.in_flight[job_id]
@@ -148,61 +128,61 @@ class Schedule:
             # After a slow response a job may be due before others that are in the queue already.
             due = self._tail = max(polled + self._interval, self._tail)
             self._queue.append(number)
-        self._times[number] = due
+        self._jobs.set_time(number, due)
         return True
 
     def finish(self, job_id: str) -> None:
         """Never poll a job again that is in flight."""
-        self._states[self.in_flight.pop(job_id)] = FINISHED
+        self._jobs.finish(self.in_flight.pop(job_id))
         self.open -= 1
+        if self._finished is not None:
+            del self._known[hash(job_id) % TABLES][job_id]
+            self._finished.add(job_id)
 
     def expire(self, now: float) -> str | None:
         """Finish a job whose deadline has passed, and return it; None if there is none."""
-        self._oldest = self._first_open(self._oldest)
-        if self._deadline_of(self._oldest) > now:
+        self._oldest = self._jobs.first_open(self._oldest)
+        if self._jobs.deadline_of(self._oldest) > now:
             return None
         job_id = self._poll(self._oldest, now)
         self.finish(job_id)
         return job_id
 
+    def extend(self, until: float) -> None:
+        """Let no deadline pass before a time; jobs that it concerns get another last look."""
+        number = self._oldest = self._jobs.first_open(self._oldest)
+        self._looked = min(self._looked, number)
+        while number < self._jobs.end and self._jobs.deadline_of(number) < until:
+            self._jobs.set_deadline(number, until)
+            number = self._jobs.first_open(number + 1)
+
     def deadline(self) -> float:
         """Return the next deadline of an open or unread job; infinity if there is none."""
-        if self._shared is not None:
-            return self._shared if self.open or self.unread else math.inf
-        self._oldest = self._first_open(self._oldest)
-        return self._deadline_of(self._oldest)
+        if self._jobs.shared is not None:
+            return self._jobs.shared if self.open or self.unread else math.inf
+        self._oldest = self._jobs.first_open(self._oldest)
+        return self._jobs.deadline_of(self._oldest)
 
     def deadline_of(self, job_id: str) -> float:
         """Return the deadline of a job in flight."""
-        return self._deadline_of(self.in_flight[job_id])
-
-    def _deadline_of(self, number: int) -> float:
-        """Return the deadline of a job; infinity if there is no such job."""
-        if number == len(self._states):
-            return math.inf
-        return self._deadlines[number] if self._shared is None else self._shared
-
-    def _first_open(self, number: int) -> int:
-        """Return the first open job from this one on, or the number of the next to be added."""
-        found = self._states.find(OPEN, number)
-        return found if found >= 0 else len(self._states)
+        return self._jobs.deadline_of(self.in_flight[job_id])
 
     def _next_last_look(self) -> float:
         """Return when the next job is due for its last look; infinity without deadlines."""
         if self.timeout == math.inf:
             return math.inf
-        self._looked = self._first_open(self._looked)
+        self._looked = self._jobs.first_open(self._looked)
         return self._last_look(self._looked)
 
     def _last_look(self, number: int) -> float:
         """Return when a job is due for its last look; those that share a deadline queue up."""
-        slots = 1 if self._shared is None else self.open + self.unread
-        return self._deadline_of(number) - self._margin - slots * self._slot
+        slots = 1 if self._jobs.shared is None else self.open + self.unread
+        return self._jobs.deadline_of(number) - self._margin - slots * self._slot
 
     def _poll(self, number: int, now: float) -> str:
-        job_id = self._ids[number]
+        job_id = self._jobs.id_of(number)
         self.in_flight[job_id] = number
-        self._times[number] = now
+        self._jobs.set_time(number, now)
         return job_id
 
     def _next(self, now: float) -> tuple[float, int | None]:
@@ -212,16 +192,16 @@ class Schedule:
             if number is None:
                 return math.inf, None
             # A job stays where it waits when it expires, or is polled for the last time.
-            waits = self._states[number] == OPEN and number >= self._looked
-            if waits and now < self._deadline_of(number):
-                return self._times[number], number
+            waits = number >= self._looked and self._jobs.is_open(number)
+            if waits and now < self._jobs.deadline_of(number):
+                return self._jobs.time_of(number), number
             self._drop(number)
         return now, None  # go on in the next step: this one has taken long enough
 
     def _first(self) -> int | None:
         """Return the job that is due first, in the queue or in the heap."""
         queued = self._queue[self._head] if self._head < len(self._queue) else None
-        if self._failed and (queued is None or self._failed[0][0] <= self._times[queued]):
+        if self._failed and (queued is None or self._failed[0][0] <= self._jobs.time_of(queued)):
             return self._failed[0][1]
         return queued
 

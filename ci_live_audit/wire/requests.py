@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 import attrs
 
 from ci_live_audit._checks import text
-from ci_live_audit.errors import ConfigurationError
+from ci_live_audit.errors import InvalidInput
 from ci_live_audit.models import ReadOnly, UserInfo, tags
 from ci_live_audit.wire.endpoint import url_fault
 
@@ -105,24 +105,24 @@ def _job_id(value: str) -> str:
     value = text("job_id", value)
     if re.fullmatch(r"[A-Za-z0-9_-]{1,128}", value):
         return value
-    raise ConfigurationError(f"job_id: expected 1 to 128 of A-Z a-z 0-9 _ -; got {value[:140]!r}")
+    raise InvalidInput(f"job_id: expected 1 to 128 of A-Z a-z 0-9 _ -; got {value[:140]!r}")
 
 
 def _xml_text(name: str, value: str, *, at_most: float = math.inf) -> str:
     value = text(name, value)
     bad = NOT_XML.search(value)
     if bad:
-        raise ConfigurationError(f"{name}: {bad.group()!r} at {bad.start()} cannot be sent in XML")
+        raise InvalidInput(f"{name}: {bad.group()!r} at {bad.start()} cannot be sent in XML")
     size = len(value.encode())
     if size > at_most:
-        raise ConfigurationError(f"{name}: at most {at_most} bytes of UTF-8, got {size}")
+        raise InvalidInput(f"{name}: at most {at_most} bytes of UTF-8, got {size}")
     return value
 
 
 def _setting(name: str, value: str | None, *, at_most: float = math.inf) -> str | None:
     if value == "":
         # Probably a setting that was never set; it would be left out silently.
-        raise ConfigurationError(f"{name}: empty; leave the argument out to use the default")
+        raise InvalidInput(f"{name}: empty; leave the argument out to use the default")
     return None if value is None else _xml_text(name, value, at_most=at_most)
 
 
@@ -132,7 +132,7 @@ def _url(name: str, value: str, schemes: set[str]) -> str:
     if fault is None:
         return url
     # The URL is not quoted: a stream's address may contain its key.
-    raise ConfigurationError(f"{name}: expected a URL of {', '.join(sorted(schemes))}, but {fault}")
+    raise InvalidInput(f"{name}: expected a URL of {', '.join(sorted(schemes))}, but {fault}")
 
 
 def _callback_type(value: int | None) -> str | None:
@@ -140,7 +140,7 @@ def _callback_type(value: int | None) -> str | None:
         return None
     if isinstance(value, int) and not isinstance(value, bool) and value in {1, 2}:
         return str(int(value))
-    raise ConfigurationError(
+    raise InvalidInput(
         f"callback_type: expected 1 (everything) or 2 (violations only); got {value!r}"
     )
 
@@ -149,7 +149,7 @@ def _user_info(value: UserInfo | None) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, UserInfo):
-        raise ConfigurationError(f"user_info: expected UserInfo, got {type(value).__name__}")
+        raise InvalidInput(f"user_info: expected UserInfo, got {type(value).__name__}")
     fields: dict[str, Any] = {}
     for name, tag in tags(UserInfo).items():
         if (field := getattr(value, name)) is not None:
@@ -162,7 +162,7 @@ Tree: TypeAlias = Mapping[str, Any] | list[Any] | tuple[Any, ...] | str | float 
 
 def _merged(tree: Mapping[str, Any], extra: Mapping[str, Any], at: str = "extra") -> dict[str, Any]:
     if not isinstance(extra, Mapping):
-        raise ConfigurationError(f"{at}: expected a mapping, got {type(extra).__name__}")
+        raise InvalidInput(f"{at}: expected a mapping, got {type(extra).__name__}")
     merged = dict(tree)
     value: Tree
     for tag, value in extra.items():
@@ -172,14 +172,14 @@ def _merged(tree: Mapping[str, Any], extra: Mapping[str, Any], at: str = "extra"
         elif given is None or given == {}:
             merged[tag] = value
         else:
-            raise ConfigurationError(f"{at}.{tag}: already given by an argument of its own")
+            raise InvalidInput(f"{at}.{tag}: already given by an argument of its own")
     return merged
 
 
 def _render(tag: str, at: str, value: Tree) -> str:
     """Return an element with its content escaped; an empty text where there is no content."""
     if not isinstance(tag, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", tag):
-        raise ConfigurationError(f"{at}: not a name for an element")
+        raise InvalidInput(f"{at}: not a name for an element")
     tag = str.__str__(tag)
     if isinstance(value, list | tuple):
         return "".join(_render(tag, at, item) for item in value)
@@ -194,6 +194,6 @@ def _render(tag: str, at: str, value: Tree) -> str:
     elif isinstance(value, float) and math.isfinite(value):
         inside = float.__repr__(value)
     else:
-        raise ConfigurationError(f"{at}: expected text, numbers, mappings or lists of them")
+        raise InvalidInput(f"{at}: expected text, numbers, mappings or lists of them")
     # The service requires Conf, but none of its children.
     return f"<{tag}>{inside}</{tag}>" if inside or at == "extra.Conf" else ""

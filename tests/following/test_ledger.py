@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from ci_live_audit import (
+    AudioSection,
     AuditJob,
     CredentialsError,
     JobNotFound,
     JobState,
     LiveAuditError,
+    Snapshot,
     Throttled,
     TransportError,
+    Verdict,
     WaitTimeout,
 )
 from ci_live_audit.following.ledger import Ledger, Update
@@ -121,12 +125,37 @@ def test_too_many_jobs_time_out_early() -> None:
     assert schedule.open == 0
 
 
+SEEN = attrs.evolve(RUNNING, snapshots=(Snapshot(),), audio_sections=(AudioSection(),))
+
+
 @pytest.mark.parametrize("keep_last", [False, True])
-def test_a_response_is_kept_with_keep_last(*, keep_last: bool) -> None:
-    """Without it, only the response to the last poll is kept."""
+def test_a_response_is_kept_until_the_deadline(*, keep_last: bool) -> None:
+    """All of it with keep_last, otherwise without the long lists."""
     _, fates = ledger(timeout=15, keep_last=keep_last)
+    fates.record_job("a", SEEN, 1)
+    assert timed_out(fates.expire(15)).last == (SEEN if keep_last else RUNNING)
+
+
+def test_of_very_many_jobs_the_flagged_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a number of jobs only those with a suspected or sensitive verdict are kept."""
+    monkeypatch.setattr("ci_live_audit.following.ledger.KEPT", 2)
+    schedule, fates = ledger(timeout=15)
+    verdicts = [None, Verdict.NORMAL, Verdict.NORMAL, Verdict.SUSPECTED, Verdict.SENSITIVE]
+    jobs = [attrs.evolve(RUNNING, job_id=f"{n}", result=it) for n, it in enumerate(verdicts)]
+    for job in jobs:
+        schedule.add(job.job_id, 0)
+        fates.record_job(job.job_id, job, 1)
+    assert timed_out(fates.expire(15)).job_id == "a"
+    assert [timed_out(fates.expire(15)).last for _ in jobs] == [*jobs[:2], None, *jobs[3:]]
+
+
+def test_a_job_that_ended_is_kept_no_longer() -> None:
+    """The last response of a job is forgotten when it has ended."""
+    schedule, fates = ledger(timeout=15)
     fates.record_job("a", RUNNING, 1)
-    assert timed_out(fates.expire(15)).last == (RUNNING if keep_last else None)
+    schedule.pick(10)
+    fates.record_job("a", attrs.evolve(RUNNING, state=JobState.SUCCESS), 11)
+    assert fates._last == {}
 
 
 def test_results_after_the_deadline_do_not_count() -> None:

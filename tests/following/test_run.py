@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Any
 
 import anyio
+import attrs
 import pytest
 from runs import SLOT, now, outcomes_of, tasks
 
@@ -26,6 +27,7 @@ from ci_live_audit import (
     DecodeError,
     Findings,
     InvalidArgument,
+    InvalidInput,
     JobNotFound,
     JobState,
     LiveAuditError,
@@ -34,8 +36,10 @@ from ci_live_audit import (
     Outcomes,
     RequestTimeout,
     ServiceUnavailable,
+    Snapshot,
     Throttled,
     TransportError,
+    Verdict,
     WaitTimeout,
 )
 from ci_live_audit.following.dispatcher import Polling
@@ -422,6 +426,28 @@ async def test_an_exception_of_a_source_is_raised_bare(kind: str) -> None:
     assert got == Counter(["a", "b"])
 
 
+@pytest.mark.parametrize("kind", ["generator", "async generator"])
+async def test_a_source_that_raises_cancelled_error_cancels_nobody(kind: str) -> None:
+    """The consumer gets an error of its own after the outcomes that are ready, and no hang."""
+
+    def broken() -> Iterator[str]:
+        yield from ("a", "b")
+        raise asyncio.CancelledError
+
+    async def broken_too() -> AsyncGenerator[str, None]:
+        for job_id in broken():
+            yield job_id
+
+    service = Service({"a": 0.0, "b": 0.0})
+    got: Counter[str] = Counter()
+    async with service.follow(broken() if kind == "generator" else broken_too()) as outcomes:
+        with pytest.raises(ConfigurationError, match="the source was cancelled") as caught:
+            await consume(outcomes, got)
+        assert isinstance(caught.value.__cause__, asyncio.CancelledError)
+    assert got == Counter(["a", "b"])
+    assert tasks() == []
+
+
 async def test_a_generator_that_breaks_at_once_is_no_empty_run() -> None:
     """An exception before the first id is raised as well."""
 
@@ -537,17 +563,17 @@ FINAL: list[LiveAuditError] = [
     InvalidArgument(status=400, code="InvalidArgument"),
     AccessDenied(status=403, code="AccessDenied"),
     DecodeError("no number", path="JobsDetail.Result"),
-    ConfigurationError("closed"),
+    InvalidInput("not an id"),
     CredentialsError("none"),
 ]
 
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: type(error()).__name__)
 async def test_a_transient_error_is_retried(error: Callable[[], LiveAuditError]) -> None:
-    """The backoff doubles with each failure in a row, and then a response counts."""
-    service = Service({"a": 0.0})
+    """The backoff doubles with each failure in a row while others succeed."""
+    service = Service({"a": 0.0, "b": 200.0})
     service.errors["a"] = [error() for _ in range(4)]
-    (outcome,) = await outcomes_of(service.follow(["a"]))
+    outcome, _ = await outcomes_of(service.follow(["a", "b"]))
     assert outcome.unwrap().job_id == "a"
     assert service.times("a") == pytest.approx([0, 10, 30, 70, 130], abs=0.1)
 
@@ -556,39 +582,41 @@ async def test_a_transient_error_is_retried(error: Callable[[], LiveAuditError])
 async def test_a_transient_error_that_stays_is_given_up(
     error: Callable[[], LiveAuditError],
 ) -> None:
-    """After 16 failures in a row, over ten minutes or more, the last error is the outcome."""
-    service = Service()
+    """After 16 failures in a row, while others succeed, the last error is the outcome."""
+    service = Service({"b": 1000.0})
     service.errors["a"] = [error() for _ in range(20)]
-    (outcome,) = await outcomes_of(service.follow(["a"]))
-    assert (outcome.job, len(service.polled)) == (None, 16)
+    outcome, _ = await outcomes_of(service.follow(["a", "b"]))
+    assert (outcome.job_id, outcome.job, len(service.times("a"))) == ("a", None, 16)
     assert type(outcome.error) is type(error())
-    assert now() > 600
+    assert service.times("a")[-1] > 600
 
 
 async def test_the_error_of_the_last_failure_is_the_outcome() -> None:
     """Of different failures in a row the last one is the outcome."""
-    service = Service()
+    service = Service({"b": 1000.0})
     errors: list[Exception] = [error() for _ in range(3) for error in TRANSIENT]
     service.errors["a"] = list(errors)
-    (outcome,) = await outcomes_of(service.follow(["a"]))
+    outcome, _ = await outcomes_of(service.follow(["a", "b"]))
     assert outcome.error is errors[15]
 
 
 async def test_failures_count_in_a_row() -> None:
     """A response in between resets the count and the backoff."""
-    service = Service()
+    service = Service({"b": 2000.0})
     results = {10, 21, 40}
 
     async def query(job_id: str) -> AuditJob:
-        await service.query(job_id)
-        if len(service.polled) not in results:
+        found = await service.query(job_id)
+        polled = len(service.times("a"))
+        if job_id == "a" and polled not in results:
             raise TransportError("reset")
-        return job(job_id, ended=len(service.polled) == 40)
+        return found if job_id == "b" else job(job_id, ended=polled == 40)
 
-    (outcome,) = await outcomes_of(Outcomes(Polling(query, 10), ["a"]))
-    assert isinstance(outcome.error, TransportError)
-    assert len(service.polled) == 21 + 16
-    assert service.polled[11][1] - service.polled[10][1] == pytest.approx(10, abs=0.1)
+    outcome, _ = await outcomes_of(Outcomes(Polling(query, 10), ["a", "b"]))
+    assert (outcome.job_id, type(outcome.error)) == ("a", TransportError)
+    polls = service.times("a")
+    assert len(polls) == 21 + 16
+    assert polls[11] - polls[10] == pytest.approx(10, abs=0.1)
 
 
 async def test_the_backoff_never_exceeds_a_long_interval() -> None:
@@ -612,13 +640,13 @@ async def test_a_final_error_is_the_outcome_at_once(error: LiveAuditError) -> No
 
 async def test_credentials_that_were_there_before_may_come_back() -> None:
     """After one success, missing credentials are retried."""
-    service = Service({"a": 15.0, "b": 15.0})
+    service = Service({"a": 15.0, "b": 100.0})
     results: list[Outcome] = []
     async with service.follow(["a", "b"]) as outcomes:
         await asyncio.sleep(5)
         service.errors["a"] = [CredentialsError("none") for _ in range(3)]
         results.extend([outcome async for outcome in outcomes])
-    assert [(outcome.job_id, outcome.error) for outcome in results] == [("b", None), ("a", None)]
+    assert [(outcome.job_id, outcome.error) for outcome in results] == [("a", None), ("b", None)]
     assert service.times("a") == pytest.approx([0, 10, 20, 40, 80], abs=0.2)
 
 
@@ -667,7 +695,7 @@ async def test_a_query_that_cancels_itself_is_repeated() -> None:
 
     (outcome,) = await outcomes_of(Outcomes(Polling(query, 10), ["a"]))
     assert outcome.unwrap().ended
-    assert now() == pytest.approx(30, abs=0.1)
+    assert now() == pytest.approx(20, abs=0.1)
 
 
 async def test_an_exception_in_the_body_is_raised_bare() -> None:
@@ -720,20 +748,23 @@ async def test_any_timeout_is_kept(interval: float, timeout: float) -> None:
 
 
 @pytest.mark.parametrize("keep_last", [False, True])
-async def test_the_last_response_is_kept_with_keep_last(*, keep_last: bool) -> None:
-    """If the last poll fails, the timeout carries the response before it with keep_last only."""
-    service = Service()
+async def test_a_timed_out_job_is_there_as_it_was_last_seen(*, keep_last: bool) -> None:
+    """If the last poll fails, the outcome has the response before it: in a large run its facts."""
+    seen = AuditJob(
+        job_id="a", state=JobState.AUDITING, result=Verdict.SENSITIVE, snapshots=(Snapshot(),)
+    )
 
     async def query(job_id: str) -> AuditJob:
         if now() > 22:
             await asyncio.sleep(math.inf)
-        return await service.query(job_id)
+        return attrs.evolve(seen, job_id=job_id)
 
     run = Outcomes(Polling(query, 10, 25, keep_last=keep_last), ["a", "b"])
-    for outcome in await outcomes_of(run):
-        assert isinstance(outcome.error, WaitTimeout)
-        assert outcome.error.last == (job(outcome.job_id, ended=False) if keep_last else None)
-        assert ("it was Auditing" in str(outcome.error)) is keep_last
+    outcome, _ = await outcomes_of(run)
+    assert isinstance(outcome.error, WaitTimeout)
+    assert outcome.job == (seen if keep_last else attrs.evolve(seen, snapshots=()))
+    assert outcome.error.last == outcome.job
+    assert str(outcome.error) == "wait of a: not ended within 25 s; it was Auditing"
 
 
 async def test_a_query_that_hangs_is_cancelled_at_the_deadline() -> None:
@@ -892,23 +923,28 @@ async def test_waiting_is_not_busy() -> None:
     assert len(callbacks) < 361 * 15
 
 
-async def test_two_consumers_share_the_outcomes() -> None:
-    """Each outcome goes to one of them, and both reach the end."""
-    rng = random.Random(7)
-    ids = names(500)
-    service = Service({job_id: rng.uniform(0, 100) for job_id in ids}, latency=0.3)
-    got: list[list[str]] = [[], []]
+async def test_a_second_consumer_is_refused() -> None:
+    """While one task waits for an outcome another is refused, and the first gets them all."""
+    service = Service(dict.fromkeys(names(5), 15.0))
+    got: Counter[str] = Counter()
+    async with service.follow(names(5)) as outcomes:
+        first = asyncio.create_task(consume(outcomes, got))
+        await asyncio.sleep(1)
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match="another task is waiting"):
+                await anext(outcomes)
+        await first
+        with pytest.raises(StopAsyncIteration):
+            await anext(outcomes)
+    assert got == Counter(names(5))
 
-    async def consume(run: Outcomes, mine: list[str]) -> None:
-        async for outcome in run:
-            mine.append(outcome.job_id)
-            if rng.random() < 0.1:
-                await asyncio.sleep(1)
 
-    async with service.follow(ids, 10, 90) as outcomes:
-        await asyncio.gather(*(consume(outcomes, mine) for mine in got))
-    assert sorted(got[0] + got[1]) == sorted(ids)
-    assert min(map(len, got)) > 100
+async def test_a_consumer_that_was_cancelled_may_be_replaced() -> None:
+    """After the waiting task was cancelled another may go on."""
+    async with Service({"a": 15.0}).follow(["a"]) as outcomes:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(outcomes), 1)
+        assert (await anext(outcomes)).job_id == "a"
 
 
 async def test_a_consumer_that_is_left_alone_ends() -> None:
@@ -1147,7 +1183,7 @@ async def test_whatever_happens_every_id_has_one_outcome(seed: int) -> None:
                 assert task is not None
                 task.cancel()
 
-    async def consume(take: Callable[[], Awaitable[Outcome]]) -> None:
+    async def consume() -> None:
         while True:
             try:
                 got[(await take()).job_id] += 1
@@ -1158,15 +1194,13 @@ async def test_whatever_happens_every_id_has_one_outcome(seed: int) -> None:
             if rng.random() < 0.1:
                 await asyncio.sleep(rng.random() * 10)
 
-    def patiently() -> Awaitable[Outcome]:
-        return anext(run)
-
-    def impatiently() -> Awaitable[Outcome]:
-        return asyncio.wait_for(anext(run), rng.random() * 3)
+    def take() -> Awaitable[Outcome]:
+        patient = rng.random() < 0.5
+        return anext(run) if patient else asyncio.wait_for(anext(run), rng.random() * 3)
 
     cancelling = asyncio.create_task(cancel_some())
     async with run:
-        await asyncio.gather(*(consume(take) for take in (patiently, impatiently)))
+        await consume()
     cancelling.cancel()
     await asyncio.wait([cancelling])
     assert got == Counter(ids)

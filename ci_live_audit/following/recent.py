@@ -1,0 +1,25 @@
+"""A set of texts that forgets the oldest."""
+
+from __future__ import annotations
+
+__all__ = ["Recent"]
+
+
+class Recent:
+    """Remembers at least the last ``bound`` texts that were added, and at most twice as many."""
+
+    def __init__(self, bound: float) -> None:
+        self._bound = bound
+        # When the young ones are too many they become the old ones, which are forgotten.
+        self._young: set[str] = set()
+        self._old: set[str] = set()
+
+    def add(self, text: str) -> None:
+        """Add a text."""
+        self._young.add(text)
+        if len(self._young) >= self._bound:
+            self._young, self._old = set(), self._young
+
+    def __contains__(self, text: object) -> bool:
+        """Return whether a text was added and is not forgotten."""
+        return text in self._young or text in self._old
