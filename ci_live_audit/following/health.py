@@ -23,8 +23,8 @@ __all__ = ["Health"]
 
 logger: logging.Logger = logging.getLogger("ci_live_audit")
 
-#: Polls of several jobs that fail in a row before the whole run is judged by them.
-IN_A_ROW = 5
+#: Failures in a row that are an outage, and refusals in a row that are a fault of all jobs.
+FAILURES, REFUSALS = 10, 5
 #: Seconds from one probe to the next, doubled up to the longest. A probe that is still in flight
 #: after the longest does not hold up the next.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
@@ -67,18 +67,19 @@ class Health:
         """Record a poll that failed, in a run with this many open jobs."""
         if not self.may_pass(error):
             self._refused = 0 if _is_about_one_job(error) else self._refused + 1
-            self._record_response(now)
+            if isinstance(error, ServiceError | DecodeError):
+                self._record_response(now)
             return
         self._failed += 1
         self.error = error
         self._since = min(self._since, now)
         if self.is_out:
             self.next_probe = min(self.next_probe, now + self._pause)
-        elif self._failed >= min(IN_A_ROW, jobs):
+        elif self._failed >= min(FAILURES, jobs):
             self.is_out = True
             self.next_probe = now + self._pause
             self._reported = now
-            text = "nothing succeeds any more: %s; jobs stay open, one probe at a time is sent"
+            text = "nothing succeeds any more: %s; jobs stay open, and one probe at a time is sent"
             logger.warning(text, error)
         if self.is_out and now - self._reported >= REPORT:
             self._reported = now
@@ -99,9 +100,11 @@ class Health:
 
     def is_fatal(self, error: LiveAuditError) -> bool:
         """Return whether an error, already recorded, would be that of every other job as well."""
-        if isinstance(error, ConfigurationError):
-            return not isinstance(error, CredentialsError | InvalidInput)
-        return self._refused >= IN_A_ROW and not _is_about_one_job(error)
+        if isinstance(error, ConfigurationError) and not isinstance(
+            error, CredentialsError | InvalidInput
+        ):
+            return True  # a closed client, for example
+        return self._refused >= REFUSALS and not _is_about_one_job(error)
 
     def _record_response(self, now: float) -> None:
         if self.is_out:

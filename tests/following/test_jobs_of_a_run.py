@@ -43,8 +43,8 @@ def test_any_course_of_events_is_as_in_a_dict(
             for job, facts in known.items():
                 assert jobs.is_open(job)
                 assert (jobs.id_of(job), jobs.time_of(job), jobs.deadline_of(job)) == facts
+            assert [job for job in range(jobs.end) if jobs.is_open(job)] == sorted(known)
             for job in range(jobs.end + 1):
-                assert jobs.is_open(job) is (job in known)
                 later = [one for one in known if one >= job]
                 assert jobs.first_open(job) == min(later, default=jobs.end)
 
