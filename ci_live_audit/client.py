@@ -46,8 +46,7 @@ class LiveAuditClient:
     """A client for the live stream moderation jobs of one bucket of Tencent Cloud CI.
 
     Use it as ``async with LiveAuditClient(...) as client``, or call `aclose` at the end. It belongs
-    to the event loop on which it is first used. An explicit argument is never combined with the
-    environment.
+    to the event loop on which it is first used. An argument is never mixed with the environment.
 
     Args:
         bucket: Bucket with its APPID, such as ``examplebucket-1250000000``.
@@ -93,7 +92,7 @@ class LiveAuditClient:
         if not region:
             raise ConfigurationError("region: pass one (ap-beijing, …) or set TENCENTCLOUD_REGION")
         base_url = endpoints.base_url(bucket, region, endpoint, allow_http=allow_http)
-        limiter = limiter if limiter is not None else LocalRateLimiter(rate)
+        limiter = LocalRateLimiter(rate) if limiter is None else limiter
         if not isinstance(limiter, RateLimiter):
             raise ConfigurationError(
                 f"limiter: expected a RateLimiter, got {type(limiter).__name__}"
@@ -130,9 +129,8 @@ class LiveAuditClient:
     async def aclose(self) -> None:
         """End what is in progress and close the connections; closing twice does no harm.
 
-        Calls that wait for a slot, a response or their next attempt end with a
-        `ConfigurationError`. On a sibling made by `with_options` this does nothing: the connections
-        are not its own.
+        Calls and runs in progress end with a `ConfigurationError`. On a sibling made by
+        `with_options` this does nothing: the connections are not its own.
         """
         if self._owner:
             self._caller.transport.check_loop()
@@ -146,10 +144,7 @@ class LiveAuditClient:
         timeout: float | None = None,
         on_attempt: Callable[[Attempt], object] | None = None,
     ) -> LiveAuditClient:
-        """Return a sibling that differs in what is given and shares everything else.
-
-        Connections, limiter, credentials, retry budget and clock are the same objects.
-        """
+        """Return a sibling that differs in what is given and shares everything else."""
         given: dict[str, Any] = {"retry": retry, "timeout": timeout, "on_attempt": on_attempt}
         changes = {name: value for name, value in given.items() if value is not None}
         sibling = copy.copy(self)
@@ -258,8 +253,7 @@ class LiveAuditClient:
         Raises:
             JobFailed: It ended in state Failed; ``.job`` is the job.
             WaitTimeout: It did not end in ``timeout`` seconds; ``.last`` is the job as last seen.
-            LiveAuditError: It cannot be queried. Transient errors are waited out, however long they
-                last.
+            LiveAuditError: It cannot be queried. Transient errors are waited out.
         """
         polling = attrs.evolve(self._polling(interval, timeout), keep_last=True)
         async with Outcomes(polling, [job_id]) as outcomes:
@@ -285,29 +279,24 @@ class LiveAuditClient:
         Every id has exactly one outcome, even if it is given more than once, and the error of one
         job does not end the others. The most overdue job is polled first, so jobs take turns where
         the quota is too small for the interval. A slow consumer slows the polling down. Other calls
-        on this client take priority. An outage of the service is waited out, with one probe at a
-        time; ``outcomes.progress.outage`` says for how long it has lasted.
+        on this client take priority. An outage is waited out, with one probe at a time.
 
-        The iteration itself raises what concerns all jobs: the client was closed, or the service
-        refuses five jobs in a row for a reason that lies in the account or the bucket. It also
-        raises the `OSError` of a checkpoint that cannot be written, and then goes on if it is
-        called again.
+        The iteration itself raises what concerns all jobs: the client was closed, or five jobs in a
+        row were refused for a reason of the account or the bucket. It raises the `OSError` of a
+        checkpoint that cannot be written, too; called again, it goes on.
 
         Args:
-            job_ids: A collection of ids, or a sync or async iterable, read as the quota allows. An
-                iterable may be endless; of its finished ids at least the last 50,000 are known when
-                they come again. A sync one is read on the event loop and must not block.
+            job_ids: A collection of ids, or an iterable, read as the quota allows. A sync one is read
+                on the event loop. Of an endless one the last 50,000 finished ids are known.
             interval: Seconds from one query of a job to the next.
             timeout: Seconds for which a job is followed, counted from when its id was read (for a
                 collection: from the start). The job is polled a last time just before the end, and
                 its outcome is a `WaitTimeout`.
-            checkpoint: A file from which a later run can continue. An id is answered in it once its
-                job has ended, or the service has said that there is none; it stays open after any
-                other outcome.
+            checkpoint: A file from which a later run can continue. It answers an id once the job
+                has ended, or the service has said that there is none; no other outcome does.
 
         Raises:
-            ConfigurationError: An argument cannot be used, or the checkpoint is that of another
-                bucket or region.
+            ConfigurationError: An argument cannot be used, or it is another bucket's checkpoint.
             OSError: The checkpoint cannot be written.
         """
         if checkpoint is not None:
@@ -326,9 +315,8 @@ class LiveAuditClient:
                     if finding.verdict == Verdict.SENSITIVE:
                         print(finding.label, finding.time, finding.job.ended)
 
-        ``job_ids`` is an id, or what `as_completed` takes; the other arguments and the rest are as
-        there. With a single job, the iteration raises the error that ends it early; with many, the
-        error is a finding with an ``error``, and the others go on.
+        ``job_ids`` is an id, or what `as_completed` takes; the rest is as there. The error that ends
+        a job early is raised if it is the only one, otherwise it is a finding with an ``error``.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -350,15 +338,8 @@ class LiveAuditClient:
         limiter = self._background.sibling()
         caller = attrs.evolve(self._caller, limiter=limiter)
         once = attrs.evolve(caller, retry=attrs.evolve(caller.retry, attempts=1))
-        return Polling(
-            partial(_query, caller),
-            interval,
-            timeout,
-            limiter,
-            self._rate,
-            checkpoint,
-            probe=partial(_query, once),
-        )
+        query, probe = partial(_query, caller), partial(_query, once)
+        return Polling(query, interval, timeout, limiter, self._rate, checkpoint, probe=probe)
 
 
 async def _query(caller: Caller, job_id: str) -> AuditJob:

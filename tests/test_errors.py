@@ -16,6 +16,7 @@ from ci_live_audit.errors import (
     CredentialsError,
     DecodeError,
     InvalidArgument,
+    InvalidInput,
     JobFailed,
     JobNotFound,
     LiveAuditError,
@@ -48,6 +49,7 @@ EVERY_ERROR: list[LiveAuditError] = [
     LiveAuditError("why"),
     ConfigurationError("why"),
     CredentialsError("why"),
+    InvalidInput("why"),
     TransportError("why", sent=False),
     RequestTimeout("why"),
     DecodeError("why", path="JobsDetail.Label", excerpt="x"),
@@ -83,6 +85,11 @@ def test_the_tree_is_as_drawn() -> None:
     """The drawing in the docstring shows every class in its place, and no other."""
     tree = {"LiveAuditError": subtree(LiveAuditError)}
     assert drawn(str(errors.__doc__)) == tree
+
+
+def test_invalid_input_is_a_value_error() -> None:
+    """What a caller passes is told apart as Python does it."""
+    assert issubclass(InvalidInput, ValueError)
 
 
 def test_every_error_is_exported() -> None:

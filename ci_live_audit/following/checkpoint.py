@@ -2,42 +2,72 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any, Self, cast
 
 from ci_live_audit.errors import ConfigurationError
+from ci_live_audit.following.recent import Recent
 
 __all__ = ["Checkpoint"]
 
-HEADER: dict[str, str | int] = {"format": "ci_live_audit.checkpoint", "version": 1}
+FORMAT = "ci_live_audit.checkpoint"
+#: In version 1 no bucket is named, and not what the outcomes were.
+HEADERS: dict[Any, bytes] = {
+    version: b'{"format": "%s", "version": %d}\n' % (FORMAT.encode(), version) for version in (1, 2)
+}
+NEW = HEADERS[2]
+#: Longest line in bytes; longer ones are no entries, and no service takes ids of that length.
+LONGEST = 2**20
+#: How many of the ids answered since the file was read are known; memory must not grow for ever.
+REMEMBERED = 50_000
 
 
 class Checkpoint:
     """The state of a bulk run: which ids were taken up, and which of them are done.
 
-    A text file with a JSON object on each line: the format and its version, then ``{"taken": id}``
-    and ``{"answered": id}`` as things happen. It holds nothing but ids. Each line is written at
-    once and survives any end of the process. A last line that was cut off is removed when the file
-    is opened again. One run at a time may use it.
+    A text file, readable by its owner only, with a JSON object on each line: the format and its
+    version, ``{"bucket": …, "region": …}``, then ``{"taken": id}`` and ``{"answered": id}`` as
+    things happen; the latter with the ``verdict`` of the job or the ``error`` of its outcome. Each
+    line is written at once and survives any end of the process. A last line that was cut off is
+    removed when the file is opened again. Files of version 1 are continued.
+
+    The file is locked as long as it is open (not on Windows): one run at a time may use it. After
+    an error of the disk nothing has changed, and the same call may be repeated.
 
     Args:
         path: The file; it is created, or continued.
+        fsync: Whether each line is also to survive a crash of the machine, at the cost of some
+            milliseconds on the event loop.
 
     Raises:
-        ConfigurationError: The file is not a checkpoint, or its version is unknown.
+        ConfigurationError: The file is not a checkpoint, its version is unknown, or another process
+            is using it.
         OSError: The file cannot be read or written.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False) -> None:
         self.path: Path = Path(path)
+        self._fsync = fsync
         # Dicts keep their order, and the garbage collector passes over dicts of texts.
         self._open: dict[str, None] = {}
-        self._answered: dict[str, None] = {}
-        self._file = self.path.open("ab", buffering=0)
+        self._answered: set[str] = set()
+        self._recent = Recent(REMEMBERED)
+        self._counts: Counter[str] = Counter()
+        self._scope: tuple[str, str] | None = None
+        #: Bytes of whole lines, and whether more may be in the file.
+        self._end = 0
+        self._torn = self._is_old = False
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+        self._file = open(os.open(self.path, flags, 0o600), "r+b", buffering=0)  # noqa: PTH123, SIM115
         try:
+            self._check_kind()
+            self._lock()
             self._load()
         except BaseException:
             self._file.close()
@@ -53,6 +83,28 @@ class Checkpoint:
         """Close the file."""
         self._file.close()
 
+    def bind(self, bucket: str, region: str) -> None:
+        """Note the bucket and the region of the ids, once; each run on a client does.
+
+        Raises:
+            ConfigurationError: The file is about those of another bucket or region.
+            OSError: The file cannot be read or written.
+        """
+        if self._recent.has_forgotten:
+            self._load()
+        if self._scope is None:
+            if self._is_old:
+                self._file.seek(0)
+                self._file.write(NEW)  # as long as the old header
+                self._is_old = False
+            self._write({"bucket": bucket, "region": region})
+        elif self._scope != (bucket, region):
+            raise self._refuse(
+                "it is about jobs of bucket {} in {}, not of {} in {}; use another file".format(
+                    *self._scope, bucket, region
+                )
+            )
+
     @property
     def open(self) -> tuple[str, ...]:
         """The ids that were taken up and are not answered."""
@@ -61,74 +113,161 @@ class Checkpoint:
     @property
     def answered(self) -> int:
         """The number of answered ids."""
-        return len(self._answered)
+        return self._counts["answered"]
+
+    @property
+    def errors(self) -> int:
+        """How many of the answered ids had an error for an outcome."""
+        return self._counts["error"]
+
+    @property
+    def sensitive(self) -> int:
+        """How many of the answered ids had the verdict sensitive."""
+        return self._counts["1"]
+
+    @property
+    def suspected(self) -> int:
+        """How many of the answered ids had the verdict suspected."""
+        return self._counts["2"]
 
     def __contains__(self, job_id: object) -> bool:
         """Return whether an id is answered."""
-        return job_id in self._answered
+        return job_id in self._answered or job_id in self._recent
 
     def take(self, job_id: str) -> None:
-        """Note that an id has been taken up."""
-        if job_id not in self._open and job_id not in self._answered:
+        """Note that an id has been taken up.
+
+        Raises:
+            OSError: It cannot be noted.
+        """
+        if job_id not in self._open and job_id not in self:
             self._write({"taken": job_id})
 
-    def bind(self, bucket: str, region: str) -> None:
-        """Temporary."""
-
     def answer(self, job_id: str, *, verdict: int | None = None, error: str | None = None) -> None:
-        """Note that the outcome of an id has been dealt with."""
-        self._write({"answered": job_id})
+        """Note that the outcome of an id has been dealt with.
+
+        Args:
+            job_id: The id.
+            verdict: The verdict of the job, if it has one.
+            error: The name of the error's class, if the outcome was one.
+
+        Raises:
+            OSError: It cannot be noted.
+        """
+        kinds = {"verdict": verdict, "error": error}
+        known = {name: value for name, value in kinds.items() if value is not None}
+        self._write({"answered": job_id, **known})
+        self._recent.add(job_id)
 
     def _write(self, entry: dict[str, Any]) -> None:
-        line = _line(entry)
-        written = self._file.write(line)
-        if written != len(line):
-            os.truncate(self.path, self._file.seek(0, os.SEEK_END) - written)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-        self._note(entry)
+        line = json.dumps(entry).encode() + b"\n"
+        if len(line) <= LONGEST:
+            self._append(line)
+            self._note(entry)
+
+    def _append(self, line: bytes) -> None:
+        """Append a line, as a whole or not at all."""
+        if self._torn:
+            self._file.truncate(self._end)
+        self._torn = True
+        self._file.seek(self._end)
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+            if self._fsync:
+                os.fsync(self._file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._end)
+            raise
+        self._torn = False
+        self._end += len(line)
+
+    def _check_kind(self) -> None:
+        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+            raise self._refuse("this is not a regular file")
+
+    def _lock(self) -> None:
+        try:
+            import fcntl  # noqa: PLC0415
+        except ImportError:  # on Windows
+            return
+        try:
+            # It belongs to the open file: a second opening is refused in this process as well, and
+            # any end of the process frees it.
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise self._refuse(
+                f"in use by {_holder(self._file.fileno())}; one run at a time may use it"
+            ) from None
 
     def _load(self) -> None:
-        with self.path.open("rb") as file:
-            header = file.readline()
-            if not header.endswith(b"\n") and _line(HEADER).startswith(header):
-                os.truncate(self.path, 0)
-                self._write(HEADER)
-                return
-            whole = len(header)
-            self._check(_entry(header))
-            for number, line in enumerate(file, 2):
-                if not line.endswith(b"\n"):
-                    break
-                if not self._note(_entry(line)):
-                    reason = f"line {number} is not an entry of a checkpoint"
-                    raise ConfigurationError(f"{self.path}: {reason}")
-                whole += len(line)
-        os.truncate(self.path, whole)
+        """Read the file, and remove a last line that was cut off."""
+        self._open, self._answered, self._recent = {}, set(), Recent(REMEMBERED)
+        self._counts, self._scope = Counter(), None
+        self._end, self._torn = 0, False
+        with open(os.dup(self._file.fileno()), "rb") as file:  # noqa: PTH123
+            file.seek(0)
+            line = file.readline(LONGEST)
+            self._check_header(line)
+            number = 1
+            while line.endswith(b"\n"):
+                self._end += len(line)
+                number += 1
+                line = file.readline(LONGEST)
+                if line.endswith(b"\n") or len(line) == LONGEST:
+                    self._read(line, number)
+        self._file.truncate(self._end)
+        if not self._end:
+            self._create()
 
-    def _check(self, header: dict[str, Any]) -> None:
-        version = header.get("version")
-        if header.get("format") != HEADER["format"]:
-            raise ConfigurationError(f"{self.path}: this is not a checkpoint of ci_live_audit")
-        if version != HEADER["version"]:
-            known = f"version {HEADER['version']} can be read"
-            raise ConfigurationError(f"{self.path}: a checkpoint of version {version!r}; {known}")
+    def _read(self, line: bytes, number: int) -> None:
+        entry = _entry(line)
+        if not self._note(entry):
+            raise self._refuse(f"line {number} is not an entry of a checkpoint")
+        if "answered" in entry:
+            self._answered.add(entry["answered"])
+
+    def _create(self) -> None:
+        self._append(NEW)
+        if self._fsync:
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _check_header(self, line: bytes) -> None:
+        created = any(whole.startswith(line) for whole in HEADERS.values() if whole != line)
+        if not line or (created and FORMAT.encode() in line):
+            return  # new, or cut off while it was created
+        header = _entry(line)
+        if header.get("format") != FORMAT:
+            raise self._refuse("this is not a checkpoint of ci_live_audit")
+        if line not in HEADERS.values():
+            version = header.get("version")
+            raise self._refuse(f"a checkpoint of version {version!r}; versions 1 and 2 can be read")
+        self._is_old = line == HEADERS[1]
 
     def _note(self, entry: dict[str, Any]) -> bool:
         """Do what an entry says; return False if it is none."""
         match entry:
             case {"taken": str(job_id)}:
-                if job_id not in self._answered:
+                if job_id not in self:
                     self._open[job_id] = None
             case {"answered": str(job_id)}:
                 self._open.pop(job_id, None)
-                self._answered[job_id] = None
+                if job_id not in self:
+                    kinds = {"answered": 1, str(entry.get("verdict")): 1}
+                    self._counts.update(kinds | {"error": 1} if "error" in entry else kinds)
+            case {"bucket": str(bucket), "region": str(region)}:
+                self._scope = bucket, region
             case _:
                 return False
         return True
 
-
-def _line(entry: dict[str, Any]) -> bytes:
-    return json.dumps(entry).encode() + b"\n"
+    def _refuse(self, reason: str) -> ConfigurationError:
+        return ConfigurationError(f"{self.path}: {reason}")
 
 
 def _entry(line: bytes) -> dict[str, Any]:
@@ -137,3 +276,15 @@ def _entry(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
+
+
+def _holder(descriptor: int) -> str:
+    """Return which process has locked a file, where the system tells (Linux does)."""
+    inode = os.fstat(descriptor).st_ino
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            # 1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF
+            _, kind, _, _, process, place, *_ = line.split()
+            if kind == "FLOCK" and place.endswith(f":{inode}") and process != "0":
+                return f"process {process}"
+    return "another process"

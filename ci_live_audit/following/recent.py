@@ -1,4 +1,4 @@
-"""A set of texts that forgets the oldest."""
+"""A set of texts that forgets the oldest. Pure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ __all__ = ["Recent"]
 
 
 class Recent:
-    """Remembers at least the last ``bound`` texts that were added, and at most twice as many."""
+    """Remembers at least the last ``bound`` texts that were added, and at most twice as many.
+
+    Attributes:
+        has_forgotten: Whether it has forgotten any.
+    """
 
     def __init__(self, bound: float) -> None:
+        self.has_forgotten: bool = False
         self._bound = bound
         # When the young ones are too many they become the old ones, which are forgotten.
         self._young: set[str] = set()
@@ -18,6 +23,7 @@ class Recent:
         """Add a text."""
         self._young.add(text)
         if len(self._young) >= self._bound:
+            self.has_forgotten = self.has_forgotten or bool(self._old)
             self._young, self._old = set(), self._young
 
     def __contains__(self, text: object) -> bool:

@@ -8,9 +8,11 @@ import os
 import random
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +23,8 @@ from hypothesis import strategies as st
 
 from ci_live_audit import Checkpoint, ConfigurationError
 
-HEADER = b'{"format": "ci_live_audit.checkpoint", "version": 1}\n'
+HEADER = b'{"format": "ci_live_audit.checkpoint", "version": 2}\n'
+OLD = HEADER.replace(b"2", b"1")
 
 
 @pytest.fixture
@@ -226,11 +229,19 @@ def test_any_run_survives(
 
 
 def test_a_torn_file_loses_no_whole_line(path: Path, filled: bytes) -> None:
-    """Cut off at any byte, a file opens and goes on; only the cut line is gone."""
+    """Cut off at any byte, a file opens and goes on; only the cut line is gone.
+
+    Only what might be the beginning of somebody else's file is refused.
+    """
     ends = [place for place in range(len(filled) + 1) if filled[:place].endswith(b"\n")]
     assert len(ends) == 5
     for length in range(len(filled) + 1):
         path.write_bytes(filled[:length])
+        if 0 < length < len(b'{"format": "ci_live_audit.checkpoint'):
+            with pytest.raises(ConfigurationError, match="this is not a checkpoint"):
+                Checkpoint(path)
+            assert path.read_bytes() == filled[:length]
+            continue
         whole = filled[: max((end for end in ends if end <= length), default=0)] or HEADER
         lines = [json.loads(line) for line in whole.splitlines()[1:]]
         answered = [line["answered"] for line in lines if "answered" in line]
@@ -267,6 +278,10 @@ def test_a_last_line_without_an_end_is_removed(path: Path, filled: bytes, rest: 
         b"[]\n",
         b"null\n",
         b"5",
+        b"{",
+        b'{"format": "',
+        b"\0",
+        b"\0" * 5000 + b"\n",
         b"job-1\njob-2\n",
         b'{"format": "something else", "version": 1}\n',
         b'{"version": 1}\n',
@@ -287,13 +302,13 @@ def test_another_file_is_refused_and_left_as_it_is(path: Path, content: bytes) -
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("version", ["0", "2", '"1"', "null", "[1]"])
+@pytest.mark.parametrize("version", ["0", "3", '"1"', "null", "[1]", "true"])
 @pytest.mark.parametrize("end", ["\n", "", '\n{"taken": "a"}\n{"tak'])
 def test_another_version_is_refused_and_left_as_it_is(path: Path, version: str, end: str) -> None:
     """A file of a later version is not changed, cut off or not."""
     content = f'{{"format": "ci_live_audit.checkpoint", "version": {version}}}{end}'.encode()
     path.write_bytes(content)
-    with pytest.raises(ConfigurationError, match=r"of version .*; version 1 can be read$"):
+    with pytest.raises(ConfigurationError, match=r"of version .*; versions 1 and 2 can be read$"):
         Checkpoint(path)
     assert path.read_bytes() == content
 
@@ -309,6 +324,8 @@ def test_another_version_is_refused_and_left_as_it_is(path: Path, version: str, 
         b'{"taken": null}',
         b'{"answered": ["a"]}',
         b'{"polled": "a"}',
+        b'{"bucket": "b"}',
+        b"\0" * 500,
         b'"taken"',
         b'{"taken": "a"',
         b'{"taken": "\xff"}',
@@ -344,6 +361,243 @@ def test_a_refused_file_is_closed(path: Path) -> None:
     assert len(list(Path("/dev/fd").iterdir())) == before
 
 
+def test_a_device_is_refused() -> None:
+    """Only a regular file can be read again."""
+    with pytest.raises(ConfigurationError, match="/dev/null: this is not a regular file"):
+        Checkpoint(os.devnull)
+
+
+def test_a_pipe_is_refused(path: Path) -> None:
+    """A named pipe is refused at once, without a process at its other end."""
+    os.mkfifo(path)
+    with pytest.raises(ConfigurationError, match="this is not a regular file"):
+        Checkpoint(path)
+
+
+@pytest.mark.parametrize("begin", [b"", HEADER], ids=["alone", "after a header"])
+def test_a_gigabyte_without_a_line_end_is_refused_in_little_memory(
+    path: Path, begin: bytes
+) -> None:
+    """No more than a line of a megabyte is read at once."""
+    path.write_bytes(begin)
+    os.truncate(path, 2**30)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigurationError, match=r"not a checkpoint|line 2 is not an entry"):
+            Checkpoint(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8e6
+    assert path.stat().st_size == 2**30
+
+
+def test_an_id_of_a_megabyte_is_not_noted(path: Path) -> None:
+    """What no service takes for an id does not spoil the file."""
+    with Checkpoint(path) as checkpoint:
+        checkpoint.take("x" * 2**20)
+        assert checkpoint.open == ()
+    assert path.read_bytes() == HEADER
+
+
+@given(st.binary(max_size=200) | st.binary(max_size=100).map(lambda rest: HEADER + rest))
+def test_any_file_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
+    """Whatever the bytes are, the file opens, or it is refused and not changed."""
+    path = tmp_path_factory.mktemp("any") / "checkpoint"
+    path.write_bytes(content)
+    try:
+        Checkpoint(path).close()
+    except ConfigurationError:
+        assert path.read_bytes() == content
+
+
+# Which jobs it is about
+
+
+def test_the_bucket_and_the_region_are_noted_once(path: Path) -> None:
+    """The file names them after the first run, and another run adds nothing."""
+    for _ in range(2):
+        with Checkpoint(path) as checkpoint:
+            checkpoint.bind("bucket-1", "ap-one")
+            checkpoint.bind("bucket-1", "ap-one")
+    assert path.read_bytes() == HEADER + b'{"bucket": "bucket-1", "region": "ap-one"}\n'
+
+
+@pytest.mark.parametrize("other", [("bucket-2", "ap-one"), ("bucket-1", "ap-two")])
+def test_another_bucket_or_region_is_refused(path: Path, other: tuple[str, str]) -> None:
+    """The error names both, and the file is not changed."""
+    with Checkpoint(path) as checkpoint:
+        checkpoint.bind("bucket-1", "ap-one")
+        checkpoint.take("a")
+    before = path.read_bytes()
+    with Checkpoint(path) as checkpoint:
+        reason = rf"of bucket bucket-1 in ap-one, not of {other[0]} in {other[1]}; use another"
+        with pytest.raises(ConfigurationError, match=reason):
+            checkpoint.bind(*other)
+    assert path.read_bytes() == before
+
+
+def test_a_file_of_version_1_is_continued(path: Path) -> None:
+    """Its entries count, and from the first run on it is of version 2."""
+    entries = b'{"taken": "a"}\n{"taken": "b"}\n{"answered": "a"}\n'
+    path.write_bytes(OLD + entries)
+    with Checkpoint(path) as checkpoint:
+        assert (checkpoint.open, checkpoint.answered) == (("b",), 1)
+        assert path.read_bytes() == OLD + entries
+        checkpoint.bind("bucket-1", "ap-one")
+        checkpoint.take("c")
+    scope = b'{"bucket": "bucket-1", "region": "ap-one"}\n'
+    assert path.read_bytes() == HEADER + entries + scope + b'{"taken": "c"}\n'
+    assert state(path) == (("b", "c"), 1)
+
+
+def test_the_file_says_what_the_outcomes_were(path: Path) -> None:
+    """Verdicts and errors of answered ids are counted, once each, also when it is opened again."""
+    with Checkpoint(path) as checkpoint:
+        checkpoint.answer("a", verdict=1)
+        checkpoint.answer("b", verdict=2)
+        checkpoint.answer("c", verdict=0)
+        checkpoint.answer("d", error="JobNotFound")
+        checkpoint.answer("e", verdict=1, error="JobFailed")
+        checkpoint.answer("a", verdict=1)
+        counts = checkpoint.answered, checkpoint.errors, checkpoint.sensitive, checkpoint.suspected
+    assert counts == (5, 2, 2, 1)
+    with Checkpoint(path) as again:
+        assert (again.answered, again.errors, again.sensitive, again.suspected) == counts
+    assert path.read_bytes().splitlines()[1:6:4] == [
+        b'{"answered": "a", "verdict": 1}',
+        b'{"answered": "e", "verdict": 1, "error": "JobFailed"}',
+    ]
+
+
+# Whose it is
+
+
+def test_the_file_is_its_owners(path: Path) -> None:
+    """Job ids are nobody else's to read."""
+    before = os.umask(0)
+    try:
+        Checkpoint(path).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_second_opening_is_refused(path: Path, filled: bytes) -> None:
+    """In this process too; the error names the process, and closing frees the file."""
+    with Checkpoint(path):
+        with pytest.raises(ConfigurationError, match=r"in use by (this process|process \d+|anoth)"):
+            Checkpoint(path)
+        assert path.read_bytes() == filled
+    assert state(path) == (("b", "c"), 1)
+
+
+HOLD = """
+import sys, time
+from ci_live_audit import Checkpoint
+with Checkpoint(sys.argv[1]) as checkpoint:
+    checkpoint.take("of the other")
+    print("held", flush=True)
+    time.sleep(3600)
+"""
+
+
+def test_another_process_is_named_and_its_end_frees_the_file(path: Path) -> None:
+    """As long as a process has the file no other changes a byte of it, torn line or not."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with path.open("ab") as torn:
+            torn.write(b'{"taken": "half')
+        content = path.read_bytes()
+        named = f"in use by process {holder.pid};" if has_locks(path) else "in use by another"
+        with pytest.raises(ConfigurationError, match=named):
+            Checkpoint(path)
+        assert path.read_bytes() == content
+        holder.kill()
+    assert state(path) == (("of the other",), 0)
+
+
+def has_locks(path: Path) -> bool:
+    """Return whether the system lists its locks with the inodes that it shows to us."""
+    locks = Path("/proc/locks")
+    return locks.exists() and f":{path.stat().st_ino} " in locks.read_text()
+
+
+def test_without_locks_it_works(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has no such locks."""
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    assert state(path) == ((), 0)
+
+
+def test_a_system_that_lists_no_locks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the error says that it is another process, but not which."""
+    monkeypatch.setattr(Path, "read_text", lambda _: (_ for _ in ()).throw(OSError))
+    with Checkpoint(path), pytest.raises(ConfigurationError, match="in use by another process"):
+        Checkpoint(path)
+
+
+def test_what_is_cut_is_cut_from_its_own_file(
+    tmp_path: Path, filled: bytes, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a change of folder and a rotation, a full disk cuts nothing of another file."""
+    monkeypatch.chdir(tmp_path)
+    checkpoint = Checkpoint(path.name)
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    for stranger in (other / path.name, path):
+        if stranger == path:
+            path.rename(tmp_path / "rotated")
+        stranger.write_bytes(b"of somebody else\n" * 20)
+        with no_file_above(len(filled) + 9), pytest.raises(OSError):
+            checkpoint.answer("b")
+        assert stranger.read_bytes() == b"of somebody else\n" * 20
+    checkpoint.answer("b")
+    checkpoint.close()
+    assert (tmp_path / "rotated").read_bytes() == filled + b'{"answered": "b"}\n'
+
+
+def test_fsync_waits_for_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With it, each line and the new file itself are on the disk before the call returns."""
+    synced: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with Checkpoint(path, fsync=True) as checkpoint:
+        checkpoint.take("a")
+    file, folder = path.stat().st_ino, path.parent.stat().st_ino
+    assert synced == [file, folder, file]
+    Checkpoint(path).close()
+    assert len(synced) == 3
+
+
+# Memory
+
+
+def test_what_was_answered_long_ago_is_forgotten_until_the_next_run(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on for ever does not grow, and another run knows all ids again."""
+    monkeypatch.setattr("ci_live_audit.following.checkpoint.REMEMBERED", 10)
+    with Checkpoint(path) as checkpoint:
+        for number in range(100):
+            checkpoint.take(str(number))
+            checkpoint.answer(str(number))
+        assert sum(str(number) in checkpoint for number in range(100)) < 20
+        assert "99" in checkpoint
+        assert checkpoint.answered == 100
+        checkpoint.bind("bucket-1", "ap-one")
+        assert all(str(number) in checkpoint for number in range(100))
+        assert (checkpoint.answered, checkpoint.open) == (100, ())
+
+
 # Disks that are full
 
 
@@ -363,13 +617,17 @@ def test_a_line_that_does_not_fit_is_an_error(path: Path, filled: bytes, room: i
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_full_disk_is_an_error(path: Path) -> None:
-    """The error of the system is raised with its number."""
-    with Checkpoint(path) as checkpoint:
-        checkpoint._file.close()
-        checkpoint._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115 - it closes it
-        with pytest.raises(OSError, match="No space left"):
-            checkpoint.take("a")
-        assert checkpoint.open == ()
+    """The error of the system is raised with its number, and a repair that fails comes later."""
+    checkpoint = Checkpoint(path)
+    with checkpoint._file as own, Path("/dev/full").open("r+b", buffering=0) as full:
+        checkpoint._file = full
+        for _ in range(2):
+            with pytest.raises(OSError, match=r"No space left|Invalid argument"):
+                checkpoint.take("a")
+            assert not checkpoint.open
+        checkpoint._file = own
+        checkpoint.take("a")
+        assert checkpoint.open == ("a",)
 
 
 # Runs that are killed

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ci_live_audit import ConfigurationError, plan
-from ci_live_audit.following.schedule import CHUNK, Schedule
+from ci_live_audit.following.jobs import CHUNK
+from ci_live_audit.following.schedule import Schedule
 
 
 def add(schedule: Schedule, jobs: int, now: float = 0.0) -> list[str]:

@@ -144,9 +144,8 @@ async def test_r11_a_checkpoint_joins_the_parts(seed: int, tmp_path: Path) -> No
             async with run as outcomes:
                 async for outcome in outcomes:
                     bulk.assert_right(outcome)
-                    if outcome.job is not None and outcome.job.ended:
-                        ended[outcome.job_id] += 1
-                    elif isinstance(outcome.error, JobNotFound):
+                    unknown = isinstance(outcome.error, JobNotFound)
+                    if unknown or (outcome.job is not None and outcome.job.ended):
                         ended[outcome.job_id] += 1
                     left -= 1
                     if left <= 0 and end == "break":
