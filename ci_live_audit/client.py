@@ -286,8 +286,8 @@ class LiveAuditClient:
         checkpoint that cannot be written, too; called again, it goes on.
 
         Args:
-            job_ids: A collection of ids, or an iterable, read as the quota allows. A sync one is read
-                on the event loop. Of an endless one the last 50,000 finished ids are known.
+            job_ids: A collection of ids, or an iterable, read as the quota allows. Of an endless one
+                the last 50,000 finished ids are known. A sync one is read on the event loop.
             interval: Seconds from one query of a job to the next.
             timeout: Seconds for which a job is followed, counted from when its id was read (for a
                 collection: from the start). The job is polled a last time just before the end, and
@@ -315,7 +315,7 @@ class LiveAuditClient:
                     if finding.verdict == Verdict.SENSITIVE:
                         print(finding.label, finding.time, finding.job.ended)
 
-        ``job_ids`` is an id, or what `as_completed` takes; the rest is as there. The error that ends
+        ``job_ids`` is an id, or what `as_completed` takes; the rest is as there. An error that ends
         a job early is raised if it is the only one, otherwise it is a finding with an ``error``.
 
         Raises:
