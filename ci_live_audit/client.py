@@ -286,8 +286,8 @@ class LiveAuditClient:
         checkpoint that cannot be written, too; called again, it goes on.
 
         Args:
-            job_ids: A collection of ids, or an iterable, read as the quota allows. Of an endless one
-                the last 50,000 finished ids are known. A sync one is read on the event loop.
+            job_ids: A collection of ids, or an iterable, read as the quota allows. Of an endless
+                one the last 50,000 finished ids are known. A sync one is read on the event loop.
             interval: Seconds from one query of a job to the next.
             timeout: Seconds for which a job is followed, counted from when its id was read (for a
                 collection: from the start). The job is polled a last time just before the end, and

@@ -31,6 +31,8 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 DEFAULT_CREDENTIALS = Credentials("AKIDEXAMPLE", "secretexample")
 NO_FAULT = Fault()
+#: Beyond so many, arrivals are forgotten; and so many are kept then.
+MOST_ARRIVALS, ARRIVALS = 100_000, 80_000
 
 
 @attrs.define
@@ -66,7 +68,7 @@ class Emulator:
         seed: Makes random choices repeatable.
 
     Attributes:
-        arrivals: Every request that arrived, in order.
+        arrivals: The requests that arrived, in order: all, or at least the last 80,000.
         jobs: The jobs by id.
         host: Host name of the bucket.
         faults: The injected faults; ``faults.clear()`` removes them.
@@ -186,6 +188,8 @@ class Emulator:
         """Handle one request: https://asgi.readthedocs.io/en/latest/specs/www.html."""
         arrival = Arrival(self.clock(), scope["method"], scope["path"])
         self.arrivals.append(arrival)
+        if len(self.arrivals) > MOST_ARRIVALS:
+            del self.arrivals[:-ARRIVALS]
         call = Call(
             method=arrival.method,
             path=arrival.path,

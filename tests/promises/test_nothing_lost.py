@@ -9,6 +9,11 @@ import asyncio
 import itertools
 import logging
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -32,7 +37,7 @@ from ci_live_audit import (
     WaitTimeout,
 )
 from ci_live_audit.following.dispatcher import REMEMBERED, Polling
-from ci_live_audit.testing import Emulator, Fault
+from ci_live_audit.testing import Emulator, Fault, VirtualTimeLoop
 from ci_live_audit.testing.render import Refusal
 
 
@@ -266,6 +271,87 @@ async def test_a_job_that_alone_fails_is_given_up(
     results = await outcomes_of(Outcomes(Polling(poll, 10), ids))
     assert [type(outcome.error) for outcome in results] == [ServiceError, type(None), type(None)]
     assert results[0].job_id == ids[0]
+
+
+# A process that was stopped, or a machine that was asleep
+
+
+@pytest.mark.parametrize("asleep", [30.0, 3600.0])
+@pytest.mark.parametrize("kind", ["list", "iterator"])
+@pytest.mark.parametrize("busy", [False, True], ids=["waiting", "busy"])
+async def test_after_a_stop_jobs_are_polled_once_more(
+    emulator: Emulator, client: LiveAuditClient, asleep: float, kind: str, *, busy: bool
+) -> None:
+    """Jobs that ended while the process stood still, past their deadline, have not timed out."""
+    ids = [emulator.add_job(duration=25) for _ in range(20)]
+    ids += [emulator.add_job(duration=math.inf) for _ in range(20)]
+    run = client.as_completed(ids if kind == "list" else iter(ids), timeout=28)
+    async with run as outcomes:
+        if busy:
+            await asyncio.sleep(22)
+        else:
+            asyncio.get_running_loop().call_later(22, sleep, asleep)
+        if busy:
+            sleep(asleep)
+        results = [outcome async for outcome in outcomes]
+    assert {outcome.job_id for outcome in results if outcome.error is None} == set(ids[:20])
+    late = [outcome.error for outcome in results if outcome.error is not None]
+    assert {type(error) for error in late} == {WaitTimeout}
+    assert len(late) == 20
+    assert now() <= 22 + asleep + 5.1
+
+
+def sleep(seconds: float) -> None:
+    """Let time pass of which the loop knows nothing."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    loop.now += seconds
+
+
+async def test_a_slow_consumer_is_no_stop(emulator: Emulator, client: LiveAuditClient) -> None:
+    """A consumer that comes late gets its timeouts at once."""
+    ids = [emulator.add_job(duration=math.inf) for _ in range(20)]
+    async with client.as_completed(iter(ids), timeout=15) as outcomes:
+        await asyncio.sleep(100)
+        assert len([outcome async for outcome in outcomes]) == 20
+    assert now() == pytest.approx(100, abs=0.01)
+
+
+STOPPED = """
+import asyncio, os, signal, sys
+from ci_live_audit import LiveAuditClient, WaitTimeout
+from ci_live_audit.testing import Emulator
+
+async def main():
+    emulator = Emulator()
+    job_id = emulator.add_job(duration=float(sys.argv[1]))
+    async with emulator.client() as client:
+        waiting = asyncio.create_task(client.wait(job_id, 0.3, timeout=1.5))
+        await asyncio.sleep(0.5)
+        print("waiting", flush=True)
+        print((await waiting).state.value)
+
+try:
+    asyncio.run(main())
+except WaitTimeout:
+    print("timed out")
+"""
+
+
+@pytest.mark.waits
+@pytest.mark.parametrize(("duration", "said"), [(1.0, "Success"), (1e9, "timed out")])
+def test_a_wait_that_was_stopped_sees_the_end(duration: float, said: str) -> None:
+    """A process that SIGSTOP held past its timeout finds that its job has ended."""
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED, str(duration)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        time.sleep(3)
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout.read() == f"{said}\n"
 
 
 # Where ids come from

@@ -398,6 +398,21 @@ async def test_credentials_can_be_rotated(emulator: Emulator, client: LiveAuditC
     assert (caught.value.status, caught.value.code) == (401, "SecretidNotExist")
 
 
+async def test_of_very_many_arrivals_the_last_are_kept(
+    emulator: Emulator, client: LiveAuditClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An emulator that runs for days does not grow."""
+    monkeypatch.setattr("ci_live_audit.testing.emulator.MOST_ARRIVALS", 10)
+    monkeypatch.setattr("ci_live_audit.testing.emulator.ARRIVALS", 8)
+    ids = [emulator.add_job() for _ in range(30)]
+    for number, job_id in enumerate(ids):
+        await client.query(job_id)
+        kept = [arrival.path.rpartition("/")[2] for arrival in emulator.arrivals]
+        assert kept == ids[: number + 1][-len(kept) :]
+        assert len(kept) >= min(number + 1, 8)
+    assert len(emulator.arrivals) <= 10
+
+
 def test_an_invalid_bucket_is_refused() -> None:
     """The emulator checks the bucket as the client does."""
     with pytest.raises(ConfigurationError, match="bucket"):
