@@ -1,7 +1,7 @@
 """Runs all measurements, or those that are named, and prints their tables.
 
 ``python benchmarks/run.py [NAME...] [--json FILE] [--plot FILE] [--quick]``, where a name is one
-of ``limiter importing calls decoding heartbeat hostile deadlines polling profiling soak``.
+of ``limiter importing calls decoding heartbeat hostile deadlines polling endurance profiling soak``.
 
 Everything runs on this machine and needs no account: the service is the emulator or a server with
 one response. ``--quick`` takes a few minutes in place of half an hour, to see that everything
@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import calls
 import deadlines
 import decoding
+import endurance
 import heartbeat
 import hostile
 import importing
@@ -48,6 +49,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "hostile": hostile.run,
     "deadlines": deadlines.run,
     "polling": polling.run,
+    "endurance": endurance.run,
     "profiling": profiling.run,
     "soak": soak.run,
 }
