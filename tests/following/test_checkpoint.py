@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ci_live_audit import Checkpoint, ConfigurationError
+from ci_live_audit.following.checkpoint import _leave_to_the_parent
 
 HEADER = b'{"format": "ci_live_audit.checkpoint", "version": 2}\n'
 OLD = HEADER.replace(b"2", b"1")
@@ -549,6 +550,15 @@ def test_a_forked_child_does_not_keep_the_file(path: Path) -> None:
         finally:
             holder.kill()
             os.kill(child, signal.SIGKILL)
+
+
+def test_a_forked_child_writes_nothing(path: Path) -> None:
+    """What the child does with the checkpoint of its parent is an error."""
+    with Checkpoint(path) as checkpoint:
+        _leave_to_the_parent()
+        with pytest.raises(ValueError, match="closed"):
+            checkpoint.take("a")
+    assert path.read_bytes() == HEADER
 
 
 def has_locks(path: Path) -> bool:
