@@ -7,7 +7,9 @@ import errno
 import json
 import os
 import stat
+import weakref
 from collections import Counter
+from io import FileIO
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -26,6 +28,18 @@ NEW = HEADERS[2]
 LONGEST = 2**20
 #: How many of the ids answered since the file was read are known; memory must not grow for ever.
 REMEMBERED = 50_000
+
+_files: weakref.WeakSet[FileIO] = weakref.WeakSet()
+
+
+def _leave_to_the_parent() -> None:
+    """Close the files in a forked child, which would keep their locks after its parent's end."""
+    for file in list(_files):
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
+    os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 class Checkpoint:
@@ -65,6 +79,7 @@ class Checkpoint:
         self._torn = self._is_old = False
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
         self._file = open(os.open(self.path, flags, 0o600), "r+b", buffering=0)  # noqa: PTH123, SIM115
+        _files.add(self._file)
         try:
             self._check_kind()
             self._lock()
@@ -173,13 +188,14 @@ class Checkpoint:
         self._file.seek(self._end)
         try:
             if self._file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if self._fsync:
                 os.fsync(self._file.fileno())
-        except OSError:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 self._file.truncate(self._end)
-            raise
+            # The system's own error about a descriptor names no file.
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
         self._torn = False
         self._end += len(line)
 

@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ci_live_audit import Checkpoint, ConfigurationError
+from ci_live_audit.following.checkpoint import _leave_to_the_parent
 
 HEADER = b'{"format": "ci_live_audit.checkpoint", "version": 2}\n'
 OLD = HEADER.replace(b"2", b"1")
@@ -522,6 +523,44 @@ def test_another_process_is_named_and_its_end_frees_the_file(path: Path) -> None
     assert state(path) == (("of the other",), 0)
 
 
+FORK = """
+import os, sys, time
+from ci_live_audit import Checkpoint
+checkpoint = Checkpoint(sys.argv[1])
+child = os.fork()
+if child:
+    print(child, flush=True)
+time.sleep(3600)
+"""
+
+
+def test_a_forked_child_does_not_keep_the_file(path: Path) -> None:
+    """The end of the process that opened the file frees it, though its child lives on."""
+    with subprocess.Popen(
+        [sys.executable, "-c", FORK, str(path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        child = int(holder.stdout.readline())
+        try:
+            with pytest.raises(ConfigurationError, match="in use by"):
+                Checkpoint(path)
+            holder.kill()
+            holder.wait()
+            assert state(path) == ((), 0)
+        finally:
+            holder.kill()
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_forked_child_writes_nothing(path: Path) -> None:
+    """What the child does with the checkpoint of its parent is an error."""
+    with Checkpoint(path) as checkpoint:
+        _leave_to_the_parent()
+        with pytest.raises(ValueError, match="closed"):
+            checkpoint.take("a")
+    assert path.read_bytes() == HEADER
+
+
 def has_locks(path: Path) -> bool:
     """Return whether the system lists its locks with the inodes that it shows to us."""
     locks = Path("/proc/locks")
@@ -606,8 +645,9 @@ def test_a_line_that_does_not_fit_is_an_error(path: Path, filled: bytes, room: i
     """A line that cannot be written as a whole raises an error and changes nothing."""
     with Checkpoint(path) as checkpoint:
         with no_file_above(len(filled) + room):
-            with pytest.raises(OSError, match=r"No space left|File too large"):
+            with pytest.raises(OSError, match=r"No space left|File too large") as full:
                 checkpoint.answer("b")
+            assert full.value.filename == str(path)
             with pytest.raises(OSError, match=r"No space left|File too large"):
                 checkpoint.take("a longer one")
         assert checkpoint.open == ("b", "c")
