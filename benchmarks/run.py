@@ -1,7 +1,8 @@
 """Runs all measurements, or those that are named, and prints their tables.
 
 ``python benchmarks/run.py [NAME...] [--json FILE] [--plot FILE] [--quick]``, where a name is one
-of ``limiter importing calls decoding heartbeat hostile deadlines polling endurance profiling soak``.
+of ``limiter importing calls decoding heartbeat hostile deadlines polling endurance profiling
+soak``.
 
 Everything runs on this machine and needs no account: the service is the emulator or a server with
 one response. ``--quick`` takes a few minutes in place of half an hour, to see that everything

@@ -171,14 +171,16 @@ class Checkpoint:
         """
         kinds = {"verdict": verdict, "error": error}
         known = {name: value for name, value in kinds.items() if value is not None}
-        self._write({"answered": job_id, **known})
-        self._recent.add(job_id)
+        if self._write({"answered": job_id, **known}):
+            self._recent.add(job_id)
 
-    def _write(self, entry: dict[str, Any]) -> None:
+    def _write(self, entry: dict[str, Any]) -> bool:
+        """Append an entry and do what it says; return False if it is too long for one."""
         line = json.dumps(entry).encode() + b"\n"
-        if len(line) <= LONGEST:
-            self._append(line)
-            self._note(entry)
+        if len(line) > LONGEST:
+            return False
+        self._append(line)
+        return self._note(entry)
 
     def _append(self, line: bytes) -> None:
         """Append a line, as a whole or not at all."""
@@ -274,8 +276,9 @@ class Checkpoint:
             case {"answered": str(job_id)}:
                 self._open.pop(job_id, None)
                 if job_id not in self:
-                    kinds = {"answered": 1, str(entry.get("verdict")): 1}
-                    self._counts.update(kinds | {"error": 1} if "error" in entry else kinds)
+                    self._counts.update(["answered", *(["error"] if "error" in entry else [])])
+                    if entry.get("verdict") in (1, 2):
+                        self._counts[str(entry["verdict"])] += 1
             case {"bucket": str(bucket), "region": str(region)}:
                 self._scope = bucket, region
             case _:

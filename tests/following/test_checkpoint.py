@@ -397,7 +397,9 @@ def test_an_id_of_a_megabyte_is_not_noted(path: Path) -> None:
     """What no service takes for an id does not spoil the file."""
     with Checkpoint(path) as checkpoint:
         checkpoint.take("x" * 2**20)
+        checkpoint.answer("x" * 2**20)
         assert checkpoint.open == ()
+        assert (checkpoint.answered, "x" * 2**20 in checkpoint) == (0, False)
     assert path.read_bytes() == HEADER
 
 
@@ -571,6 +573,21 @@ def test_without_locks_it_works(path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """Windows has no such locks."""
     monkeypatch.setitem(sys.modules, "fcntl", None)
     assert state(path) == ((), 0)
+
+
+def test_the_holder_is_found_among_all_locks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks of other kinds, of other files and of other containers are passed over."""
+    with Checkpoint(path):
+        inode = path.stat().st_ino
+        locks = (
+            f"1: POSIX  ADVISORY  WRITE 11 fd:01:{inode} 0 EOF\n"
+            f"2: FLOCK  ADVISORY  WRITE 12 fd:01:{inode}1 0 EOF\n"
+            f"3: FLOCK  ADVISORY  WRITE 0 fd:01:{inode} 0 EOF\n"
+            f"4: FLOCK  ADVISORY  WRITE 14 fd:01:{inode} 0 EOF\n"
+        )
+        monkeypatch.setattr(Path, "read_text", lambda _: locks)
+        with pytest.raises(ConfigurationError, match="in use by process 14;"):
+            Checkpoint(path)
 
 
 def test_a_system_that_lists_no_locks(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
