@@ -18,7 +18,7 @@ import anyio
 import attrs
 
 from ci_live_audit._checks import above_zero
-from ci_live_audit._loop import running_loop
+from ci_live_audit._loop import deadline, running_loop
 from ci_live_audit.errors import ConfigurationError, LiveAuditError
 from ci_live_audit.transport.body import MAX_BODY
 from ci_live_audit.transport.foreign import ForeignClient, HttpClient
@@ -69,6 +69,7 @@ class Transport:
             else ForeignClient(http_client, self.base_url, max_body)
         )
         self._tasks: set[asyncio.Task[Response]] = set()
+        self._preparation: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Timeout] = set()
         self._closed = False
 
@@ -100,6 +101,25 @@ class Transport:
             raise error from None
         finally:
             self._calls.discard(scope)
+
+    async def prepare(self, timeout: float) -> None:
+        """Do beforehand what the first request would need time for, errors apart.
+
+        Args:
+            timeout: Seconds that this may take.
+        """
+        _user_agent()
+        if self._preparation is None and self._backend.must_prepare():
+            self._preparation = asyncio.create_task(self._backend.prepare(timeout))
+            self._preparation.add_done_callback(self._prepared)
+        if self._preparation is not None:
+            # All callers share the task, so one that is cancelled does not cancel it.
+            await asyncio.wait([self._preparation], timeout=timeout)
+
+    def _prepared(self, task: asyncio.Task[None]) -> None:
+        self._preparation = None
+        if not task.cancelled():
+            task.exception()  # the exchange will tell
 
     async def send(self, request: Request, *, timeout: float, reuse: bool = True) -> Response:
         """Send a request and return the response, with an ``error`` if it is not complete.
@@ -139,10 +159,11 @@ class Transport:
             await asyncio.sleep(0)
             if self._tasks and not self._backend.cancellable:
                 await asyncio.wait(self._tasks, timeout=self.GRACE)
-            for task in self._tasks:
+            tasks = {*self._tasks, *filter(None, [self._preparation])}
+            for task in tasks:
                 task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
+            if tasks:
+                await asyncio.wait(tasks)
             await self.drop_idle()
 
     def check_loop(self) -> None:
@@ -164,7 +185,9 @@ class Transport:
         request = attrs.evolve(request, headers={**request.headers, **own})
         state = ExchangeState()
         try:
-            async with asyncio.timeout(timeout):
+            until = asyncio.get_running_loop().time() + timeout
+            # What has been sent may have been answered while the process was stopped.
+            async with deadline(until, may_end=lambda: state.sent is not False):
                 return await self._backend.exchange(request, state, timeout=timeout, reuse=reuse)
         except LiveAuditError as problem:
             error = problem

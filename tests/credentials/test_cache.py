@@ -17,7 +17,7 @@ from keys import ID, KEY, PAIR, TOKEN, TRIPLE, chain, plain, printed, with_local
 from ci_live_audit.credentials.cache import CredentialCache
 from ci_live_audit.credentials.chain import default_chain
 from ci_live_audit.credentials.values import Credentials
-from ci_live_audit.errors import CredentialsError
+from ci_live_audit.errors import ConfigurationError, CredentialsError
 
 
 class Properties:
@@ -395,8 +395,9 @@ async def test_closing_cancels_a_renewal() -> None:
     waiting = asyncio.create_task(cache.get())
     await asyncio.sleep(1)
     cache.close()
-    with pytest.raises(CredentialsError, match="closed"):
+    with pytest.raises(ConfigurationError, match="closed during the call") as caught:
         await waiting
+    assert type(caught.value) is ConfigurationError
 
 
 async def test_valid_credentials_are_used_during_a_renewal(clock: Clock) -> None:
