@@ -1,7 +1,8 @@
 """Threads of our own for what blocks.
 
 What else an application does in its threads delays nothing here, and what is stuck here holds
-nobody up, not even the end of the process. A thread ends when nothing waits for it: starting one costs a tenth of a millisecond.
+nobody up, not even the end of the process. A thread ends when nothing waits for it: starting one
+costs a tenth of a millisecond.
 """
 
 from __future__ import annotations

@@ -128,8 +128,8 @@ class Caller:
         Raises:
             LiveAuditError: The error of the last attempt.
         """
-        call = _Call(request, until=asyncio.get_running_loop().time() + self.retry.deadline)
         async with self.transport.open_call():
+            call = _Call(request, until=asyncio.get_running_loop().time() + self.retry.deadline)
             while True:
                 try:
                     result = await self._attempt(call, read)
@@ -153,9 +153,10 @@ class Caller:
         # Before the slot: behind what takes its time, slots would pass unused, and then many
         # requests would leave together.
         call.credentials = await self._credentials(call)
-        prepared = time()
-        await self.transport.prepare(min(self.timeout, max(call.until - prepared, 0.0)) / 2)
-        prepared = time() - prepared
+        began = time()
+        timeout = min(self.timeout, max(call.until - began, 0.0))
+        await self.transport.prepare(timeout / 2)
+        prepared = time() - began
         call.queued = await self.limiter.acquire()
         call.until += call.queued  # waiting for a slot is not the service's doing
         call.began = time()
@@ -163,14 +164,15 @@ class Caller:
             call.credentials = await self._credentials(call)
         if call.first is None:
             call.first = call.began
-        timeout = min(self.timeout - prepared, call.until - time())
-        if timeout <= 0:
+        timeout = min(timeout, call.until - time() + prepared)
+        if timeout <= prepared:
             raise self._late("nothing sent", sent=False)
         call.ahead = self.clock.ahead
         headers = signature.sign(request, self.host, call.credentials, self.clock.now())
         call.response = await self.transport.send(
             attrs.evolve(request, headers=headers),
             timeout=timeout,
+            spent=prepared,
             # An idle connection may just be closing.
             reuse=request.idempotent and Remedy.NEW_CONNECTION not in call.remedies,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 from clocks import now
@@ -16,6 +17,13 @@ def jump(seconds: float) -> None:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
     loop.now += seconds
+
+
+async def jump_within(scope: AbstractAsyncContextManager[None], seconds: float) -> None:
+    """Let time pass within a context, and then wait for long."""
+    async with scope:
+        jump(seconds)
+        await asyncio.sleep(60)
 
 
 async def test_a_deadline_that_is_noticed_in_time_holds() -> None:
@@ -53,16 +61,12 @@ async def test_after_a_stop_there_is_one_more_look(stopped: float) -> None:
 async def test_the_look_is_short(stopped: float, more: float) -> None:
     """What still hangs after a stop ends soon: after as long as the stop was over, or a second."""
     with pytest.raises(TimeoutError):
-        async with deadline(now() + 5):
-            jump(stopped)
-            await asyncio.sleep(60)
+        await jump_within(deadline(now() + 5), stopped)
     assert now() == pytest.approx(stopped + more, abs=1e-3)
 
 
 async def test_there_is_no_look_where_nothing_can_have_come() -> None:
     """What has not even been sent ends at once."""
     with pytest.raises(TimeoutError):
-        async with deadline(now() + 5, may_end=lambda: False):
-            jump(100)
-            await asyncio.sleep(60)
+        await jump_within(deadline(now() + 5, may_end=lambda: False), 100)
     assert now() == pytest.approx(100, abs=1e-3)

@@ -75,7 +75,6 @@ class Connections:
         self._factory = _factory(base_url, network_backend=self._backend, ssl_context=context)
         #: Whether a connection can be opened ahead: not through a proxy.
         self._direct = type(self._factory) is httpcore.AsyncConnectionPool
-        self._reachable = True
         self._most = max_connections
         self._idle: deque[_Idle] = deque()
         #: One for each connection that may be open; the idle ones hold none.
@@ -115,26 +114,20 @@ class Connections:
         too_old = asyncio.get_running_loop().time() - KEEP_ALIVE
         return (
             self._direct
-            and self._reachable
             and self._slots.value == self._most
             and not (self._idle and self._idle[-1].since >= too_old)
             and not self._backend.is_ahead(since=too_old)
         )
 
     async def prepare(self, timeout: float) -> None:
-        """Open a connection ahead; after a failure no more until an exchange has succeeded.
+        """Open the connection of the next exchange; if that fails, the exchange will.
 
         Args:
-            timeout: Seconds after which it is given up.
-
-        Raises:
-            Exception: Whatever a library raises.
+            timeout: Seconds that this may take.
         """
-        self._reachable = False
-        async with self._slots, asyncio.timeout(timeout):
+        async with self._slots:
             await self.aclose()
-            await self._backend.open_ahead()
-        self._reachable = True
+            await self._backend.open_ahead(timeout)
 
     async def aclose(self) -> None:
         """Close the idle connections."""
@@ -202,7 +195,7 @@ class Connections:
         return self._idle.pop().connection if self._idle else None
 
     async def _keep(self, connection: httpcore.AsyncConnectionInterface, stream: Stream) -> None:
-        stream.idle = self._reachable = True
+        stream.idle = True
         self._idle.append(_Idle(connection, asyncio.get_running_loop().time()))
         await self._close_idle(MAX_IDLE)
 

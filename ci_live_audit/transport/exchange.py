@@ -70,6 +70,9 @@ class Transport:
         )
         self._tasks: set[asyncio.Task[Response]] = set()
         self._preparation: asyncio.Task[None] | None = None
+        #: The callers that wait for it, one after the other.
+        self._preparing = 0
+        self._turn = asyncio.Lock()
         self._calls: set[asyncio.Timeout] = set()
         self._closed = False
 
@@ -103,33 +106,45 @@ class Transport:
             self._calls.discard(scope)
 
     async def prepare(self, timeout: float) -> None:
-        """Do beforehand what the first request would need time for, errors apart.
+        """Do beforehand what the first exchange needs; what fails of it, fails there.
 
         Args:
             timeout: Seconds that this may take.
         """
         _user_agent()
-        if self._preparation is None and self._backend.must_prepare():
-            self._preparation = asyncio.create_task(self._backend.prepare(timeout))
-            self._preparation.add_done_callback(self._prepared)
-        if self._preparation is not None:
-            # All callers share the task, so one that is cancelled does not cancel it.
-            await asyncio.wait([self._preparation], timeout=timeout)
+        if not self._preparing and not self._backend.must_prepare():
+            return
+        self._preparing += 1
+        try:
+            # In order: who comes when the connection is there does not overtake who waited for it.
+            async with asyncio.timeout(timeout) as scope, self._turn:
+                if self._preparation is None and self._backend.must_prepare():
+                    scope.reschedule(None)  # this ends by itself
+                    self._preparation = asyncio.create_task(self._backend.prepare(timeout))
+                    self._preparation.add_done_callback(self._prepared)
+                if self._preparation is not None:
+                    # A caller that is cancelled does not cancel what others wait for.
+                    await asyncio.wait([self._preparation])
+        except TimeoutError:
+            pass
+        finally:
+            self._preparing -= 1
 
-    def _prepared(self, task: asyncio.Task[None]) -> None:
+    def _prepared(self, _: asyncio.Task[None]) -> None:
         self._preparation = None
-        if not task.cancelled():
-            task.exception()  # the exchange will tell
 
-    async def send(self, request: Request, *, timeout: float, reuse: bool = True) -> Response:
+    async def send(
+        self, request: Request, *, timeout: float, spent: float = 0.0, reuse: bool = True
+    ) -> Response:
         """Send a request and return the response, with an ``error`` if it is not complete.
 
         Args:
             request: The signed request.
-            timeout: Seconds from here to the last byte of the response.
+            timeout: Seconds to the last byte of the response.
+            spent: Seconds of these that have passed already, with preparing.
             reuse: Whether an idle connection will do.
         """
-        task = asyncio.create_task(self._exchange(request, timeout, reuse=reuse))
+        task = asyncio.create_task(self._exchange(request, timeout, spent, reuse=reuse))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
@@ -179,13 +194,15 @@ class Transport:
                 "this client belongs to another event loop or process; make one for each"
             )
 
-    async def _exchange(self, request: Request, timeout: float, *, reuse: bool) -> Response:
+    async def _exchange(
+        self, request: Request, timeout: float, spent: float, *, reuse: bool
+    ) -> Response:
         """Return the response, also after an error: a task that nobody awaits must not raise."""
         own = {"accept-encoding": "identity", "user-agent": _user_agent()}
         request = attrs.evolve(request, headers={**request.headers, **own})
         state = ExchangeState()
         try:
-            until = asyncio.get_running_loop().time() + timeout
+            until = asyncio.get_running_loop().time() + timeout - spent
             # What has been sent may have been answered while the process was stopped.
             async with deadline(until, may_end=lambda: state.sent is not False):
                 return await self._backend.exchange(request, state, timeout=timeout, reuse=reuse)

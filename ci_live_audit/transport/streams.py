@@ -56,7 +56,7 @@ class Stream(httpcore.AsyncNetworkStream):
             UnexpectedBytes: It would be a request, and something has come already.
         """
         # Nothing else runs between here and the system call.
-        if self.idle and (self.is_readable() or self.holds_bytes()):
+        if self.idle and (self._is_readable() or self.holds_bytes()):
             raise UnexpectedBytes(
                 "the server sent something, or hung up, before the request was sent"
             )
@@ -74,8 +74,7 @@ class Stream(httpcore.AsyncNetworkStream):
         """Return whether bytes were received that nobody has read; None if that is not known."""
         return _holds_bytes(self._stream)
 
-    def is_readable(self) -> bool:
-        """Return whether something arrived; never right after a handshake."""
+    def _is_readable(self) -> bool:
         return not self._new_tls and bool(self.get_extra_info("is_readable"))
 
 
@@ -93,41 +92,59 @@ class Backend(httpcore.AsyncNetworkBackend):
         self._host = host
         self._port = port
         self._context = context
-        self._ahead: Stream | None = None
+        #: What opening a stream ahead has led to, and when.
+        self._ahead: Stream | Exception | None = None
         self._since = 0.0
 
     async def connect_tcp(self, *args: Any, **options: Any) -> Stream:
-        """Return the stream that was opened ahead, or a new one."""
-        if self._ahead is not None:
-            stream, self._ahead = self._ahead, None
-            return stream
-        return Stream(await self._backend.connect_tcp(*args, **options))
+        """Return the stream that was opened ahead, or a new one.
 
-    async def open_ahead(self) -> None:
-        """Open the stream that the next connection gets."""
-        stream = await self.connect_tcp(self._host, self._port)
+        Raises:
+            Exception: That of opening it, ahead or now.
+        """
+        ahead, self._ahead = self._ahead, None
+        if isinstance(ahead, Exception):
+            try:
+                raise ahead
+            finally:  # or the error and this frame would keep each other alive
+                del ahead
+        return ahead or Stream(await self._backend.connect_tcp(*args, **options))
+
+    async def open_ahead(self, timeout: float) -> None:
+        """Open the stream that the next connection gets; if that fails, it gets the error.
+
+        Args:
+            timeout: Seconds that this may take.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout
+        stream: Stream | None = None
         try:
+            stream = await self.connect_tcp(self._host, self._port, timeout=timeout)
             if self._context is not None:
                 self._context.set_alpn_protocols(["http/1.1"])
-                stream = await stream.start_tls(self._context, self._host)
-        except BaseException:
-            await stream.aclose()
-            raise
-        self._ahead, self._since = stream, asyncio.get_running_loop().time()
+                left = max(until - loop.time(), 0.0)
+                stream = await stream.start_tls(self._context, self._host, left)
+        except BaseException as problem:
+            if stream is not None:
+                await stream.aclose()
+            if not isinstance(problem, Exception):
+                raise
+            self._ahead = problem
+        else:
+            self._ahead = stream
+        self._since = loop.time()
 
     def is_ahead(self, since: float) -> bool:
-        """Return whether a stream is open ahead, not for longer than since a time of the loop."""
+        """Return whether a stream was opened ahead, at a time of the loop or later."""
         return self._ahead is not None and self._since >= since
 
     async def close_ahead(self, but_since: float = math.inf) -> None:
-        """Close the stream that is open ahead, unless it was opened after a time of the loop.
-
-        But also if the server sent something, or hung up: with TLS only its age can tell.
-        """
-        stream = self._ahead
-        if stream is not None and (self._since < but_since or stream.is_readable()):
-            self._ahead = None
-            await stream.aclose()
+        """Forget the stream that was opened ahead, unless at a time of the loop or later."""
+        if self._since < but_since:
+            ahead, self._ahead = self._ahead, None
+            if isinstance(ahead, Stream):
+                await ahead.aclose()
 
 
 # Neither anyio nor httpcore says what it has read ahead, so their private attributes are read, only

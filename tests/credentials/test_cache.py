@@ -383,6 +383,16 @@ async def test_a_provider_that_hangs_times_out() -> None:
         await CredentialCache(provider).get()
 
 
+async def test_a_cancelled_error_of_a_provider_is_its_own() -> None:
+    """A provider that waits for something cancelled has failed; nobody else was cancelled."""
+
+    async def provider() -> Credentials:
+        raise asyncio.CancelledError
+
+    with pytest.raises(CredentialsError, match="the credentials provider raised CancelledError"):
+        await CredentialCache(provider).get()
+
+
 async def test_closing_cancels_a_renewal() -> None:
     """A caller that waits for a provider when the client is closed gets an error that says so."""
 
