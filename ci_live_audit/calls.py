@@ -156,7 +156,7 @@ class Caller:
         began = time()
         timeout = min(self.timeout, max(call.until - began, 0.0))
         await self.transport.prepare(timeout / 2)
-        prepared = time() - began
+        prepared = min(time() - began, timeout / 2)
         call.queued = await self.limiter.acquire()
         call.until += call.queued  # waiting for a slot is not the service's doing
         call.began = time()

@@ -90,6 +90,7 @@ class CredentialCache:
         self._threads = Threads(self.THREADS)
         self._kept: Credentials | None = None
         self._renewal: asyncio.Task[Credentials | Exception] | None = None
+        self._waiting = 0
         self._paused_until = 0.0
 
     async def get(self) -> Credentials:
@@ -101,6 +102,9 @@ class CredentialCache:
         """
         if self._fixed is not None:
             return self._fixed
+        # Who has waited for a renewal goes on first, in a step or two.
+        while self._waiting and self._renewal is None:  # noqa: ASYNC110
+            await asyncio.sleep(0)
         paused = self._now() < self._paused_until
         if kept := self._valid(ahead=0.0 if paused else self.RENEW_AHEAD):
             return kept
@@ -110,7 +114,11 @@ class CredentialCache:
             return kept
         # All callers share the task, so one that is cancelled does not cancel it.
         renewal = self._renewal
-        await asyncio.wait([renewal])
+        self._waiting += 1
+        try:
+            await asyncio.wait([renewal])
+        finally:
+            self._waiting -= 1
         if renewal.cancelled():
             raise ConfigurationError("the client was closed during the call")
         result = renewal.result()

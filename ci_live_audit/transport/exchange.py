@@ -130,8 +130,10 @@ class Transport:
         finally:
             self._preparing -= 1
 
-    def _prepared(self, _: asyncio.Task[None]) -> None:
+    def _prepared(self, task: asyncio.Task[None]) -> None:
         self._preparation = None
+        if not task.cancelled():
+            task.exception()  # nobody awaits it
 
     async def send(
         self, request: Request, *, timeout: float, spent: float = 0.0, reuse: bool = True

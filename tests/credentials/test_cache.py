@@ -346,6 +346,26 @@ async def test_a_failure_is_not_kept() -> None:
     assert await cache.get() is PAIR
 
 
+@pytest.mark.parametrize("steps", range(10))
+async def test_who_comes_late_does_not_overtake(steps: int) -> None:
+    """Callers go on in the order of their coming, in whatever step of a renewal they come."""
+    passed: list[int] = []
+
+    async def provider() -> Credentials:
+        return Credentials(ID, KEY, TOKEN, expires_at=4e9)
+
+    async def pass_through(number: int) -> None:
+        await cache.get()
+        passed.append(number)
+
+    cache = CredentialCache(provider)
+    first = asyncio.create_task(pass_through(1))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    await asyncio.gather(first, pass_through(2))
+    assert passed == [1, 2]
+
+
 @pytest.mark.parametrize("cancelled", [0, 1], ids=["first", "second"])
 async def test_a_cancelled_caller_does_not_affect_others(cancelled: int) -> None:
     """If one caller is cancelled, the others get the result of the same renewal."""
