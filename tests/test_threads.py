@@ -136,6 +136,14 @@ async def test_a_system_without_threads_is_an_error(monkeypatch: pytest.MonkeyPa
     assert await threads.run(lambda: 1) == 1
 
 
+async def test_another_process_begins_anew() -> None:
+    """What was running elsewhere is forgotten, whatever lock it held."""
+    threads = Threads(1)
+    threads._lock.acquire()
+    threads._running, threads._process = 1, -1
+    assert await threads.run(lambda: 1) == 1
+
+
 def test_a_forked_child_has_threads_of_its_own() -> None:
     """A child whose parent used all threads is not held up by what it has not inherited."""
     threads, free = Threads(1), threading.Event()

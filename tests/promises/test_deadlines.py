@@ -298,6 +298,22 @@ async def test_r05_a_provider_that_hangs_after_the_slot_ends_a_call_at_its_deadl
     assert now() == pytest.approx(503, abs=LATE)
 
 
+async def test_r05_what_is_late_is_not_sent() -> None:
+    """If the time is over when the slot opens, the request does not leave."""
+
+    class Silent(Slots):
+        async def acquire(self) -> float:
+            await super().acquire()
+            return 0.0
+
+    options: dict[str, Any] = {"limiter": Silent(9), "retry": RetryPolicy(deadline=3)}
+    async with serving(dripping()) as served, client_of(served.url, **options) as client:
+        with pytest.raises(RequestTimeout, match="nothing sent within the deadline of 3 s") as e:
+            await client.submit(STREAM)
+        assert served.requests == []
+    assert not e.value.may_have_happened
+
+
 async def test_r05_a_provider_that_hangs_after_a_refusal_ends_a_call_at_its_deadline() -> None:
     """Whether there are other credentials by now is found out within the deadline."""
     emulator = Emulator(credentials=Credentials("AKIDother", "other"))
