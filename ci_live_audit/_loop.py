@@ -1,14 +1,18 @@
-"""The running event loop, and tasks that have to end."""
+"""The running event loop, deadlines on it, and tasks that have to end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import asynccontextmanager
 from typing import Any
 
 from ci_live_audit.errors import ConfigurationError
 
-__all__ = ["cancel_and_wait", "running_loop"]
+__all__ = ["cancel_and_wait", "deadline", "running_loop"]
+
+#: Seconds that a deadline is put off, at most, if it is noticed late.
+GRACE = 1.0
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
@@ -24,6 +28,38 @@ def running_loop() -> asyncio.AbstractEventLoop:
             "no asyncio event loop is running: await the call within one; after a fork, "
             "make a loop and a client in the child"
         ) from None
+
+
+@asynccontextmanager
+async def deadline(
+    when: float, *, may_end: Callable[[], bool] = lambda: True
+) -> AsyncGenerator[None, None]:
+    """Raise a TimeoutError at a time of the loop, unless the context has ended before.
+
+    A process that was stopped, or a loop that was blocked, sees at once that the time has come and
+    what came in the meantime. So a deadline that is noticed late is put off by as much, up to
+    `GRACE` seconds.
+
+    Args:
+        when: The time of the loop.
+        may_end: Whether what the context waits for may have come; without it there is no delay.
+    """
+    loop = asyncio.get_running_loop()
+    scope = asyncio.timeout(None)
+
+    def notice() -> None:
+        late = min(loop.time() - when, GRACE)
+        if late > 0 and may_end():
+            timers.append(loop.call_later(late, scope.reschedule, when))
+        else:
+            scope.reschedule(when)
+
+    timers = [loop.call_at(when, notice)]
+    try:
+        async with scope:
+            yield
+    finally:
+        timers.pop().cancel()
 
 
 async def cancel_and_wait(tasks: Collection[asyncio.Task[Any]]) -> None:

@@ -10,16 +10,24 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
-import anyio.to_thread
 import attrs
 
 from ci_live_audit._checks import field_in_seconds
+from ci_live_audit._loop import deadline
+from ci_live_audit._threads import Threads
 from ci_live_audit.clock import Clock
 from ci_live_audit.credentials.cache import CredentialCache
 from ci_live_audit.credentials.values import Credentials
-from ci_live_audit.errors import ConfigurationError, DecodeError, LiveAuditError, Throttled
+from ci_live_audit.errors import (
+    ConfigurationError,
+    DecodeError,
+    LiveAuditError,
+    RequestTimeout,
+    Throttled,
+)
 from ci_live_audit.limits.limiter import RateLimiter
 from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob
 from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
@@ -35,7 +43,9 @@ logger: logging.Logger = logging.getLogger("ci_live_audit")
 
 T = TypeVar("T", AuditJob, SubmittedJob, CancelledJob)
 
-MIN_TIMEOUT = 0.001
+# Decoding holds the interpreter most of the time, so more would finish nothing sooner; a few let
+# small bodies pass a large one.
+DECODING = Threads(4)
 
 
 def _plain_function(_: object, attribute: Any, value: Any) -> None:
@@ -61,10 +71,11 @@ class _Call:
     """A call in progress, and its present attempt."""
 
     request: Request
+    #: Loop time up to which the call may go on.
+    until: float
     number: int = 0
-    #: Loop time when the first attempt left the limiter, and up to which attempts may go on.
+    #: Loop time when the first attempt left the limiter.
     first: float | None = None
-    until: float = 0.0
     may_have_happened: bool = False
     remedies: set[Remedy] = attrs.field(factory=set[Remedy])
     # Of the present attempt: seconds waited for the limiter, loop time when it left, how it was
@@ -117,8 +128,8 @@ class Caller:
         Raises:
             LiveAuditError: The error of the last attempt.
         """
-        call = _Call(request)
         async with self.transport.open_call():
+            call = _Call(request, until=asyncio.get_running_loop().time() + self.retry.deadline)
             while True:
                 try:
                     result = await self._attempt(call, read)
@@ -139,39 +150,59 @@ class Caller:
         time = asyncio.get_running_loop().time
         call.number += 1
         call.queued, call.began, call.response = 0.0, time(), None
-        # Before the slot: behind a slow provider slots would pass unused, and then many requests
-        # would leave together.
-        call.credentials = await self.credentials.get()
+        # Before the slot: behind what takes its time, slots would pass unused, and then many
+        # requests would leave together.
+        call.credentials = await self._credentials(call)
+        began = time()
+        timeout = min(self.timeout, max(call.until - began, 0.0))
+        await self.transport.prepare(timeout / 2)
+        prepared = min(time() - began, timeout / 2)
         call.queued = await self.limiter.acquire()
+        call.until += call.queued  # waiting for a slot is not the service's doing
         call.began = time()
         if not self.credentials.is_valid(call.credentials):
-            call.credentials = await self.credentials.get()
+            call.credentials = await self._credentials(call)
         if call.first is None:
-            call.first, call.until = call.began, call.began + self.retry.deadline
-        else:  # waiting for a slot is not the service's doing
-            call.until += call.queued
+            call.first = call.began
+        timeout = min(timeout, call.until - time() + prepared)
+        if timeout <= prepared:
+            raise self._late("nothing sent", sent=False)
         call.ahead = self.clock.ahead
         headers = signature.sign(request, self.host, call.credentials, self.clock.now())
         call.response = await self.transport.send(
             attrs.evolve(request, headers=headers),
-            timeout=min(self.timeout, max(call.until - call.began, MIN_TIMEOUT)),
+            timeout=timeout,
+            spent=prepared,
             # An idle connection may just be closing.
             reuse=request.idempotent and Remedy.NEW_CONNECTION not in call.remedies,
         )
         error = refusals.failure(call.response)
         if error is None:
-            return await self._read(request, call.response, read)
+            return await self._read(call, call.response, read)
         try:
             raise error
         finally:  # or the error and this frame would keep each other alive
             del error
 
-    async def _read(self, request: Request, response: Response, read: Callable[[bytes], T]) -> T:
+    async def _credentials(self, call: _Call) -> Credentials:
+        try:
+            async with deadline(call.until):
+                return await self.credentials.get()
+        except TimeoutError:
+            raise self._late("no credentials", sent=False) from None
+
+    async def _read(self, call: _Call, response: Response, read: Callable[[bytes], T]) -> T:
+        request = call.request
         # More than some 3 ms would delay everything else on the loop.
         if len(response.body) <= documents.LARGE_BODY:
             result = read(response.body)
         else:
-            result = await anyio.to_thread.run_sync(read, response.body, abandon_on_cancel=True)
+            try:
+                async with deadline(call.until):
+                    result = await DECODING.run(partial(read, response.body))
+            except TimeoutError:
+                size = f"{len(response.body):,} bytes"
+                raise self._late(f"the response of {size} was not decoded", sent=True) from None
         if request.job_id not in {None, result.job_id}:
             # The response to another request came on this connection; more of them may follow.
             await self.transport.drop_idle()
@@ -179,6 +210,10 @@ class Caller:
         if result.request_id is None:
             result = attrs.evolve(result, request_id=response.request_id)
         return result
+
+    def _late(self, what: str, *, sent: bool) -> RequestTimeout:
+        text = f"{what} within the deadline of {self.retry.deadline:g} s"
+        return RequestTimeout(text, sent=sent)
 
     async def _judge(self, call: _Call, error: LiveAuditError) -> float | None:
         """Complete the error of an attempt, and return the seconds until the next, if any."""
@@ -188,6 +223,8 @@ class Caller:
         error.attempts, error.may_have_happened = call.number, call.may_have_happened
         error.request_id = error.request_id or attempt.request_id
         delay = self._delay(attempt, error, at_once=await self._remedy(call, error))
+        if delay is not None and asyncio.get_running_loop().time() + delay >= call.until:
+            delay = None
         call.response = None  # it may hold the error, whose frames hold the call
         self._report(attrs.evolve(attempt, delay=delay))
         return delay
@@ -200,7 +237,7 @@ class Caller:
                 applied = (
                     self.credentials.invalidate(call.credentials)
                     if refusals.is_stale(error)
-                    else await self.credentials.have_changed(call.credentials)
+                    else await self._have_changed(call, call.credentials)
                 )
             case Remedy.NEW_TIME if call.response is not None:
                 applied = self.clock.learn(call.response.date, used=call.ahead)
@@ -210,6 +247,13 @@ class Caller:
             return False
         call.remedies.add(remedy)
         return True
+
+    async def _have_changed(self, call: _Call, credentials: Credentials) -> bool:
+        try:
+            async with deadline(call.until):
+                return await self.credentials.have_changed(credentials)
+        except TimeoutError:
+            return False
 
     def _delay(self, attempt: Attempt, error: LiveAuditError, *, at_once: bool) -> float | None:
         """Return the seconds until the next attempt: none at all if the cause has been removed."""
@@ -228,5 +272,6 @@ class Caller:
             return
         try:
             self.on_attempt(attempt)
-        except Exception:
+        # It cannot be cancelled, so a CancelledError is its own.
+        except (Exception, asyncio.CancelledError):
             logger.exception("on_attempt failed")

@@ -831,17 +831,32 @@ async def test_attempts_are_reported_with_their_times(emulator: Emulator) -> Non
     assert second.since_first == pytest.approx(3, abs=0.01)
 
 
+@pytest.mark.parametrize("error", [ValueError("mine"), asyncio.CancelledError()], ids=repr)
 async def test_an_exception_in_a_hook_is_logged(
-    emulator: Emulator, caplog: pytest.LogCaptureFixture
+    emulator: Emulator, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
-    """An exception in a hook does not reach the caller."""
+    """An exception in a hook does not reach the caller, not even one that looks like cancelling."""
 
-    def hook(attempt: Attempt) -> None:
-        raise ValueError(attempt.number)
+    def hook(_: Attempt) -> None:
+        raise error
 
     async with emulator.client(on_attempt=hook) as client:
         await client.query(emulator.add_job())
     assert "on_attempt failed" in caplog.text
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+async def test_an_interrupt_in_a_hook_is_raised(
+    emulator: Emulator, error: type[BaseException]
+) -> None:
+    """Who interrupts the program in a hook interrupts the program."""
+
+    def hook(_: Attempt) -> None:
+        raise error
+
+    async with emulator.client(on_attempt=hook) as client:
+        with pytest.raises(error):
+            await client.query(emulator.add_job())
 
 
 async def test_logging_is_silent_by_default(

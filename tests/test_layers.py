@@ -18,6 +18,7 @@ ORDER = (
     "errors",
     "_checks",
     "_loop",
+    "_threads",
     "credentials/values",
     "credentials/cache",
     "credentials/chain",
@@ -38,6 +39,7 @@ ORDER = (
     "clock",
     "transport/body",
     "transport/state",
+    "transport/streams",
     "transport/connections",
     "transport/foreign",
     "transport/exchange",
@@ -86,12 +88,11 @@ STDLIB_IO = {"asyncio", "socket", "http", "urllib.request", "time", "os", "pathl
 # The modules of the core that may import each library.
 LIBRARIES = {
     "httpx": {"transport/connections"},
-    "httpcore": {"transport/connections"},
+    "httpcore": {"transport/streams", "transport/connections"},
     "aiolimiter": {"limits/local"},
     "xmltodict": {"wire/documents"},
     "anyio": {
-        *("credentials/cache", "transport/connections", "transport/exchange"),
-        *("calls", "following/run"),
+        *("transport/connections", "transport/exchange", "following/run"),
     },
 }
 LONGEST = 350

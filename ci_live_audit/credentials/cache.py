@@ -15,10 +15,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Protocol, runtime_checkable
 
-import anyio.to_thread
-
+from ci_live_audit._loop import deadline
+from ci_live_audit._threads import Threads
 from ci_live_audit.credentials.values import Credentials, without_frames
-from ci_live_audit.errors import CredentialsError
+from ci_live_audit.errors import ConfigurationError, CredentialsError
 
 __all__ = ["CredentialCache", "CredentialsLike", "CredentialsSource"]
 
@@ -73,6 +73,8 @@ class CredentialCache:
     RENEWAL_PAUSE = 10.0
     #: Seconds that a provider may take.
     PROVIDER_TIMEOUT = 30.0
+    #: Threads for calls of the provider; one that is stuck is left alone.
+    THREADS = 4
 
     def __init__(
         self,
@@ -85,18 +87,24 @@ class CredentialCache:
         self._call = _provider(source)
         self._lasting = lasting
         self._now = now
+        self._threads = Threads(self.THREADS)
         self._kept: Credentials | None = None
         self._renewal: asyncio.Task[Credentials | Exception] | None = None
+        self._waiting = 0
         self._paused_until = 0.0
 
     async def get(self) -> Credentials:
         """Return the current credentials.
 
         Raises:
-            CredentialsError: The provider failed, or the client was closed meanwhile.
+            CredentialsError: The provider failed.
+            ConfigurationError: The client was closed meanwhile.
         """
         if self._fixed is not None:
             return self._fixed
+        # Who has waited for a renewal goes on first, in a step or two.
+        while self._waiting and self._renewal is None:  # noqa: ASYNC110
+            await asyncio.sleep(0)
         paused = self._now() < self._paused_until
         if kept := self._valid(ahead=0.0 if paused else self.RENEW_AHEAD):
             return kept
@@ -106,9 +114,13 @@ class CredentialCache:
             return kept
         # All callers share the task, so one that is cancelled does not cancel it.
         renewal = self._renewal
-        await asyncio.wait([renewal])
+        self._waiting += 1
+        try:
+            await asyncio.wait([renewal])
+        finally:
+            self._waiting -= 1
         if renewal.cancelled():
-            raise CredentialsError("the client was closed")
+            raise ConfigurationError("the client was closed during the call")
         result = renewal.result()
         if isinstance(result, Credentials):
             return result
@@ -132,7 +144,7 @@ class CredentialCache:
     async def have_changed(self, credentials: Credentials) -> bool:
         """Return whether a provider that is called every time now has other credentials."""
         if self._fixed is None and not self._lasting and credentials.expires_at is None:
-            with suppress(CredentialsError):
+            with suppress(ConfigurationError):
                 return await self.get() != credentials
         return False
 
@@ -148,7 +160,7 @@ class CredentialCache:
     async def _renew(self) -> Credentials | Exception:
         """Call the provider; return an error rather than raise it in a task nobody may await."""
         try:
-            async with asyncio.timeout(self.PROVIDER_TIMEOUT):
+            async with deadline(asyncio.get_running_loop().time() + self.PROVIDER_TIMEOUT):
                 found = await self._provide()
         except Exception as problem:  # noqa: BLE001 - a provider is anybody's code
             if kept := self._valid():
@@ -164,9 +176,16 @@ class CredentialCache:
         """Call the provider, in a thread unless it is async: it may block."""
         call = self._call
         on_loop = inspect.iscoroutinefunction(call)
-        found = call() if on_loop else await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
-        if inspect.isawaitable(found):
-            found = await found
+        try:
+            found = call() if on_loop else await self._threads.run(call)
+            if inspect.isawaitable(found):
+                found = await found
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody has cancelled this task, so it is the provider's own.
+            raise CredentialsError("the credentials provider raised CancelledError") from None
         if not isinstance(found, Credentials):
             kind = type(found).__name__
             raise CredentialsError(f"the credentials provider gave {kind}, not Credentials")

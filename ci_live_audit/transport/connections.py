@@ -3,11 +3,7 @@
 httpx's pool, httpcore's, looks at every connection on every call, and a request that is cancelled
 within it can leave a slot that nobody can use again
 (https://github.com/encode/httpcore/issues/1093). So httpcore's connections are used here without
-its pool: an exchange has one to itself, which is kept if all went well and closed otherwise. The
-only module that knows an HTTP library.
-
-What arrives on a connection while no request is in progress is the response to nothing; the next
-request would get it for its own. Such a connection is closed: httpcore reuses it.
+its pool: an exchange has one to itself, which is kept if all went well and closed otherwise.
 """
 
 from __future__ import annotations
@@ -26,6 +22,7 @@ import httpx
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.transport.body import read_body
 from ci_live_audit.transport.state import ExchangeState
+from ci_live_audit.transport.streams import Backend, Stream, UnexpectedBytes
 from ci_live_audit.wire.endpoint import is_this_machine
 from ci_live_audit.wire.requests import Request
 from ci_live_audit.wire.responses import Response
@@ -35,84 +32,8 @@ __all__ = ["Connections"]
 MAX_IDLE = 100
 # Seconds; below the shortest time after which servers in use close an idle connection (5 s).
 KEEP_ALIVE = 4.0
-
-
-class UnexpectedBytes(httpcore.RemoteProtocolError):
-    """Something arrived before the request was sent: bytes, or the end of the stream."""
-
-
-class _Stream(httpcore.AsyncNetworkStream):
-    """A stream that is read in small pieces, the smallest until the head of a response is there.
-
-    httpcore parses all it has been given before anything else can run, deadlines included; and a
-    head may never end, or be one of hundreds (1xx).
-
-    Args:
-        stream: The stream.
-        new_tls: Whether it has just been encrypted: a server of TLS 1.3 begins with tickets.
-    """
-
-    #: Most responses fit as a whole.
-    HEAD = 4 * 1024
-    BODY = 16 * 1024
-
-    def __init__(self, stream: httpcore.AsyncNetworkStream, *, new_tls: bool = False) -> None:
-        self.piece: int = self.HEAD
-        #: Whether no request is in progress.
-        self.idle: bool = True
-        self._new_tls = new_tls
-        self._stream = stream
-        # Bound methods, to cost nothing.
-        self.aclose = stream.aclose  # type: ignore[method-assign]
-        self.get_extra_info = stream.get_extra_info  # type: ignore[method-assign]
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return await self._stream.read(min(max_bytes, self.piece), timeout)
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        # Nothing else runs between here and the system call.
-        if self.idle and (self._is_readable() or self.holds_bytes()):
-            raise UnexpectedBytes(
-                "the server sent something, or hung up, before the request was sent"
-            )
-        self.idle = self._new_tls = False
-        self.piece = self.HEAD
-        await self._stream.write(buffer, timeout)
-
-    async def start_tls(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._stream.start_tls(*args, **options), new_tls=True)
-
-    def holds_bytes(self) -> bool | None:
-        """Return whether bytes were received that nobody has read; None if that is not known."""
-        return _library_holds_bytes(self._stream)
-
-    def _is_readable(self) -> bool:
-        return not self._new_tls and bool(self.get_extra_info("is_readable"))
-
-
-class _Backend(httpcore.AsyncNetworkBackend):
-    def __init__(self) -> None:
-        self._backend: Any = httpcore.AnyIOBackend()
-
-    async def connect_tcp(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
-        return _Stream(await self._backend.connect_tcp(*args, **options))
-
-
-# Neither anyio nor httpcore says what it has read ahead, so their private attributes are read, only
-# here. If they are not as expected, a connection is used once.
-
-
-def _library_holds_bytes(stream: Any) -> bool | None:
-    """Return whether anyio holds bytes that nobody has read, decrypted or not."""
-    try:
-        layer = stream._stream  # noqa: SLF001
-        while hasattr(layer, "transport_stream"):  # TLS, perhaps within TLS
-            if layer._ssl_object.pending() or layer._read_bio.pending:  # noqa: SLF001
-                return True
-            layer = layer.transport_stream
-        return bool(layer._protocol.read_queue)  # noqa: SLF001
-    except AttributeError:
-        return None
+# Seconds for which a connection that was opened ahead counts as new.
+NEW = 1.0
 
 
 def _parser_holds_bytes(body: Any) -> bool | None:
@@ -148,7 +69,13 @@ class Connections:
         self._server: dict[str, Any] = {"scheme": url.scheme, "host": url.host, "port": url.port}
         self._origin = url.origin
         self._max_body = max_body
-        self._factory = _factory(base_url)
+        context = httpx.create_ssl_context() if url.scheme == b"https" else None
+        port = url.origin.port
+        self._backend = Backend(url.host.decode(), port, context)
+        self._factory = _factory(base_url, network_backend=self._backend, ssl_context=context)
+        #: Whether a connection can be opened ahead: not through a proxy.
+        self._direct = type(self._factory) is httpcore.AsyncConnectionPool
+        self._most = max_connections
         self._idle: deque[_Idle] = deque()
         #: One for each connection that may be open; the idle ones hold none.
         self._slots = anyio.Semaphore(max_connections, fast_acquire=True)
@@ -178,10 +105,33 @@ class Connections:
                     state.sent = state.reused = False
             # The idle connections and the slots in use are all that may be open.
             await self._close_idle(self._slots.value)
+            too_old = asyncio.get_running_loop().time() - (KEEP_ALIVE if reuse else NEW)
+            await self._backend.close_ahead(but_since=too_old)
             return await self._send_on_new(request, state, timeout)
+
+    def must_prepare(self) -> bool:
+        """Return whether the next exchange would be the only one, and on a new connection."""
+        too_old = asyncio.get_running_loop().time() - KEEP_ALIVE
+        return (
+            self._direct
+            and self._slots.value == self._most
+            and not (self._idle and self._idle[-1].since >= too_old)
+            and not self._backend.is_ahead(since=too_old)
+        )
+
+    async def prepare(self, timeout: float) -> None:
+        """Open the connection of the next exchange; if that fails, the exchange will.
+
+        Args:
+            timeout: Seconds that this may take.
+        """
+        async with self._slots:
+            await self.aclose()
+            await self._backend.open_ahead(timeout)
 
     async def aclose(self) -> None:
         """Close the idle connections."""
+        await self._backend.close_ahead()
         await self._close_idle(0)
 
     async def _send_on_new(
@@ -221,8 +171,8 @@ class Connections:
         try:
             response = await connection.handle_async_request(message)
             known: dict[str, Any] = response.extensions  # type: ignore[assignment]
-            stream: _Stream = known["network_stream"]
-            stream.piece = _Stream.BODY
+            stream: Stream = known["network_stream"]
+            stream.piece = Stream.BODY
             state.head = Response.head(response.status, response.headers)
             complete = await read_body(state.head, response.aiter_stream(), self._max_body)
             await response.aclose()
@@ -244,7 +194,7 @@ class Connections:
         await self._close_idle(MAX_IDLE)
         return self._idle.pop().connection if self._idle else None
 
-    async def _keep(self, connection: httpcore.AsyncConnectionInterface, stream: _Stream) -> None:
+    async def _keep(self, connection: httpcore.AsyncConnectionInterface, stream: Stream) -> None:
         stream.idle = True
         self._idle.append(_Idle(connection, asyncio.get_running_loop().time()))
         await self._close_idle(MAX_IDLE)
@@ -257,7 +207,7 @@ class Connections:
             await self._idle.popleft().connection.aclose()
 
 
-def _factory(base_url: str) -> httpcore.AsyncConnectionPool:
+def _factory(base_url: str, **options: Any) -> httpcore.AsyncConnectionPool:
     """Return what makes the connections, through the environment's proxy if it names one.
 
     https://www.python-httpx.org/environment_variables/
@@ -267,9 +217,6 @@ def _factory(base_url: str) -> httpcore.AsyncConnectionPool:
     proxies = {} if is_this_machine(host) else urllib.request.getproxies()
     bypass = urllib.request.proxy_bypass(host)
     url = None if bypass else proxies.get(parts.scheme) or proxies.get("all")
-    options: dict[str, Any] = {"network_backend": _Backend()}
-    if parts.scheme == "https":
-        options["ssl_context"] = httpx.create_ssl_context()
     if url is None:
         return httpcore.AsyncConnectionPool(**options)
     try:

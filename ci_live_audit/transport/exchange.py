@@ -18,7 +18,7 @@ import anyio
 import attrs
 
 from ci_live_audit._checks import above_zero
-from ci_live_audit._loop import running_loop
+from ci_live_audit._loop import deadline, running_loop
 from ci_live_audit.errors import ConfigurationError, LiveAuditError
 from ci_live_audit.transport.body import MAX_BODY
 from ci_live_audit.transport.foreign import ForeignClient, HttpClient
@@ -69,6 +69,10 @@ class Transport:
             else ForeignClient(http_client, self.base_url, max_body)
         )
         self._tasks: set[asyncio.Task[Response]] = set()
+        self._preparation: asyncio.Task[None] | None = None
+        #: The callers that wait for it, one after the other.
+        self._preparing = 0
+        self._turn = asyncio.Lock()
         self._calls: set[asyncio.Timeout] = set()
         self._closed = False
 
@@ -101,15 +105,48 @@ class Transport:
         finally:
             self._calls.discard(scope)
 
-    async def send(self, request: Request, *, timeout: float, reuse: bool = True) -> Response:
+    async def prepare(self, timeout: float) -> None:
+        """Do beforehand what the first exchange needs; what fails of it, fails there.
+
+        Args:
+            timeout: Seconds that this may take.
+        """
+        _user_agent()
+        if not self._preparing and not self._backend.must_prepare():
+            return
+        self._preparing += 1
+        try:
+            # In order: who comes when the connection is there does not overtake who waited for it.
+            async with asyncio.timeout(timeout) as scope, self._turn:
+                if self._preparation is None and self._backend.must_prepare():
+                    scope.reschedule(None)  # this ends by itself
+                    self._preparation = asyncio.create_task(self._backend.prepare(timeout))
+                    self._preparation.add_done_callback(self._prepared)
+                if self._preparation is not None:
+                    # A caller that is cancelled does not cancel what others wait for.
+                    await asyncio.wait([self._preparation])
+        except TimeoutError:
+            pass
+        finally:
+            self._preparing -= 1
+
+    def _prepared(self, task: asyncio.Task[None]) -> None:
+        self._preparation = None
+        if not task.cancelled():
+            task.exception()  # nobody awaits it
+
+    async def send(
+        self, request: Request, *, timeout: float, spent: float = 0.0, reuse: bool = True
+    ) -> Response:
         """Send a request and return the response, with an ``error`` if it is not complete.
 
         Args:
             request: The signed request.
-            timeout: Seconds from here to the last byte of the response.
+            timeout: Seconds to the last byte of the response.
+            spent: Seconds of these that have passed already, with preparing.
             reuse: Whether an idle connection will do.
         """
-        task = asyncio.create_task(self._exchange(request, timeout, reuse=reuse))
+        task = asyncio.create_task(self._exchange(request, timeout, spent, reuse=reuse))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
@@ -139,10 +176,11 @@ class Transport:
             await asyncio.sleep(0)
             if self._tasks and not self._backend.cancellable:
                 await asyncio.wait(self._tasks, timeout=self.GRACE)
-            for task in self._tasks:
+            tasks = {*self._tasks, *filter(None, [self._preparation])}
+            for task in tasks:
                 task.cancel()
-            if self._tasks:
-                await asyncio.wait(self._tasks)
+            if tasks:
+                await asyncio.wait(tasks)
             await self.drop_idle()
 
     def check_loop(self) -> None:
@@ -158,13 +196,17 @@ class Transport:
                 "this client belongs to another event loop or process; make one for each"
             )
 
-    async def _exchange(self, request: Request, timeout: float, *, reuse: bool) -> Response:
+    async def _exchange(
+        self, request: Request, timeout: float, spent: float, *, reuse: bool
+    ) -> Response:
         """Return the response, also after an error: a task that nobody awaits must not raise."""
         own = {"accept-encoding": "identity", "user-agent": _user_agent()}
         request = attrs.evolve(request, headers={**request.headers, **own})
         state = ExchangeState()
         try:
-            async with asyncio.timeout(timeout):
+            until = asyncio.get_running_loop().time() + timeout - spent
+            # What has been sent may have been answered while the process was stopped.
+            async with deadline(until, may_end=lambda: state.sent is not False):
                 return await self._backend.exchange(request, state, timeout=timeout, reuse=reuse)
         except LiveAuditError as problem:
             error = problem

@@ -65,8 +65,9 @@ class ForeignClient:
     ) -> Response:
         """Send a request and return the complete response, as `Connections` does."""
         self._check_open()
-        # Tuples and texts only: objects of one library of the family do not fit another.
-        timeouts = (timeout / 2, timeout, timeout, timeout / 2)
+        # Tuples and texts only: objects of one library of the family do not fit another. Without a
+        # timeout for reading, for the whole exchange has a deadline, which knows when it is late.
+        timeouts = (timeout / 2, None, timeout, timeout / 2)
         async with self._client.stream(
             request.method,
             self._base_url + request.path,
@@ -80,6 +81,13 @@ class ForeignClient:
                 return await read_body(state.head, response.aiter_raw(), self._max_body)
             # A mock's response is in memory already, and decoded.
             return attrs.evolve(state.head, body=response.content)
+
+    def must_prepare(self) -> bool:
+        """Return False: the client opens its connections."""
+        return False
+
+    async def prepare(self, timeout: float) -> None:
+        """Do nothing."""
 
     async def aclose(self) -> None:
         """Close nothing: the connections are not ours."""

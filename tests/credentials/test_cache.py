@@ -17,7 +17,7 @@ from keys import ID, KEY, PAIR, TOKEN, TRIPLE, chain, plain, printed, with_local
 from ci_live_audit.credentials.cache import CredentialCache
 from ci_live_audit.credentials.chain import default_chain
 from ci_live_audit.credentials.values import Credentials
-from ci_live_audit.errors import CredentialsError
+from ci_live_audit.errors import ConfigurationError, CredentialsError
 
 
 class Properties:
@@ -346,6 +346,26 @@ async def test_a_failure_is_not_kept() -> None:
     assert await cache.get() is PAIR
 
 
+@pytest.mark.parametrize("steps", range(10))
+async def test_who_comes_late_does_not_overtake(steps: int) -> None:
+    """Callers go on in the order of their coming, in whatever step of a renewal they come."""
+    passed: list[int] = []
+
+    async def provider() -> Credentials:
+        return Credentials(ID, KEY, TOKEN, expires_at=4e9)
+
+    async def pass_through(number: int) -> None:
+        await cache.get()
+        passed.append(number)
+
+    cache = CredentialCache(provider)
+    first = asyncio.create_task(pass_through(1))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    await asyncio.gather(first, pass_through(2))
+    assert passed == [1, 2]
+
+
 @pytest.mark.parametrize("cancelled", [0, 1], ids=["first", "second"])
 async def test_a_cancelled_caller_does_not_affect_others(cancelled: int) -> None:
     """If one caller is cancelled, the others get the result of the same renewal."""
@@ -383,6 +403,16 @@ async def test_a_provider_that_hangs_times_out() -> None:
         await CredentialCache(provider).get()
 
 
+async def test_a_cancelled_error_of_a_provider_is_its_own() -> None:
+    """A provider that waits for something cancelled has failed; nobody else was cancelled."""
+
+    async def provider() -> Credentials:
+        raise asyncio.CancelledError
+
+    with pytest.raises(CredentialsError, match="the credentials provider raised CancelledError"):
+        await CredentialCache(provider).get()
+
+
 async def test_closing_cancels_a_renewal() -> None:
     """A caller that waits for a provider when the client is closed gets an error that says so."""
 
@@ -395,8 +425,9 @@ async def test_closing_cancels_a_renewal() -> None:
     waiting = asyncio.create_task(cache.get())
     await asyncio.sleep(1)
     cache.close()
-    with pytest.raises(CredentialsError, match="closed"):
+    with pytest.raises(ConfigurationError, match="closed during the call") as caught:
         await waiting
+    assert type(caught.value) is ConfigurationError
 
 
 async def test_valid_credentials_are_used_during_a_renewal(clock: Clock) -> None:

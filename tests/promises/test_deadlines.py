@@ -11,22 +11,30 @@ import asyncio
 import contextlib
 import math
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import anyio.to_thread
 import pytest
-from clocks import now
+from clocks import PatientLoop, now
 from proofs import BACKENDS
-from servers import Handler, Recorder, answering, client_over, serving
+from servers import Handler, Recorder, answering, client_for, client_over, serving
 
 from ci_live_audit import (
+    ConfigurationError,
+    Credentials,
     LiveAuditClient,
     LiveAuditError,
+    RequestTimeout,
     RetryPolicy,
+    Throttled,
     TransportError,
     WaitTimeout,
 )
-from ci_live_audit.testing import VirtualTimeLoop
+from ci_live_audit.testing import Emulator, Fault, VirtualTimeLoop
 
 LATE = 0.05
 JOB_ID = "av0123456789abcdef0123456789abcdef"
@@ -226,3 +234,216 @@ async def test_r05_closing_does_not_wait_for_a_server(behaviour: str, backend: s
         results = await asyncio.gather(*calls, return_exceptions=True)
         assert now() - began <= (0 if backend == "own" else 1.0) + LATE
     assert all(isinstance(result, LiveAuditError) for result in results)
+
+
+# What a call waits for besides the server
+
+KEYS = ("AKIDEXAMPLE", "secretexample")
+PAIR = Credentials(*KEYS)
+DETAIL = b"<Response><JobsDetail><JobId>a</JobId><State>Success</State>%s</JobsDetail></Response>"
+TEXT = b"<Snapshot><Text>text</Text></Snapshot>"
+
+
+class Provider:
+    """Provides credentials at once a few times, and then hangs."""
+
+    def __init__(self, *results: Credentials) -> None:
+        self.results = list(results)
+
+    async def provide(self) -> Credentials:
+        if not self.results:
+            await asyncio.sleep(3600)
+        return self.results.pop(0)
+
+
+class Slots:
+    """A limiter whose slots open after so many seconds."""
+
+    rate = 1.0
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    async def acquire(self) -> float:
+        await asyncio.sleep(self.seconds)
+        return self.seconds
+
+    def hold(self, seconds: float) -> None:
+        raise AssertionError(seconds)
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_r05_a_provider_that_hangs_ends_a_call_at_its_deadline(call: str) -> None:
+    """Before the first slot, waiting for credentials counts too; nothing was sent."""
+    options: dict[str, Any] = {"credentials": Provider().provide}
+    async with client_of("http://127.0.0.1:1", retry=RetryPolicy(deadline=3), **options) as client:
+        with pytest.raises(RequestTimeout, match="no credentials within the deadline of 3 s") as e:
+            await CALLS[call](client, "")
+    assert now() == pytest.approx(3, abs=LATE)
+    assert not e.value.may_have_happened
+    assert e.value.attempts == 1
+
+
+async def test_r05_a_provider_that_hangs_after_the_slot_ends_a_call_at_its_deadline() -> None:
+    """Credentials that expire during the wait for a slot are renewed within the deadline."""
+    loop = asyncio.get_running_loop()
+    expiring = Credentials("AKIDEXAMPLE", "secretexample", expires_at=loop.time() + 400)
+    options: dict[str, Any] = {"credentials": Provider(expiring).provide, "now": loop.time}
+    retry = RetryPolicy(deadline=3)
+    async with client_of(
+        "http://127.0.0.1:1", retry=retry, limiter=Slots(500), **options
+    ) as client:
+        with pytest.raises(RequestTimeout, match="no credentials within the deadline of 3 s"):
+            await client.query("a")
+    assert now() == pytest.approx(503, abs=LATE)
+
+
+async def test_r05_what_is_late_is_not_sent() -> None:
+    """If the time is over when the slot opens, the request does not leave."""
+
+    class Silent(Slots):
+        async def acquire(self) -> float:
+            await super().acquire()
+            return 0.0
+
+    options: dict[str, Any] = {"limiter": Silent(9), "retry": RetryPolicy(deadline=3)}
+    async with serving(dripping()) as served, client_of(served.url, **options) as client:
+        with pytest.raises(RequestTimeout, match="nothing sent within the deadline of 3 s") as e:
+            await client.submit(STREAM)
+        assert served.requests == []
+    assert not e.value.may_have_happened
+
+
+async def test_r05_a_provider_that_hangs_after_a_refusal_ends_a_call_at_its_deadline() -> None:
+    """Whether there are other credentials by now is found out within the deadline."""
+    emulator = Emulator(credentials=Credentials("AKIDother", "other"))
+    retry = RetryPolicy(deadline=3)
+    provide = Provider(PAIR).provide
+    async with emulator.client(credentials=provide, retry=retry) as client:
+        with pytest.raises(LiveAuditError):
+            await client.query(emulator.add_job())
+    assert now() == pytest.approx(3, abs=LATE)
+
+
+async def test_r05_a_renewal_goes_on_for_the_others() -> None:
+    """A call that ends by its deadline does not end the renewal that others wait for."""
+    emulator = Emulator()
+    calls = 0
+
+    async def slow() -> Credentials:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(10)
+        return Credentials(*KEYS, expires_at=4e9)
+
+    async with emulator.client(credentials=slow) as client:
+        job_id = emulator.add_job()
+        hasty = client.with_options(retry=RetryPolicy(deadline=3))
+        results = await asyncio.gather(
+            hasty.query(job_id), client.query(job_id), return_exceptions=True
+        )
+    assert isinstance(results[0], RequestTimeout)
+    assert not isinstance(results[1], BaseException)
+    assert calls == 1
+
+
+async def test_r05_a_delay_does_not_pass_the_deadline() -> None:
+    """Where waiting for credentials has used up the time, there is no other attempt."""
+    emulator = Emulator()
+    emulator.inject(Fault.throttle(retry_after=1))
+
+    async def slow() -> Credentials:
+        await asyncio.sleep(2.9)
+        return Credentials(*KEYS, expires_at=4e9)
+
+    async with emulator.client(credentials=slow, retry=RetryPolicy(deadline=3)) as client:
+        with pytest.raises(Throttled) as caught:
+            await client.query(emulator.add_job())
+    assert caught.value.attempts == 1
+    assert now() == pytest.approx(2.9, abs=LATE)
+
+
+async def test_r05_closing_while_a_provider_hangs_says_so() -> None:
+    """A closed client is a plain ConfigurationError, whatever its calls were waiting for."""
+    client = client_for("http://127.0.0.1:1", credentials=Provider().provide)
+    calls = [asyncio.create_task(client.query("a")) for _ in range(3)]
+    await asyncio.sleep(1)
+    await client.aclose()
+    for call in calls:
+        with pytest.raises(ConfigurationError, match="the client was closed during the call") as e:
+            await call
+        assert type(e.value) is ConfigurationError
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": PatientLoop})])
+async def test_r05_threads_of_the_application_do_not_delay_decoding() -> None:
+    """With all of anyio's threads busy, large responses are decoded, and providers are called."""
+    free = threading.Event()
+    began = threading.Semaphore(0)
+
+    def hog() -> None:
+        began.release()
+        free.wait()
+
+    body = DETAIL % (TEXT * 3000)
+    assert len(body) > 114_000
+    most = int(anyio.to_thread.current_default_thread_limiter().total_tokens)
+    hogs = [asyncio.create_task(anyio.to_thread.run_sync(hog)) for _ in range(most)]
+    try:
+        while began._value < most:
+            await asyncio.sleep(0.01)
+        async with (
+            serving(answering(body)) as served,
+            client_of(served.url, credentials=lambda: PAIR) as client,
+        ):
+            assert len((await client.query("a")).snapshots) == 3000
+    finally:
+        free.set()
+        await asyncio.gather(*hogs)
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": PatientLoop})])
+async def test_r05_decoding_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response that takes longer to decode than the deadline allows is given up."""
+    free = threading.Event()
+    monkeypatch.setattr("ci_live_audit.client.results.job", lambda *_, **__: free.wait())
+    retry = RetryPolicy(deadline=0.5)
+    try:
+        async with (
+            serving(answering(b"x" * 70_000)) as served,
+            client_of(served.url, retry=retry) as client,
+        ):
+            with pytest.raises(
+                RequestTimeout,
+                match=r"the response of 70,000 bytes was not decoded within the deadline of 0.5 s",
+            ) as caught:
+                await client.query("a")
+            assert len(served.requests) == 1
+        assert caught.value.may_have_happened
+    finally:
+        free.set()
+
+
+STUCK = """
+import asyncio, sys, threading
+from ci_live_audit import LiveAuditClient, RequestTimeout, RetryPolicy
+
+async def main():
+    async with LiveAuditClient(
+        "examplebucket-1250000000", "ap-beijing", credentials=threading.Event().wait,
+        retry=RetryPolicy(deadline=0.2),
+    ) as client:
+        try:
+            await client.query("a")
+        except RequestTimeout:
+            print("ended")
+
+asyncio.run(main())
+"""
+
+
+def test_r05_a_provider_that_is_stuck_does_not_hold_the_process() -> None:
+    """A process ends although the provider of its credentials never returns."""
+    command = [sys.executable, "-W", "error", "-c", STUCK]
+    done = subprocess.run(command, capture_output=True, check=False, text=True, timeout=20)
+    assert (done.stdout, done.stderr, done.returncode) == ("ended\n", "", 0)

@@ -16,6 +16,7 @@ from servers import Recorder, answering, hanging_up, serving, silent
 from ci_live_audit import ConfigurationError, RequestTimeout, TransportError
 from ci_live_audit.transport import connections as connections_module
 from ci_live_audit.transport.exchange import Transport
+from ci_live_audit.transport.streams import Backend
 
 pytestmark = pytest.mark.waits  # for sockets
 
@@ -370,7 +371,7 @@ async def test_what_arrives_after_a_connection_was_taken_is_seen(
 
 async def test_a_server_that_speaks_first_gets_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is there before the first request on a new connection is no response to it."""
-    connect = connections_module._Backend.connect_tcp
+    connect = Backend.connect_tcp
 
     async def slowly(*args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
         stream = await connect(*args, **options)
@@ -381,7 +382,7 @@ async def test_a_server_that_speaks_first_gets_no_request(monkeypatch: pytest.Mo
         writer.write(FOREIGN)
         await reader.request()
 
-    monkeypatch.setattr(connections_module._Backend, "connect_tcp", slowly)
+    monkeypatch.setattr(Backend, "connect_tcp", slowly)
     async with serving(handle) as served:
         transport = Transport(served.url)
         with pytest.raises(TransportError, match="before the request was sent") as caught:

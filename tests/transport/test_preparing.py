@@ -1,0 +1,303 @@
+"""What the first request needs is there before its slot: a connection, opened ahead."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import trustme
+from exchanges import GET, get
+from servers import Recorder, Served, answering, client_for, eventually, serving, silent
+
+from ci_live_audit import ConfigurationError, LiveAuditError, RetryPolicy, TransportError
+from ci_live_audit.transport import connections as connections_module
+from ci_live_audit.transport.exchange import Transport
+
+pytestmark = pytest.mark.waits  # for sockets
+
+JOB = b"<Response><JobsDetail><JobId>a</JobId><State>Success</State></JobsDetail></Response>"
+
+
+class Gate:
+    """A limiter that lets nobody pass before it is opened, and looks on as somebody comes."""
+
+    rate = 20.0
+
+    def __init__(self, look: Callable[[], Awaitable[object]]) -> None:
+        self.look = look
+        self.seen: list[object] = []
+
+    async def acquire(self) -> float:
+        self.seen.append(await self.look())
+        return 0.0
+
+    def hold(self, seconds: float) -> None:
+        raise AssertionError(seconds)
+
+
+async def test_the_connection_is_there_before_the_slot() -> None:
+    """Of 45 calls at once, none asks for a slot before there is a connection, the one all use."""
+    async with serving(answering(JOB)) as served:
+
+        async def look() -> int:
+            await eventually(lambda: served.accepted > 0)
+            return served.accepted
+
+        gate = Gate(look)
+        async with client_for(served.url, limiter=gate, max_connections=1) as client:
+            await asyncio.gather(*(client.query("a") for _ in range(45)))
+        assert gate.seen == [1] * 45
+        assert served.accepted == 1
+
+
+async def test_encryption_is_there_before_the_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With TLS, the handshake is over too, and the request goes over that connection."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    served = Served()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.accepted += 1  # called after the handshake
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await answering(JOB)(Recorder(reader, served), writer)
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    async def look() -> int:
+        await eventually(lambda: served.accepted > 0)
+        return served.accepted
+
+    gate = Gate(look)
+    async with client_for(url, limiter=gate) as client:
+        assert (await client.query("a")).job_id == "a"
+        assert (await client.query("a")).job_id == "a"
+    assert gate.seen == [1, 1]
+    assert served.accepted == 1
+    server.close()
+
+
+FRESH = """
+import asyncio, sys
+from ci_live_audit import Credentials, LiveAuditClient
+events = []
+
+class Limiter:
+    rate = 20.0
+    async def acquire(self):
+        events.append("slot")
+        return 0.0
+    def hold(self, seconds):
+        pass
+
+def hook(event, arguments):
+    if event in {"import", "open", "socket.connect", "socket.getaddrinfo"}:
+        events.append(event)
+
+async def main():
+    async with LiveAuditClient(
+        "examplebucket-1250000000", "ap-beijing", endpoint=sys.argv[1], limiter=Limiter(),
+        credentials=Credentials("AKIDEXAMPLE", "secretexample"),
+    ) as client:
+        sys.addaudithook(hook)
+        await client.query("a")
+        events.append("done")
+
+asyncio.run(main())
+print(events[events.index("slot"):][:2], "socket.connect" in events)
+"""
+
+
+async def test_a_fresh_process_has_all_it_needs_before_its_slot() -> None:
+    """Between the first slot and the result nothing is imported, opened or connected."""
+    async with serving(answering(JOB)) as served:
+        client = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-W", "error", "-c", FRESH, served.url), stdout=subprocess.PIPE
+        )
+        output, _ = await client.communicate()
+    assert output.decode().strip() == "['slot', 'done'] True"
+
+
+async def test_a_connection_that_fails_is_told_by_the_exchange() -> None:
+    """Preparing raises nothing; the next exchange has its error, and the one after tries itself."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    transport = Transport(f"http://127.0.0.1:{port}")
+    await transport.prepare(1)
+    server = await asyncio.start_server(answering_plain, "127.0.0.1", port)
+    with pytest.raises(LiveAuditError, match="ConnectError") as caught:
+        await get(transport)
+    assert not caught.value.may_have_happened
+    assert (await get(transport)).body == b"ok"
+    await transport.aclose()
+    server.close()
+
+
+async def test_an_old_failure_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed a while ago may work by now."""
+    monkeypatch.setattr(connections_module, "KEEP_ALIVE", 0.02)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    transport = Transport(f"http://127.0.0.1:{port}")
+    await transport.prepare(1)
+    server = await asyncio.start_server(answering_plain, "127.0.0.1", port)
+    await asyncio.sleep(0.05)
+    assert (await get(transport)).body == b"ok"
+    await transport.aclose()
+    server.close()
+
+
+async def answering_plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(asyncio.IncompleteReadError):
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    writer.close()
+
+
+async def test_preparing_takes_no_longer_than_it_may() -> None:
+    """A handshake that hangs is given up; the stream is closed, and the call ends in its time."""
+    async with serving(silent()) as served:
+        url = served.url.replace("http:", "https:")
+        async with client_for(url, timeout=0.4, retry=RetryPolicy(attempts=1)) as client:
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(LiveAuditError):
+                await client.query("a")
+            assert asyncio.get_running_loop().time() - began < 0.6
+        assert await served.all_closed()
+
+
+async def test_what_the_server_closed_meanwhile_gets_no_request() -> None:
+    """If the server has hung up, or said something, the request is not sent."""
+    async with serving(hanging_up_at_once) as served:
+        transport = Transport(served.url)
+        await transport.prepare(1)
+        assert await served.all_closed()
+        await asyncio.sleep(0.02)
+        with pytest.raises(TransportError, match="before the request was sent") as caught:
+            await get(transport)
+        assert not caught.value.sent
+        await transport.aclose()
+
+
+async def hanging_up_at_once(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+    """Close without a word."""
+
+
+async def test_who_comes_late_does_not_overtake() -> None:
+    """Callers go on in the order of their coming, in whatever step of preparing they come."""
+    for steps in range(40):
+        async with serving(answering(JOB)) as served:
+            transport = Transport(served.url)
+            passed: list[int] = []
+
+            async def pass_through(number: int, transport: Transport = transport) -> None:
+                await transport.prepare(1)
+                passed.append(number)  # noqa: B023 - it ends in this round
+
+            first = asyncio.create_task(pass_through(1))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            await asyncio.gather(first, pass_through(2))
+            assert passed == [1, 2]
+            await transport.aclose()
+
+
+async def test_a_hasty_caller_does_not_wait_for_anothers_time() -> None:
+    """Each waits for as long as it may itself."""
+    async with serving(silent()) as served:
+        transport = Transport(served.url.replace("http:", "https:"))
+        patient = asyncio.create_task(transport.prepare(60))
+        await asyncio.sleep(0.02)
+        await transport.prepare(0.02)
+        assert not patient.done()
+        await transport.aclose()
+        await patient
+
+
+@pytest.mark.parametrize(("reuse", "name"), [(True, "KEEP_ALIVE"), (False, "NEW")])
+async def test_what_was_opened_long_ago_is_not_used(
+    reuse: bool, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A submission wants a new connection, and nobody one that the server may be closing."""
+    monkeypatch.setattr(connections_module, name, 0.02)
+    async with serving(answering(b"ok")) as served:
+        transport = Transport(served.url)
+        await transport.prepare(1)
+        await asyncio.sleep(0.05)
+        await transport.send(GET, timeout=5, reuse=reuse)
+        assert served.accepted == 2
+        assert await served.all_closed(but=1)
+        await transport.aclose()
+
+
+async def test_nothing_is_prepared_where_there_is_a_connection() -> None:
+    """Neither while one is idle or in use, nor while one is open ahead."""
+    async with serving(answering(b"ok", pause=0.02)) as served:
+        transport = Transport(served.url)
+        await asyncio.gather(*(transport.prepare(1) for _ in range(5)))
+        await transport.prepare(1)
+        call = asyncio.create_task(get(transport))
+        await eventually(lambda: bool(served.requests))
+        await transport.prepare(1)
+        await call
+        await transport.prepare(1)
+        assert served.accepted == 1
+        await transport.aclose()
+        assert await served.all_closed()
+
+
+async def test_a_caller_that_leaves_does_not_end_the_preparation() -> None:
+    """Others wait for the same connection."""
+    async with serving(answering(b"ok")) as served:
+        transport = Transport(served.url)
+        callers = [asyncio.create_task(transport.prepare(1)) for _ in range(3)]
+        await asyncio.sleep(0)
+        callers[0].cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+        await get(transport)
+        assert served.accepted == 1
+        await transport.aclose()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("steps", range(12))
+async def test_closing_leaves_no_socket(scheme: str, steps: int) -> None:
+    """Whenever a client is closed, what is being opened ahead, or has been, is closed too."""
+    async with serving(silent()) as served:
+        client = client_for(served.url.replace("http", scheme, 1))
+        call = asyncio.create_task(client.query("a"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await client.aclose()
+        with pytest.raises(ConfigurationError):
+            await call
+        assert await served.all_closed()
+
+
+async def test_no_proxy_is_asked_before_the_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through a proxy nothing is opened ahead."""
+    async with serving(answering(JOB)) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        seen: list[Any] = []
+
+        async def look() -> None:
+            await anyio.sleep(0.02)
+            seen.append(proxy.accepted)
+
+        async with client_for("http://far.example", limiter=Gate(look)) as client:
+            assert (await client.query("a")).job_id == "a"
+        assert seen == [0]
