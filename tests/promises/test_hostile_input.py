@@ -26,6 +26,7 @@ from servers import Recorder, Served, answering, serving
 from ci_live_audit import (
     ConfigurationError,
     Credentials,
+    InvalidInput,
     LiveAuditClient,
     LiveAuditError,
     RetryPolicy,
@@ -156,7 +157,7 @@ async def test_s01_a_hostile_job_id_among_many_sends_nothing() -> None:
                 with contextlib.suppress(ConfigurationError):
                     async with follow([job_id, "good"]) as run:
                         found = [one async for one in run if one.error is not None]
-                        assert [type(one.error) for one in found] == [ConfigurationError]
+                        assert [type(one.error) for one in found] == [InvalidInput]
                         refused += 1
                 refused += run is None
             assert refused + served.requests.count(b"") == len(JOB_IDS)
