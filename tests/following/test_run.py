@@ -45,6 +45,7 @@ from ci_live_audit import (
 from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.ids import Source
 from ci_live_audit.limits.background import BackgroundRateLimiter
+from ci_live_audit.testing import VirtualTimeLoop
 
 
 class Service:
@@ -398,6 +399,30 @@ async def test_known_ids_are_skipped_in_portions() -> None:
     run = service.follow((["a"] * 5000 + ["b"]) * 2)
     assert [outcome.job_id for outcome in await outcomes_of(run)] == ["a", "b"]
     assert run.progress.open == 0
+
+
+async def test_a_slow_source_of_known_ids_lets_the_loop_run() -> None:
+    """An iterator that takes half a second for each id holds up other tasks for a few of them."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    steps: list[float] = []
+
+    def slow() -> Iterator[str]:
+        for _ in range(20):
+            loop.now += 0.5
+            yield "a"
+        yield "b"
+
+    async def beat() -> None:
+        while True:
+            steps.append(now())
+            await asyncio.sleep(0.1)
+
+    beating = asyncio.create_task(beat())
+    results = await outcomes_of(Service({"a": 0.0, "b": 0.0}).follow(slow()))
+    beating.cancel()
+    assert [outcome.job_id for outcome in results] == ["a", "b"]
+    assert max(later - earlier for earlier, later in itertools.pairwise(steps)) < 2
 
 
 # Sources
