@@ -121,10 +121,7 @@ class Backend(httpcore.AsyncNetworkBackend):
         stream: Stream | None = None
         try:
             stream = await self.connect_tcp(self._host, self._port, timeout=timeout)
-            if self._context is not None:
-                self._context.set_alpn_protocols(["http/1.1"])
-                left = max(until - loop.time(), 0.0)
-                stream = await stream.start_tls(self._context, self._host, left)
+            stream = await self._encrypt(stream, max(until - loop.time(), 0.0))
         except BaseException as problem:
             if stream is not None:
                 await stream.aclose()
@@ -134,6 +131,12 @@ class Backend(httpcore.AsyncNetworkBackend):
         else:
             self._ahead = stream
         self._since = loop.time()
+
+    async def _encrypt(self, stream: Stream, timeout: float) -> Stream:
+        if self._context is None:
+            return stream
+        self._context.set_alpn_protocols(["http/1.1"])
+        return await stream.start_tls(self._context, self._host, timeout)
 
     def is_ahead(self, since: float) -> bool:
         """Return whether a stream was opened ahead, at a time of the loop or later."""
