@@ -59,8 +59,7 @@ class LiveAuditClient:
         timeout: Total seconds that one exchange may take.
         endpoint: URL in place of ``https://<bucket>.ci.<region>.myqcloud.com``.
         http_client: A client of the httpx family in place of our own connections; not closed here.
-        max_connections: Connections that may be open at once; further requests wait in order. An
-            ``http_client`` has limits of its own.
+        max_connections: Connections open at once, but for an ``http_client``; requests wait in order.
         on_attempt: Called with every `Attempt`; exceptions it raises are logged and swallowed.
         max_body: Maximum bytes of a decoded response body.
         allow_http: Whether an ``endpoint`` without TLS may be on another machine.
@@ -279,7 +278,7 @@ class LiveAuditClient:
         Every id has exactly one outcome, even if it is given more than once, and the error of one
         job does not end the others. The most overdue job is polled first, so jobs take turns where
         the quota is too small for the interval. A slow consumer slows the polling down. Other calls
-        on this client take priority. An outage is waited out, with one probe at a time.
+        take priority. An outage is waited out, with one probe at a time.
 
         The iteration itself raises what concerns all jobs: the client was closed, or five jobs in a
         row were refused for a reason of the account or the bucket. It raises the `OSError` of a
@@ -339,7 +338,8 @@ class LiveAuditClient:
         caller = attrs.evolve(self._caller, limiter=limiter)
         once = attrs.evolve(caller, retry=attrs.evolve(caller.retry, attempts=1))
         query, probe = partial(_query, caller), partial(_query, once)
-        return Polling(query, interval, timeout, limiter, self._rate, checkpoint, probe=probe)
+        limits, scope = (interval, timeout, limiter, self._rate), caller.transport.open_call
+        return Polling(query, *limits, checkpoint, probe=probe, scope=scope)
 
 
 async def _query(caller: Caller, job_id: str) -> AuditJob:

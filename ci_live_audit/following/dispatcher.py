@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import Generic, TypeAlias, TypeVar
 
@@ -49,7 +50,7 @@ class Polling:
 
     ``query`` waits for the ``limiter``, which lets ``rate`` requests a second pass; ``probe`` is
     used in its place during an outage, and makes a single attempt. With ``keep_last`` the whole
-    last response of every job is kept for a `WaitTimeout`.
+    last response of every job is kept for a `WaitTimeout`. All happens within a ``scope``.
     """
 
     query: Query
@@ -60,6 +61,7 @@ class Polling:
     checkpoint: Checkpoint | None = None
     keep_last: bool = False
     probe: Query | None = None
+    scope: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
 
 
 @attrs.frozen(kw_only=True)
@@ -151,7 +153,7 @@ class Dispatcher(Generic[T]):
         if self.schedule.timeout < math.inf:
             self._beat()
         self._ids.open(self.wake.set)
-        self._main = asyncio.create_task(self._dispatch())
+        self._main = asyncio.create_task(self._run())
         self._main.add_done_callback(self._end)
 
     async def aclose(self) -> None:
@@ -188,6 +190,10 @@ class Dispatcher(Generic[T]):
         error, self.write_error = self.write_error, None
         self.wake.set()
         return error
+
+    async def _run(self) -> None:
+        async with self._polling.scope():
+            await self._dispatch()
 
     async def _dispatch(self) -> None:
         health = self._ledger.health

@@ -277,6 +277,20 @@ async def test_closing_the_client_ends_a_run(emulator: Emulator) -> None:
     assert tasks() == []
 
 
+async def test_closing_the_client_ends_a_run_that_waits(emulator: Emulator) -> None:
+    """A run whose next poll is an hour away ends at once, and so does one made afterwards."""
+    client = emulator.client()
+    async with client.as_completed([emulator.add_job()], interval=3600) as outcomes:
+        waiting = asyncio.create_task(anext(outcomes))
+        await asyncio.sleep(100)
+        await client.aclose()
+        with pytest.raises(ConfigurationError, match="closed"):
+            await waiting
+        assert now() == pytest.approx(100, abs=0.01)
+    with pytest.raises(ConfigurationError, match="closed"):
+        await outcomes_of(client.as_completed(["av1"]))
+
+
 async def test_leaving_early_stops_everything(emulator: Emulator, client: LiveAuditClient) -> None:
     """After the block nothing more is sent, and the client can still be used."""
     ids = add_jobs(emulator, 100)

@@ -284,18 +284,6 @@ async def test_r05_a_provider_that_hangs_ends_a_call_at_its_deadline(call: str) 
     assert e.value.attempts == 1
 
 
-async def test_r05_a_provider_that_hangs_after_a_refusal_ends_a_call_at_its_deadline() -> None:
-    """Whether there are other credentials is asked no longer than the deadline."""
-    emulator = Emulator()
-    wrong = Credentials("AKIDEXAMPLE", "wrong")
-    async with emulator.client(
-        credentials=Provider(wrong).provide, retry=RetryPolicy(deadline=3)
-    ) as client:
-        with pytest.raises(AccessDenied):
-            await client.query("a")
-    assert now() == pytest.approx(3, abs=LATE)
-
-
 async def test_r05_a_provider_that_hangs_after_the_slot_ends_a_call_at_its_deadline() -> None:
     """Credentials that expire during the wait for a slot are renewed within the deadline."""
     loop = asyncio.get_running_loop()
