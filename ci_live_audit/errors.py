@@ -132,7 +132,7 @@ class TransportError(LiveAuditError):
 
 
 class RequestTimeout(TransportError):
-    """The exchange did not end within the client's ``timeout`` seconds."""
+    """An exchange did not end within ``timeout`` seconds, or a call by its deadline."""
 
 
 class DecodeError(LiveAuditError):
