@@ -59,7 +59,7 @@ class LiveAuditClient:
         timeout: Total seconds that one exchange may take.
         endpoint: URL in place of ``https://<bucket>.ci.<region>.myqcloud.com``.
         http_client: A client of the httpx family in place of our own connections; not closed here.
-        max_connections: Connections open at once; requests wait in order. Not for an ``http_client``.
+        max_connections: Connections open at once; requests wait in order. Not of ``http_client``.
         on_attempt: Called with every `Attempt`; exceptions it raises are logged and swallowed.
         max_body: Maximum bytes of a decoded response body.
         allow_http: Whether an ``endpoint`` without TLS may be on another machine.
