@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +25,7 @@ from ci_live_audit import (
     LiveAuditClient,
     LiveAuditError,
     LocalRateLimiter,
+    RateLimiter,
     RetryPolicy,
     ServiceUnavailable,
     Throttled,
@@ -240,6 +241,52 @@ async def test_r02_cancelled_calls_cost_nothing(seed: int) -> None:
     assert len(emulator.arrivals) == sum(not call.cancelled() for call in calls)
     assert {arrival.status for arrival in emulator.arrivals} == {200}
     assert sustained(arrivals(emulator)) >= 0.999 * 20
+
+
+# R2: an urgent call waits behind one poll, however many clients share the limiter
+
+
+class Foreign:
+    """A limiter by somebody else: not hashable, no weak references, only the two methods."""
+
+    __slots__ = ("held", "limiter")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.limiter = LocalRateLimiter(20)
+        self.held: list[float] = []
+
+    async def acquire(self) -> float:
+        """Wait for a slot."""
+        return await self.limiter.acquire()
+
+    def hold(self, seconds: float) -> None:
+        """Note the hold."""
+        self.held.append(seconds)
+
+
+@pytest.mark.parametrize("make", [LocalRateLimiter, Foreign])
+@pytest.mark.parametrize("clients", [1, 5, 20])
+async def test_r02_an_urgent_call_waits_behind_one_poll_of_all_clients(
+    clients: int, make: Callable[[], RateLimiter]
+) -> None:
+    """It waits for two slots at most, also behind siblings and several runs of each client."""
+    emulator = Emulator(rate=1e6)
+    ids = [emulator.add_job(duration=math.inf) for _ in range(100)]
+    limiter = make()
+    rng = random.Random(clients)
+    waits: list[float] = []
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(clients):
+            client = await stack.enter_async_context(emulator.client(limiter=limiter))
+            await stack.enter_async_context(client.as_completed(ids[:50]))
+            sibling = client.with_options(timeout=60)
+            await stack.enter_async_context(sibling.as_completed(ids[50:]))
+        await asyncio.sleep(2)
+        for _ in range(max(times(200), 50)):
+            await asyncio.sleep(rng.uniform(0, 1))
+            waits.append(await limiter.acquire())
+    assert max(waits) <= 2 * 0.05 * (1 + LocalRateLimiter.MARGIN) + INSTANT
 
 
 # R6: Retry-After is obeyed or refused
