@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from ci_live_audit._loop import running_loop
@@ -39,6 +40,8 @@ class BackgroundRateLimiter:
 
     def __init__(self, limiter: RateLimiter) -> None:
         self._limiter = limiter
+        #: As the underlying limiter has it; None if it knows only ``hold``.
+        self.refused: Callable[[float], object] | None = getattr(limiter, "refused", None)
         self.requests: int = 0
 
     def sibling(self) -> BackgroundRateLimiter:
