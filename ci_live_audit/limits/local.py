@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from collections import deque
 
 from aiolimiter import AsyncLimiter
@@ -51,6 +52,9 @@ class LocalRateLimiter:
     QUIET = 0.001
     #: Of the grants of the last second, so many have to be a second old after a refusal.
     ROOM = 2
+    #: Up to so many seconds later, or one who comes to a full quota might always ask at a moment at
+    #: which another has just used it up.
+    SHIFT = 0.008
 
     def __init__(self, rate: float = 20.0, *, adaptive: bool = True) -> None:
         self.rate: float = above_zero("rate", rate, "requests a second")
@@ -116,7 +120,7 @@ class LocalRateLimiter:
         """
         now = self._own_loop().time()
         recent = [moment for moment in self._granted if moment > now - HOLD]
-        pause = HOLD
+        pause = HOLD + random.uniform(0, self.SHIFT)  # noqa: S311 - not secret
         if self._adaptive and len(recent) > self.ROOM:
             pause = recent[self.ROOM - 1] + HOLD - now
             # During a pause, it is one of the requests that were in flight, refused for one reason.

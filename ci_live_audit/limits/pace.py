@@ -6,8 +6,8 @@ for some seconds just below where it was refused, then faster and faster, and at
 20 s. Processes that share a quota find their shares of it in this way.
 
 A service may also refuse at random, which no pace avoids, and each refusal would leave a lower one.
-So it stays above half the rate until more is refused than chance explains: then the quota is
-shared by three or more.
+So it stays above half the rate until more is refused than chance explains: then the quota is shared
+by three or more. The floor falls by steps, so that those who have not noticed yet go on noticing.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Pace:
     STEADY = 5.5
     #: Growth as a share of the rate, times the cube of the seconds since then.
     GROWTH = 0.0004
-    #: The lowest pace as a share of the rate: for two, and for three or more. Slightly above a
-    #: half, because every refusal costs a pause as well.
-    FLOOR, CROWDED_FLOOR = 0.505, 0.1
+    #: The lowest pace as a share of the rate, before and after each time that more was refused than
+    #: chance explains. First slightly above a half, because every refusal costs a pause as well.
+    FLOORS = (0.505, 0.25, 0.1)
     #: The share of refused requests that is assumed at first, the one that chance does not explain,
     #: and the number of requests over which it is measured.
     ASSUMED, CROWDED, MEMORY = 0.06, 0.085, 300
@@ -42,14 +42,13 @@ class Pace:
         self._top = rate
         self._refused_at = -math.inf
         self._share = self.ASSUMED
-        self._crowded = False
+        self._step = 0
 
     def at(self, now: float) -> float:
         """Return the requests a second at a time; times are seconds by any one clock."""
         steady = now - self._refused_at - self.STEADY
-        floor = self.CROWDED_FLOOR if self._crowded else self.FLOOR
         pace = self._top + self._rate * self.GROWTH * steady**3
-        return min(max(pace, self._rate * floor), self._rate)
+        return min(max(pace, self._rate * self.FLOORS[self._step]), self._rate)
 
     def count(self) -> None:
         """Count a request."""
@@ -59,9 +58,10 @@ class Pace:
         """Lower the pace: a request that was counted has been refused."""
         pace = self.at(now)
         if pace == self._rate:
-            self._share, self._crowded = self.ASSUMED, False
+            self._share, self._step = self.ASSUMED, 0
         self._share += 1 / self.MEMORY
-        self._crowded = self._crowded or self._share > self.CROWDED
+        if self._share > self.CROWDED and self._step < len(self.FLOORS) - 1:
+            self._share, self._step = self.ASSUMED, self._step + 1
         self._top, self._refused_at = self.DECREASE * pace, now
 
 

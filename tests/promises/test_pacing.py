@@ -323,8 +323,9 @@ class Refusing:
 
 #: The ``Date`` of a response.
 DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
-#: Seconds for which everybody pauses after any throttled request.
-HOLD = 1.0
+#: Seconds for which everybody pauses after a throttled request, if the others are idle; and for no
+#: longer after a single one.
+HOLD, LONGEST_HOLD = 1.0, 10.0
 NOTHING = 0.0
 REFUSED = math.inf
 #: Values of the header, and the seconds for which they ask.
@@ -385,19 +386,23 @@ RETRY_AFTER: list[tuple[tuple[str, ...], float]] = [
 async def test_r06_retry_after_is_obeyed_or_refused(
     values: tuple[str, ...], seconds: float
 ) -> None:
-    """Nobody on the limiter sends for that long; beyond the limit the call fails at once."""
+    """Nobody on the limiter sends for that long, or for 10 s; the call waits in full or fails."""
     service = Refusing(*values, date=DATE)
     limiter = LocalRateLimiter(20)
     async with service.client(limiter=limiter) as one, service.client(limiter=limiter) as other:
         first = asyncio.create_task(one.query(service.job_id))
+        ended: list[float] = []
+        first.add_done_callback(lambda _: ended.append(now()))
         await asyncio.sleep(0.01)
         assert len(service.moments) == 1
         async with other.as_completed([service.job_id]):
             await asyncio.gather(*(client.query(service.job_id) for client in (one, other)))
         await asyncio.wait([first])
-    held = min(max(seconds, HOLD), RetryPolicy().max_retry_after)
+    held = min(max(seconds, HOLD), LONGEST_HOLD)
     assert service.moments[1] - service.moments[0] == pytest.approx(held, abs=0.01)
+    assert ended[0] >= seconds or seconds == REFUSED
     if seconds == REFUSED:
+        assert ended[0] < 0.01
         error = first.exception()
         assert isinstance(error, Throttled)
         assert error.attempts == 1
