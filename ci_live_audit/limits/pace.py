@@ -29,13 +29,13 @@ class Pace:
     #: Seconds until it is back.
     STEADY = 5.5
     #: Growth as a share of the rate, times the cube of the seconds since then.
-    GROWTH = 0.0004
+    GROWTH = 0.00036
     #: The lowest pace as a share of the rate, before and after each time that more was refused than
     #: chance explains. First slightly above a half, because every refusal costs a pause as well.
     FLOORS = (0.505, 0.25, 0.1)
     #: The share of refused requests that is assumed at first, the one that chance does not explain,
     #: and the number of requests over which it is measured.
-    ASSUMED, CROWDED, MEMORY = 0.06, 0.085, 300
+    ASSUMED, CROWDED, MEMORY = 0.065, 0.095, 300
 
     def __init__(self, rate: float) -> None:
         self._rate = rate

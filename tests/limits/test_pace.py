@@ -25,13 +25,13 @@ def test_the_pace_is_the_rate_without_refusals() -> None:
 
 
 def test_lower_then_steady_then_the_rate() -> None:
-    """A refusal costs a ninth for a moment and 5 % for some seconds, and nothing after 11 s."""
+    """A refusal costs a ninth at first, 5 % for some seconds, and nothing after 11 s."""
     pace = Pace(RATE)
     pace.lower(100)
-    assert pace.at(100) == pytest.approx(0.883 * RATE, abs=0.02)
+    assert pace.at(100) == pytest.approx(0.89 * RATE, abs=0.02)
     assert [pace.at(moment) for moment in (104, 105.5, 107)] == pytest.approx([19] * 3, abs=0.05)
     assert pace.at(110.4) < RATE
-    assert pace.at(110.6) == RATE
+    assert pace.at(111) == RATE
 
 
 def test_each_refusal_counts_from_the_pace_at_that_moment() -> None:
