@@ -3,8 +3,8 @@
 A quota of 20 requests a second should be used in full and never exceeded. Measured are the share of
 the quota that is sustained, the most requests in any one second, and whether waiters are served in
 order: in virtual time, where only the algorithm counts, and by the wall clock over a real socket,
-where the loop is late and sometimes stalled and the emulator records the arrivals. The cost of a
-grant is measured in `grants`.
+where the loop is late and sometimes stalled and the emulator records the arrivals. Processes that
+share a quota are measured in `sharing`, the cost of a grant in `grants`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import attrs
 import grants
 from peers import LIMITERS, OURS, PACED, RATE, Make
 from report import Sample, Table, interleaved
+from sharing import sharing
 
 from ci_live_audit import LiveAuditClient, LiveAuditError
 from ci_live_audit.testing import Emulator, VirtualTimeLoop
@@ -32,8 +33,9 @@ __all__ = ["most", "run", "share"]
 
 
 def run(*, quick: bool) -> Iterator[Table]:
-    """Yield the three tables."""
+    """Yield the four tables."""
     yield _in_virtual_time()
+    yield sharing(seconds=300, rounds=3 if quick else 20)
     yield _by_wall_clock(seconds=6 if quick else 20, rounds=1 if quick else 3)
     yield grants.cost(rounds=3 if quick else 7)
 

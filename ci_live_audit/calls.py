@@ -28,7 +28,7 @@ from ci_live_audit.errors import (
     RequestTimeout,
     Throttled,
 )
-from ci_live_audit.limits.limiter import RateLimiter
+from ci_live_audit.limits.limiter import RateLimiter, report_refusal
 from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob
 from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
 from ci_live_audit.transport.exchange import Transport
@@ -261,7 +261,8 @@ class Caller:
             return 0.0
         delay = self.retry.delay(attempt)
         if isinstance(error, Throttled):
-            self.limiter.hold(max(self.retry.hold(error), delay or 0.0))
+            hold = max(self.retry.hold(error), delay or 0.0)
+            report_refusal(self.limiter, error.retry_after or 0.0, hold)
         return delay if delay is not None and self.budget.take(error) else None
 
     def _report(self, attempt: Attempt) -> None:

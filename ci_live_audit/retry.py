@@ -12,11 +12,9 @@ import attrs
 
 from ci_live_audit._checks import field_above_zero
 from ci_live_audit.errors import LiveAuditError, Throttled
+from ci_live_audit.limits.limiter import HOLD
 
 __all__ = ["Attempt", "RetryBudget", "RetryPolicy"]
-
-#: The quota is counted by the second, so after a throttled attempt at least one has to pass.
-HOLD = 1.0
 
 
 @attrs.frozen(kw_only=True)

@@ -33,6 +33,7 @@ ORDER = (
     "wire/results",
     "decode",
     "limits/limiter",
+    "limits/pace",
     "limits/local",
     "limits/background",
     "retry",
@@ -81,8 +82,8 @@ ORDER = (
 )
 CORE = ORDER[: ORDER.index("__init__")]
 # What decides has no input, no output and no clock.
-PURE = {"models", "errors", "_checks", "credentials/values", "retry", "following/plan"}
-PURE |= {f"following/{name}" for name in ("recent", "jobs", "schedule", "health", "ledger")}
+PURE = {"models", "errors", "_checks", "credentials/values", "limits/pace", "retry"}
+PURE |= {f"following/{name}" for name in ("plan", "recent", "jobs", "schedule", "health", "ledger")}
 PURE |= {module for module in ORDER if module.startswith("wire/")}
 STDLIB_IO = {"asyncio", "socket", "http", "urllib.request", "time", "os", "pathlib"}
 # The modules of the core that may import each library.

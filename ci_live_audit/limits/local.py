@@ -5,12 +5,18 @@ The token bucket is aiolimiter's. On its own it loses the lateness of every wake
 time waits at the bucket and the others queue behind it. And the bucket may catch up by handing out
 a little faster, while a log of the last grants keeps the bound: a slot opens only when the grant a
 whole quota ago is a full second old.
+
+If the service refuses a request all the same, others use its quota. Everybody pauses and goes on at
+a `Pace` that leaves room for them. The log says how long to pause: there is room when two of its
+grants have become a second old. If there are hardly any, the others fill the quota, and it takes a
+whole second; the pace is not to blame then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import random
 from collections import deque
 
 from aiolimiter import AsyncLimiter
@@ -18,7 +24,8 @@ from aiolimiter import AsyncLimiter
 from ci_live_audit._checks import above_zero
 from ci_live_audit._loop import running_loop
 from ci_live_audit.errors import ConfigurationError
-from ci_live_audit.limits.limiter import quota
+from ci_live_audit.limits.limiter import HOLD, quota
+from ci_live_audit.limits.pace import Pace, Patience
 
 __all__ = ["LocalRateLimiter"]
 
@@ -28,6 +35,8 @@ class LocalRateLimiter:
 
     Args:
         rate: Requests a second; ``math.inf`` for no limit.
+        adaptive: Whether to send less for some time after the service has refused a request. If
+            not, everybody pauses for a second and goes on at the rate.
 
     Raises:
         ConfigurationError: The rate is not above 0.
@@ -41,8 +50,13 @@ class LocalRateLimiter:
     FORGET = 0.98
     #: Seconds of lateness below which the loop counts as idle.
     QUIET = 0.001
+    #: Of the grants of the last second, so many have to be a second old after a refusal.
+    ROOM = 2
+    #: Up to so many seconds later, or one who comes to a full quota might always ask at a moment at
+    #: which another has just used it up.
+    SHIFT = 0.008
 
-    def __init__(self, rate: float = 20.0) -> None:
+    def __init__(self, rate: float = 20.0, *, adaptive: bool = True) -> None:
         self.rate: float = above_zero("rate", rate, "requests a second")
         count, self._window = quota(rate)
         self._granted: deque[float] = deque([-math.inf] * count, maxlen=count)
@@ -53,6 +67,14 @@ class LocalRateLimiter:
         self._late = self.MARGIN
         self._busy = False
         self._held_until = -math.inf
+        self._adaptive = adaptive
+        self._pace = Pace(self.rate)
+        self._patience = Patience(few=2 * count)
+
+    @property
+    def pace(self) -> float:
+        """The requests a second that pass now: the rate, or less for some time after a refusal."""
+        return self._pace.at(self._own_loop().time())
 
     async def acquire(self) -> float:
         """Wait for the next slot, behind everybody who came before, and return the seconds waited.
@@ -79,6 +101,8 @@ class LocalRateLimiter:
             now = loop.time()
             # The time at which the caller really goes on, not the one at which the slot opened.
             self._granted.append(now)
+            self._pace.count()
+            self._patience.count()
             return now - came
         finally:
             self._wake_next()
@@ -86,6 +110,23 @@ class LocalRateLimiter:
     def hold(self, seconds: float) -> None:
         """Let nobody pass for ``seconds`` from now."""
         self._held_until = max(self._held_until, self._own_loop().time() + seconds)
+
+    def refused(self, asked: float) -> None:
+        """Pause, and go on more slowly: the service has refused a request.
+
+        Args:
+            asked: Seconds of ``Retry-After``; 0 without one. More than 10 s count only if they are
+                repeated.
+        """
+        now = self._own_loop().time()
+        recent = [moment for moment in self._granted if moment > now - HOLD]
+        pause = HOLD + random.uniform(0, self.SHIFT)  # noqa: S311 - not secret
+        if self._adaptive and len(recent) > self.ROOM:
+            pause = recent[self.ROOM - 1] + HOLD - now
+            # During a pause, it is one of the requests that were in flight, refused for one reason.
+            if now >= self._held_until:
+                self._pace.lower(now)
+        self.hold(max(pause, self._patience.seconds(asked, now)))
 
     async def _wait_for_slot(self, loop: asyncio.AbstractEventLoop) -> None:
         held = True
@@ -105,6 +146,9 @@ class LocalRateLimiter:
         """
         margin = min(self._late, self.MARGIN * self._window)
         opens = max(self._granted[0] + self._window + margin, self._held_until)
+        pace = self._pace.at(now)
+        if pace < self.rate:
+            opens = max(opens, self._granted[-1] + 1 / pace)
         if self._held_until > now:
             return opens, self._burst - 1
         if opens > now and self._late < self.QUIET:

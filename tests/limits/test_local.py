@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import random
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -237,7 +240,10 @@ def test_the_protocol_is_what_the_local_limiter_has() -> None:
 
 
 class Turnstile:
-    """A foreign limiter that knows who waits in it."""
+    """A foreign limiter that knows who waits in it; not hashable, and with no room for more."""
+
+    __slots__ = ("error", "held", "inside", "most", "passed")
+    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self) -> None:
         self.inside = 0
@@ -265,10 +271,10 @@ class Turnstile:
 
 
 async def test_one_background_caller_at_a_time_enters_the_queue() -> None:
-    """Of 1,000 background callers, through three siblings, each enters the queue once."""
+    """Of 1,000 background callers, by three ways to one limiter, each enters the queue once."""
     turnstile = Turnstile()
     background = BackgroundRateLimiter(turnstile)
-    siblings = [background, background.sibling(), background.sibling()]
+    siblings = [background, background.sibling(), BackgroundRateLimiter(turnstile)]
     began = asyncio.get_running_loop().time()
     waits = await asyncio.gather(*(siblings[n % 3].acquire() for n in range(1000)))
     assert (turnstile.most, turnstile.passed, turnstile.inside) == (1, 1000, 0)
@@ -317,6 +323,58 @@ async def test_a_direct_caller_waits_for_two_slots_at_the_most(rate: float) -> N
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+@pytest.mark.parametrize("number", [1, 5, 20])
+async def test_many_background_limiters_have_one_gate(number: int) -> None:
+    """A direct caller waits for two slots at most behind many of them, who take turns."""
+    limiter = LocalRateLimiter(20)
+    backgrounds = [BackgroundRateLimiter(limiter) for _ in range(number)]
+
+    async def poll(background: BackgroundRateLimiter) -> None:
+        while True:
+            await background.acquire()
+
+    polling = [asyncio.create_task(poll(background)) for background in backgrounds]
+    rng = random.Random(5)
+    waits: list[float] = []
+    for _ in range(100):
+        await asyncio.sleep(rng.uniform(0.1, 0.5))
+        waits.append(await limiter.acquire())
+    assert max(waits) <= 2 * 0.05 * (1 + LocalRateLimiter.MARGIN) + 1e-6
+    requests = [background.requests for background in backgrounds]
+    assert max(requests) - min(requests) <= 2
+    for task in polling:
+        task.cancel()
+    await asyncio.gather(*polling, return_exceptions=True)
+
+
+def test_a_limiter_on_two_loops_has_two_gates() -> None:
+    """A foreign limiter that serves several threads has a gate on the loop of each."""
+    turnstile = Turnstile()
+
+    async def crowd() -> int:
+        backgrounds = [BackgroundRateLimiter(turnstile) for _ in range(2)]
+        await asyncio.gather(*(backgrounds[n % 2].acquire() for n in range(20)))
+        return sum(background.requests for background in backgrounds)
+
+    def serve() -> int:
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            return runner.run(crowd())
+
+    with ThreadPoolExecutor(2) as threads:
+        assert [done.result() for done in [threads.submit(serve) for _ in range(2)]] == [20, 20]
+
+
+async def test_a_gate_is_gone_when_nobody_is_at_it() -> None:
+    """Nothing is kept of a limiter that is no longer used."""
+    limiter = LocalRateLimiter(math.inf)
+    background = BackgroundRateLimiter(limiter)
+    await asyncio.gather(*(background.acquire() for _ in range(3)))
+    alive = weakref.ref(limiter)
+    del limiter, background
+    gc.collect()
+    assert alive() is None
 
 
 async def test_a_crowd_of_direct_callers_waits_behind_one_of_the_background() -> None:

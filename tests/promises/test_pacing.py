@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -25,6 +25,7 @@ from ci_live_audit import (
     LiveAuditClient,
     LiveAuditError,
     LocalRateLimiter,
+    RateLimiter,
     RetryPolicy,
     ServiceUnavailable,
     Throttled,
@@ -242,6 +243,52 @@ async def test_r02_cancelled_calls_cost_nothing(seed: int) -> None:
     assert sustained(arrivals(emulator)) >= 0.999 * 20
 
 
+# R2: an urgent call waits behind one poll, however many clients share the limiter
+
+
+class Foreign:
+    """A limiter by somebody else: not hashable, no weak references, only the two methods."""
+
+    __slots__ = ("held", "limiter")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.limiter = LocalRateLimiter(20)
+        self.held: list[float] = []
+
+    async def acquire(self) -> float:
+        """Wait for a slot."""
+        return await self.limiter.acquire()
+
+    def hold(self, seconds: float) -> None:
+        """Note the hold."""
+        self.held.append(seconds)
+
+
+@pytest.mark.parametrize("make", [LocalRateLimiter, Foreign])
+@pytest.mark.parametrize("clients", [1, 5, 20])
+async def test_r02_an_urgent_call_waits_behind_one_poll_of_all_clients(
+    clients: int, make: Callable[[], RateLimiter]
+) -> None:
+    """It waits for two slots at most, also behind siblings and several runs of each client."""
+    emulator = Emulator(rate=1e6)
+    ids = [emulator.add_job(duration=math.inf) for _ in range(100)]
+    limiter = make()
+    rng = random.Random(clients)
+    waits: list[float] = []
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(clients):
+            client = await stack.enter_async_context(emulator.client(limiter=limiter))
+            await stack.enter_async_context(client.as_completed(ids[:50]))
+            sibling = client.with_options(timeout=60)
+            await stack.enter_async_context(sibling.as_completed(ids[50:]))
+        await asyncio.sleep(2)
+        for _ in range(max(times(200), 50)):
+            await asyncio.sleep(rng.uniform(0, 1))
+            waits.append(await limiter.acquire())
+    assert max(waits) <= 2 * 0.05 * (1 + LocalRateLimiter.MARGIN) + INSTANT
+
+
 # R6: Retry-After is obeyed or refused
 
 
@@ -276,8 +323,9 @@ class Refusing:
 
 #: The ``Date`` of a response.
 DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
-#: Seconds for which everybody pauses after any throttled request.
-HOLD = 1.0
+#: Seconds for which everybody pauses after a throttled request, if the others are idle; and for no
+#: longer after a single one.
+HOLD, LONGEST_HOLD = 1.0, 10.0
 NOTHING = 0.0
 REFUSED = math.inf
 #: Values of the header, and the seconds for which they ask.
@@ -338,19 +386,23 @@ RETRY_AFTER: list[tuple[tuple[str, ...], float]] = [
 async def test_r06_retry_after_is_obeyed_or_refused(
     values: tuple[str, ...], seconds: float
 ) -> None:
-    """Nobody on the limiter sends for that long; beyond the limit the call fails at once."""
+    """Nobody on the limiter sends for that long, or for 10 s; the call waits in full or fails."""
     service = Refusing(*values, date=DATE)
     limiter = LocalRateLimiter(20)
     async with service.client(limiter=limiter) as one, service.client(limiter=limiter) as other:
         first = asyncio.create_task(one.query(service.job_id))
+        ended: list[float] = []
+        first.add_done_callback(lambda _: ended.append(now()))
         await asyncio.sleep(0.01)
         assert len(service.moments) == 1
         async with other.as_completed([service.job_id]):
             await asyncio.gather(*(client.query(service.job_id) for client in (one, other)))
         await asyncio.wait([first])
-    held = min(max(seconds, HOLD), RetryPolicy().max_retry_after)
+    held = min(max(seconds, HOLD), LONGEST_HOLD)
     assert service.moments[1] - service.moments[0] == pytest.approx(held, abs=0.01)
+    assert ended[0] >= seconds or seconds == REFUSED
     if seconds == REFUSED:
+        assert ended[0] < 0.01
         error = first.exception()
         assert isinstance(error, Throttled)
         assert error.attempts == 1

@@ -70,7 +70,7 @@ async def stopped_during(call: str, response: bytes) -> str:
         process = await started
         await while_stopped(process)
         writer.write(response)
-        await asyncio.to_thread(time.sleep, 2 * TIMEOUT)
+        await asyncio.to_thread(time.sleep, 5 * TIMEOUT)
         os.kill(process, signal.SIGCONT)
         await reader.inner.read()
 
