@@ -398,7 +398,7 @@ def test_an_interrupt_without_a_checkpoint(
     ("content", "reason"),
     [
         ("some notes of mine\n", "this is not a checkpoint of ci_live_audit"),
-        (HEADER.replace("1}", "9}"), "a checkpoint of version 9; version 1 can be read"),
+        (HEADER.replace("1}", "9}"), "a checkpoint of version 9; versions 1 and 2 can be read"),
         (HEADER + "[]\n", "line 2 is not an entry of a checkpoint"),
     ],
 )
