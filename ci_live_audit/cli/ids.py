@@ -21,6 +21,8 @@ __all__ = ["read", "read_input"]
 
 #: Bytes of standard input that are read at once; at most two such pieces wait to be followed.
 PIECE = 16384
+#: Bytes by which a piece is read on, one by one, to the end of its last line.
+LINE = 256
 #: Seconds to wait at the end for a read that should not take any.
 PATIENCE = 1.0
 
@@ -75,18 +77,21 @@ class _Piece:
 
 
 class _Input:
-    """Standard input, read by a thread in pieces of a bounded size.
+    """Standard input, read by a thread in pieces of a bounded size, which end with a line.
 
     A daemon, as a read that never returns must not keep the process alive.
     """
 
     def __init__(self, note: Callable[[str], object]) -> None:
+        # Unbuffered, as Python aborts when it exits while a thread reads from a buffered stream.
+        self._stream: Any = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+        self._rest, self._number, self._ended = b"", 0, False
         self._note = note
+        self._missed: list[str] = []
         self._loop = asyncio.get_running_loop()
         self._read: deque[_Piece | None] = deque()
         self._lock = threading.Lock()
         self._closed = False
-        self._missed: list[str] = []
         self.pieces: asyncio.Queue[_Piece | None] = asyncio.Queue()
         self.slots = threading.Semaphore(2)
         threading.Thread(target=self._read_all, daemon=True).start()
@@ -97,10 +102,10 @@ class _Input:
         Raises:
             OSError: An id cannot be noted.
         """
-        # Not for ever, as another process may have read what this one was about to read.
-        is_mine = self._lock.acquire(timeout=PATIENCE)
         self._closed = True
-        if is_mine:
+        # Not for ever, as another process may have read what the thread was about to read.
+        if self._lock.acquire(timeout=PATIENCE):
+            self._take(self._to_line_end() if self._rest else b"")
             self._lock.release()
         self._receive()
         for job_id in self._missed:
@@ -118,28 +123,47 @@ class _Input:
             self.pieces.put_nowait(piece)
 
     def _read_all(self) -> None:
-        # Unbuffered, as Python aborts when it exits while a thread reads from a buffered stream.
-        stream: Any = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
-        rest, number, chunk = b"", 0, None
-        while chunk != b"":
+        while not self._ended:
             # Nothing is taken off before there is room for it.
             self.slots.acquire()
             with suppress(OSError, ValueError):  # Windows can wait for sockets only
-                select.select([stream], [], [])
+                select.select([self._stream], [], [])
             with self._lock:
                 if self._closed:
                     return
                 try:
-                    chunk = stream.read(PIECE)  # None if another process was faster
+                    chunk = self._stream.read(PIECE)
+                    self._ended = chunk == b""
+                    chunk = chunk or b""  # None if another process was faster
+                    self._take(chunk + (self._to_line_end() if chunk[-1:] != b"\n" else b""))
                 except (OSError, ValueError) as problem:
-                    chunk, piece = b"", _Piece(error=problem)
-                else:
-                    *lines, rest = (rest + (chunk or b"")).split(b"\n")
-                    piece = _piece(lines if chunk != b"" else [rest], number)
-                    number += len(lines)
-                self._read += [piece] if chunk != b"" else [piece, None]
-                with suppress(RuntimeError):  # the loop is closed
-                    self._loop.call_soon_threadsafe(self._receive)
+                    self._ended = True
+                    self._read += [_Piece(error=problem), None]
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._receive)
+
+    def _to_line_end(self) -> bytes:
+        """Read to the end of a line, if that is there and not far away."""
+        found = b""
+        with suppress(OSError, ValueError):
+            while len(found) < LINE and found[-1:] != b"\n" and not self._ended:
+                if not select.select([self._stream], [], [], 0)[0]:
+                    break
+                byte = self._stream.read(1)
+                self._ended = byte == b""
+                found += byte or b""
+        return found
+
+    def _take(self, chunk: bytes) -> None:
+        """Keep the ids of whole lines, and the rest for later."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if self._ended:
+            lines.append(self._rest)
+            self._rest = b""
+        self._read.append(_piece(lines, self._number))
+        self._number += len(lines)
+        if self._ended:
+            self._read.append(None)
 
 
 def _piece(lines: Iterable[bytes], number: int) -> _Piece:

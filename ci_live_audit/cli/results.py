@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,7 +38,7 @@ class Results:
 
 
 @contextmanager
-def open_results(path: Path) -> Iterator[Results]:
+def open_results(path: Path) -> Generator[Results, None, None]:
     """Open a file of results, and remove a last line that was cut off.
 
     Raises:

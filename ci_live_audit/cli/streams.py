@@ -8,6 +8,7 @@ import os
 import select
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,14 +98,14 @@ def prepare() -> None:
     """Prepare the standard streams: those that are closed count as empty."""
     # Python has None for standard streams that are closed at the start.
     sys.stdin = sys.stdin or Path(os.devnull).open()  # noqa: SIM115
-    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
-    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
-    sys.stdout = _over(sys.stdout, lambda number: WholeFile(number, "standard output"))
-    sys.stderr = _over(sys.stderr, lambda number: _BestEffortFile(number, "w", closefd=False))
+    sys.stdout = _unbuffered(sys.stdout, lambda number: WholeFile(number, "standard output"))
+    sys.stderr = _unbuffered(sys.stderr, lambda number: _BestEffortFile(number, "w", closefd=False))
 
 
-def _over(stream: Any, file: Any) -> Any:
-    """Return a text stream without a buffer over a file, if a stream is an ordinary one."""
+def _unbuffered(stream: Any, file: Callable[[int], io.FileIO]) -> Any:
+    """Return a text stream over a file, which writes at once, in place of an ordinary one."""
+    if stream is None:
+        return Path(os.devnull).open("w")
     buffer = getattr(stream, "buffer", None)
     raw = getattr(buffer, "raw", buffer)
     if type(raw) is not io.FileIO:  # a console of Windows, for example
