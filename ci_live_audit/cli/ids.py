@@ -103,6 +103,7 @@ class _Input:
             OSError: An id cannot be noted.
         """
         self._closed = True
+        self.slots.release()
         # Not for ever, as another process may have read what the thread was about to read.
         if self._lock.acquire(timeout=PATIENCE):
             self._take(self._to_line_end() if self._rest else b"")

@@ -174,28 +174,28 @@ def test_an_interrupt_within_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     "environ", [{}, {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "80"}], ids=["lines", "bar"]
 )
-@pytest.mark.parametrize("verbose", ["", "-vv"])
-@pytest.mark.parametrize(
-    "script",
-    [
-        pytest.param(
-            '"$@" 2> /dev/full', marks=pytest.mark.skipif(not FULL.exists(), reason="no device")
-        ),
-        '"$@" 2>&-',
-        # The reader has gone before anything is said.
-        '{ exec 3>&1; { "$@" 3>&- 2>&1 >&3 3>&-; echo $? > "$CODE"; } | true; }; exit $(cat "$CODE")',
-    ],
-    ids=["full", "closed", "broken"],
-)
+@pytest.mark.parametrize("verbose", [[], ["-vv"]], ids=["quiet", "verbose"])
+@pytest.mark.parametrize("redirect", ["2> /dev/full", "2>&-", ""], ids=["full", "closed", "broken"])
 def test_nothing_said_on_standard_error_ends_a_run(
-    jobs: Jobs, tmp_path: Path, script: str, verbose: str, environ: dict[str, str]
+    jobs: Jobs, redirect: str, verbose: list[str], environ: dict[str, str]
 ) -> None:
     """All results come, and the exit code is that of a run whose messages were read."""
-    options = [verbose] if verbose else []
-    code = str(tmp_path / "code")
-    done = shell(script, *options, "poll", *jobs.known, CODE=code, **environ)
+    if "full" in redirect and not FULL.exists():
+        pytest.skip("there is no full device")
+    end, other = os.pipe()
+    os.close(end)
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'exec "$@" {redirect}', "sh", SCRIPT, *verbose, "poll", *jobs.known[:50]],
+        env={**os.environ, **environ},
+        stdout=subprocess.PIPE,
+        stderr=other,
+        check=False,
+        timeout=PATIENCE,
+        text=True,
+    )
+    os.close(other)
     assert done.returncode == 3
-    assert sorted(line["job_id"] for line in parse(done.stdout)) == sorted(jobs.known)
+    assert sorted(line["job_id"] for line in parse(done.stdout)) == sorted(jobs.known[:50])
 
 
 @pytest.mark.parametrize("redirect", ["2> /dev/full", "2>&-"])
