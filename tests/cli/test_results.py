@@ -150,7 +150,10 @@ def test_what_is_no_regular_file_is_refused(job_ids: list[str], tmp_path: Path) 
         (b'{"schema": 1, "ki', b""),
         (b'{"schema": 1, "kind": "outcome", "job_id": "a', b""),
         (b'{"schema":1,"kind":"outcome"}\n{"sch', b'{"schema":1,"kind":"outcome"}\n'),
-        (b'{"schema": 1, "kind": "outcome"}\n' + b"x" * 200_000, b'{"schema": 1, "kind": "outcome"}\n'),
+        (
+            b'{"schema": 1, "kind": "outcome"}\n' + b"x" * 200_000,
+            b'{"schema": 1, "kind": "outcome"}\n',
+        ),
         (b'{"schema": 1, "kind": "outcome' + b"x" * 200_000, b""),
     ],
 )

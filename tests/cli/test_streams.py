@@ -185,7 +185,16 @@ def test_nothing_said_on_standard_error_ends_a_run(
     end, other = os.pipe()
     os.close(end)
     done = subprocess.run(
-        ["/bin/sh", "-c", f'exec "$@" {redirect}', "sh", SCRIPT, *verbose, "poll", *jobs.known[:50]],
+        [
+            "/bin/sh",
+            "-c",
+            f'exec "$@" {redirect}',
+            "sh",
+            SCRIPT,
+            *verbose,
+            "poll",
+            *jobs.known[:50],
+        ],
         env={**os.environ, **environ},
         stdout=subprocess.PIPE,
         stderr=other,
