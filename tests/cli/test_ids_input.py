@@ -378,11 +378,13 @@ def test_what_an_interrupted_run_had_read_is_in_its_checkpoint(
 def test_what_a_failed_run_had_read_is_in_its_checkpoint(
     service: Service, piped: Piped, tmp_path: Path
 ) -> None:
-    """If the results cannot be written, or a line is invalid, the ids that were read are kept."""
+    """If the results cannot be written, the ids that were read are in the checkpoint."""
     path = tmp_path / "checkpoint"
-    with Path("/dev/full").open("w") as full:
-        with started(service, piped, "--checkpoint", str(path), stdout=full) as process:
-            assert process.wait(PATIENCE) == 1
+    with (
+        Path("/dev/full").open("w") as full,
+        started(service, piped, "--checkpoint", str(path), stdout=full) as process,
+    ):
+        assert process.wait(PATIENCE) == 1
     assert known_to(path, piped.ids) + piped.left() == piped.ids
 
 

@@ -26,7 +26,7 @@ from terminal import PATIENCE, start
 from ci_live_audit import ConfigurationError, Verdict
 from ci_live_audit.cli import bulk, commands, output, session
 from ci_live_audit.testing import Emulator, Fault, frame
-from ci_live_audit.testing.service import Refusal
+from ci_live_audit.testing.render import Refusal
 
 #: How many jobs `emulate` has.
 JOBS = 5000 if IN_FULL else 2000

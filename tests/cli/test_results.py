@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,7 @@ def poll(*arguments: str, limit: int = -1, **options: Any) -> subprocess.Complet
     """Run `poll` in its own process."""
     return subprocess.run(
         [SCRIPT, "poll", "-o", "json", *arguments],
-        preexec_fn=lambda: limit_files(limit),  # noqa: PLW1509
+        preexec_fn=lambda: limit_files(limit),
         stdin=subprocess.DEVNULL,
         check=False,
         timeout=PATIENCE,
@@ -171,17 +172,16 @@ def test_a_last_line_that_was_cut_off_is_removed(
 def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
     """The second is refused, and may write when the first has ended."""
     file = tmp_path / "results"
-    with results.open_results(file):
-        with pytest.raises(ConfigurationError, match="results: another process is writing to it"):
-            with results.open_results(file):
-                pass
+    refused = pytest.raises(ConfigurationError, match="results: another process is writing to it")
+    with results.open_results(file), refused, results.open_results(file):
+        pass
     with results.open_results(file):
         pass
 
 
 def test_without_locks_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where files cannot be locked they are used without."""
-    monkeypatch.setitem(__import__("sys").modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
     with results.open_results(tmp_path / "results"), results.open_results(tmp_path / "results"):
         pass
 

@@ -34,7 +34,7 @@ FULL = Path("/dev/full")
 
 @attrs.frozen
 class Jobs:
-    """The ids of jobs that have ended; the first one is sensitive, the last one unknown."""
+    """The ids of jobs that have ended, the first of them sensitive, and one of no job."""
 
     known: list[str]
     missing: str = "av" + "0" * 32
@@ -110,7 +110,7 @@ def test_a_pipe_that_does_not_block(jobs: Jobs, unbuffered: str) -> None:
     os.set_blocking(other, False)
     fcntl.fcntl(other, fcntl.F_SETPIPE_SZ, 4096)
     with (
-        open(end) as reader,
+        os.fdopen(end) as reader,
         subprocess.Popen(
             [SCRIPT, "poll", *jobs.known],
             stdout=other,
@@ -162,7 +162,7 @@ def test_an_interrupt_within_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(select, "select", interrupt)
-    with open(end, "rb"), open(other, "wb", buffering=0):
+    with os.fdopen(end, "rb"), os.fdopen(other, "wb", buffering=0):
         output = streams.WholeFile(other, "pipe")
         with pytest.raises(KeyboardInterrupt):
             output.write(b"x" * 10_000_000)
@@ -245,7 +245,7 @@ def test_streams_that_are_not_files_stay(monkeypatch: pytest.MonkeyPatch) -> Non
     for name, stream in (("stdin", None), ("stdout", shown), ("stderr", None)):
         monkeypatch.setattr(sys, name, stream)
     streams.prepare()
-    assert sys.stdout is shown  # type: ignore[comparison-overlap]
+    assert sys.stdout is shown
     assert sys.stdin.read() == ""
     print("nothing", file=sys.stderr)
     sys.stdin.close()
