@@ -89,23 +89,43 @@ async def poll(
     with ExitStack() as stack:
         record = None if checkpoint is None else stack.enter_context(Checkpoint(checkpoint))
         add = output.outcome if results is None else stack.enter_context(open_results(results)).add
-        if record is not None and (record.answered or record.open):
-            output.say(
-                f"resuming from {checkpoint}: {record.answered:,} already done, "
-                f"{record.sensitive:,} of them sensitive, {record.suspected:,} suspected, "
-                f"{record.errors:,} errors"
-            )
+        due = 0
+        if record is not None:
+            to_do = {*record.open, *(job_id for job_id in known if job_id not in record)}
+            due = record.answered + len(to_do)
+            if record.answered or record.open:
+                output.say(f"resuming from {checkpoint}: {_describe(record)}")
         note = None if record is None else record.take
         source = ids.read_input(known, note) if from_input else known
         async with settings.client() as client:
             run = client.as_completed(source, interval=interval, timeout=timeout, checkpoint=record)
-            return await _follow(run, output, add, record)
+            tally, stopped = await _follow(run, output, add)
+            now = run.progress
+        left = _known(now) - tally.done
+        if record is not None:  # it knows what was read ahead, and which errors are not for good
+            left = max(due - record.answered, len(record.open))
+        summary = [str(tally), f"{left:,} open" if left else "", _outage(now.outage)]
+        output.say(f"{', '.join(filter(None, summary))}; {now.requests:,} requests", prose=True)
+        if stopped is not None and record is not None:
+            output.say("run the same command to resume")
+        return tally.exit_code(record) if stopped is None else stopped
+
+
+def _describe(record: Checkpoint) -> str:
+    return (
+        f"{record.answered:,} already done, {record.sensitive:,} of them sensitive, "
+        f"{record.suspected:,} suspected, {record.errors:,} errors"
+    )
 
 
 async def _follow(
-    run: Outcomes, output: Output, add: Callable[[Outcome], None], record: Checkpoint | None
-) -> Exit:
-    """Add each outcome to the results, and print a summary; return the exit code."""
+    run: Outcomes, output: Output, add: Callable[[Outcome], None]
+) -> tuple[_Tally, Exit | None]:
+    """Add each outcome to the results; return their numbers, and the exit code of a run cut short.
+
+    Raises:
+        BrokenPipeError: The reader of the results has gone.
+    """
     tally, stopped = _Tally(), None
     try:
         async with run as outcomes, _progress(output, outcomes, tally):
@@ -122,14 +142,7 @@ async def _follow(
     except (LiveAuditError, OSError) as problem:
         stopped = Exit.ERROR
         output.say(f"error: {problem}")
-    now = run.progress
-    # What was read ahead is open in the checkpoint only.
-    left = max(_known(now) - tally.done, 0 if record is None else len(record.open))
-    summary = [str(tally), f"{left:,} open" if left else "", _outage(now.outage)]
-    output.say(f"{', '.join(filter(None, summary))}; {now.requests:,} requests", prose=True)
-    if stopped is not None and record is not None:
-        output.say("run the same command to resume")
-    return tally.exit_code(record) if stopped is None else stopped
+    return tally, stopped
 
 
 @asynccontextmanager
