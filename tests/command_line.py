@@ -65,9 +65,9 @@ class Service:
         """URL of the emulator."""
         return self.environ["CI_LIVE_AUDIT_ENDPOINT"]
 
-    def run(self, *arguments: str, **environ: str | None) -> Result:
+    def run(self, *arguments: str, input: Any = None, **environ: str | None) -> Result:  # noqa: A002
         """Run a command in this process."""
-        return run(*arguments, **{**self.environ, **environ})
+        return run(*arguments, input=input, **{**self.environ, **environ})
 
     def start(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a command in its own process."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -14,8 +14,9 @@ from rich.progress import Progress as Bar
 
 from ci_live_audit.cli import ids
 from ci_live_audit.cli.output import Exit, Output
+from ci_live_audit.cli.results import open_results
 from ci_live_audit.cli.session import Settings
-from ci_live_audit.errors import ConfigurationError, WaitTimeout
+from ci_live_audit.errors import ConfigurationError, LiveAuditError, WaitTimeout
 from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.outcomes import Outcome, Outcomes, Progress
 from ci_live_audit.following.plan import plan
@@ -36,7 +37,6 @@ class _Tally:
     suspected: int = 0
     late: int = 0
     errors: int = 0
-    interrupted: bool = False
 
     def count(self, outcome: Outcome) -> None:
         self.done += 1
@@ -52,12 +52,12 @@ class _Tally:
             f"{self.suspected:,} suspected, {self.errors:,} errors, {self.late:,} timed out"
         )
 
-    def exit_code(self) -> Exit:
-        if self.interrupted:
-            return Exit.INTERRUPTED
-        if self.sensitive or self.suspected:
+    def exit_code(self, record: Checkpoint | None) -> Exit:
+        """Return the exit code of a run that went to its end, earlier parts of it included."""
+        earlier = (record.sensitive + record.suspected, record.errors) if record else (0, 0)
+        if self.sensitive or self.suspected or earlier[0]:
             return Exit.FLAGGED
-        if self.errors:
+        if self.errors or earlier[1]:
             return Exit.ERROR
         return Exit.TIMEOUT if self.late else Exit.OK
 
@@ -70,6 +70,7 @@ async def poll(
     interval: float,
     timeout: float | None,
     checkpoint: Path | None,
+    results: Path | None,
     dry_run: bool,
 ) -> int:
     """Follow jobs until all have ended; return the exit code."""
@@ -85,29 +86,63 @@ async def poll(
     if dry_run:
         return Exit.OK
     await settings.require_credentials()
-    tally = _Tally()
-    with nullcontext() if checkpoint is None else Checkpoint(checkpoint) as record:
-        if record is not None and (record.answered or record.open):
-            output.say(f"resuming from {checkpoint}: {record.answered:,} already done")
+    with ExitStack() as stack:
+        record = None if checkpoint is None else stack.enter_context(Checkpoint(checkpoint))
+        add = output.outcome if results is None else stack.enter_context(open_results(results)).add
+        due = 0
+        if record is not None:
+            to_do = {*record.open, *(job_id for job_id in known if job_id not in record)}
+            due = record.answered + len(to_do)
+            if record.answered or record.open:
+                output.say(f"resuming from {checkpoint}: {_describe(record)}")
+        note = None if record is None else record.take
+        source = ids.read_input(known, note) if from_input else known
         async with settings.client() as client:
-            source = ids.read_input(known) if from_input else known
             run = client.as_completed(source, interval=interval, timeout=timeout, checkpoint=record)
-            try:
-                async with run as outcomes, _progress(output, outcomes, tally):
-                    async for outcome in outcomes:
-                        output.outcome(outcome)
-                        tally.count(outcome)
-            except asyncio.CancelledError:
-                tally.interrupted = True
-                task = asyncio.current_task()
-                assert task is not None
-                task.uncancel()
-    left = _known(run.progress) - tally.done
-    still_open = f", {left:,} open" if left else ""
-    output.say(f"{tally}{still_open}; {run.progress.requests:,} requests", prose=True)
-    if tally.interrupted and checkpoint is not None:
-        output.say("run the same command to resume")
-    return tally.exit_code()
+            tally, stopped = await _follow(run, output, add)
+            now = run.progress
+        left = _known(now) - tally.done
+        if record is not None:  # it knows what was read ahead, and which errors are not for good
+            left = max(due - record.answered, len(record.open))
+        summary = [str(tally), f"{left:,} open" if left else "", _outage(now.outage)]
+        output.say(f"{', '.join(filter(None, summary))}; {now.requests:,} requests", prose=True)
+        if stopped is not None and record is not None:
+            output.say("run the same command to resume")
+        return tally.exit_code(record) if stopped is None else stopped
+
+
+def _describe(record: Checkpoint) -> str:
+    return (
+        f"{record.answered:,} already done, {record.sensitive:,} of them sensitive, "
+        f"{record.suspected:,} suspected, {record.errors:,} errors"
+    )
+
+
+async def _follow(
+    run: Outcomes, output: Output, add: Callable[[Outcome], None]
+) -> tuple[_Tally, Exit | None]:
+    """Add each outcome to the results; return their numbers, and the exit code of a run cut short.
+
+    Raises:
+        BrokenPipeError: The reader of the results has gone.
+    """
+    tally, stopped = _Tally(), None
+    try:
+        async with run as outcomes, _progress(output, outcomes, tally):
+            async for outcome in outcomes:
+                add(outcome)
+                tally.count(outcome)
+    except asyncio.CancelledError:
+        stopped = Exit.INTERRUPTED
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+    except BrokenPipeError:
+        raise
+    except (LiveAuditError, OSError) as problem:
+        stopped = Exit.ERROR
+        output.say(f"error: {problem}")
+    return tally, stopped
 
 
 @asynccontextmanager
@@ -141,7 +176,8 @@ async def _bar(output: Output, outcomes: Outcomes, tally: _Tally) -> None:
             done = f"{tally.done:,} " + ("done" if total is None else f"of {total:,}")
             flagged = f"{tally.sensitive + tally.suspected:,} flagged"
             errors = f"{tally.errors + tally.late:,} errors"
-            text = ", ".join(filter(None, [done, flagged, errors, _eta(now.eta)]))
+            rest = _outage(now.outage) or _eta(now.eta)
+            text = ", ".join(filter(None, [done, flagged, errors, rest]))
             bar.update(task, total=total, completed=tally.done, description=text)
             await asyncio.sleep(REDRAW)
 
@@ -150,7 +186,8 @@ async def _lines(output: Output, outcomes: Outcomes, tally: _Tally) -> None:
     while True:
         await asyncio.sleep(REPORT)
         now = outcomes.progress
-        parts = [str(tally), f"{_known(now) - tally.done:,} open", _eta(now.eta)]
+        rest = _outage(now.outage) or _eta(now.eta)
+        parts = [str(tally), f"{_known(now) - tally.done:,} open", rest]
         output.say(", ".join(filter(None, parts)))
 
 
@@ -160,7 +197,13 @@ def _known(progress: Progress) -> int:
 
 
 def _eta(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
+    return "" if seconds is None else f"at least {_minutes(seconds)}"
+
+
+def _outage(seconds: float | None) -> str:
+    return "" if seconds is None else f"no response for {_minutes(seconds)}"
+
+
+def _minutes(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
-    return f"at least {minutes}:{rest:02}"
+    return f"{minutes}:{rest:02}"

@@ -240,6 +240,11 @@ def watch(settings: Settings, job_ids: tuple[str, ...], **options: Any) -> Await
     type=click.Path(path_type=Path, dir_okay=False),
     help="File that records finished jobs, so that the same command can resume.",
 )
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to which outcomes are appended as JSON Lines, in place of standard output.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan, but send nothing.")
 def poll(
     settings: Settings, job_ids: tuple[str, ...], files: tuple[Path, ...], **options: Any

@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ci_live_audit.errors import WaitTimeout
 from ci_live_audit.following.findings import Finding
 from ci_live_audit.following.outcomes import Outcome
 from ci_live_audit.models import AudioSection, AuditJob, Snapshot, Verdict
 
-__all__ = ["STYLES", "Exit", "Output", "Terminal", "is_flagged", "show_cursor"]
+__all__ = ["STYLES", "Exit", "Output", "Terminal", "is_flagged", "show_cursor", "to_line"]
 
 STYLES: dict[Verdict | None, str] = {Verdict.SENSITIVE: "bold red", Verdict.SUSPECTED: "yellow"}
 SCHEMA = 1
@@ -69,14 +70,8 @@ class Output:
 
     def result(self, kind: str, value: Mapping[str, Any]) -> None:
         """Print one line of JSON."""
-        line = {"schema": SCHEMA, "kind": kind, **value}
-        text = json.dumps(line, ensure_ascii=False, allow_nan=False, default=str)
-        encoding = sys.stdout.encoding or "utf-8"  # a progress bar's stand-in has none
-        try:
-            text.encode(encoding)
-        except UnicodeEncodeError:
-            text = json.dumps(line, allow_nan=False, default=str)
-        sys.stdout.write(text + "\n")
+        # A progress bar's stand-in for the stream has no encoding.
+        sys.stdout.write(to_line(kind, value, sys.stdout.encoding or "utf-8"))
         sys.stdout.flush()
 
     def facts(self, facts: Mapping[str, object]) -> None:
@@ -154,12 +149,24 @@ class Output:
             self._line([outcome.job_id, "error:", outcome.error], "red")
             return
         label = job.label if is_flagged(job.result) else None
-        parts = [job.job_id, job.state, _word(job.result), label, job.message]
+        late = "timed out" if isinstance(outcome.error, WaitTimeout) else None
+        parts = [job.job_id, job.state, _word(job.result), label, job.message, late]
         self._line(parts, STYLES.get(job.result))
 
     def _line(self, parts: Iterable[object], style: str | None) -> None:
         texts = [_clean(part) for part in parts if part is not None and part != ""]
         self.results.print(Text("  ").join(texts), style=style)
+
+
+def to_line(kind: str, value: Mapping[str, Any], encoding: str = "utf-8") -> str:
+    """Return one line of JSON; characters that the encoding does not have are escaped."""
+    fields = {"schema": SCHEMA, "kind": kind, **value}
+    text = json.dumps(fields, ensure_ascii=False, allow_nan=False, default=str)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(fields, allow_nan=False, default=str)
+    return text + "\n"
 
 
 def show_cursor() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -105,11 +104,7 @@ def run(main: Callable[[], Awaitable[int]]) -> NoReturn:
             show_cursor()
         code = Exit.INTERRUPTED
     except BrokenPipeError:
-        # The reader of the results has gone; the interpreter must not try to flush the rest.
-        null = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(null, stream.fileno())
-        code = Exit.PIPE_CLOSED
+        code = Exit.PIPE_CLOSED  # the reader of the results has gone
     except (LiveAuditError, OSError) as error:
         Output().say(f"error: {error}")
         code = Exit.ERROR

@@ -112,6 +112,8 @@ def test_the_script_prints_its_version() -> None:
 def test_main_runs_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     """The entry point runs the commands."""
     monkeypatch.setattr(sys, "argv", ["ci-live-audit", "--version"])
+    for name in ("stdin", "stdout", "stderr"):  # restored after the test
+        monkeypatch.setattr(sys, name, getattr(sys, name))
     with pytest.raises(SystemExit, match="0"):
         cli.main()
 

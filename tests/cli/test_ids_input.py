@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,12 +17,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 from command_line import SCRIPT, Service, parsed, serving
 from hypothesis import given
 from hypothesis import strategies as st
+from terminal import PATIENCE, start
 
-from ci_live_audit import ConfigurationError
+from ci_live_audit import Checkpoint, ConfigurationError
 from ci_live_audit.cli import ids
 
 pytestmark = pytest.mark.waits  # for pipes
@@ -287,3 +293,207 @@ def test_standard_input_besides_files(service: Service, tmp_path: Path) -> None:
     )
     assert result.returncode == 0
     assert sorted(line["job_id"] for line in parsed(result)) == ["av0", "av1", "av2", "av3"]
+
+
+# What was read off standard input is in the checkpoint
+
+MANY = 1000
+
+
+@attrs.frozen
+class Piped:
+    """Ids in a pipe, of which both ends are open."""
+
+    ids: list[str]
+    end: int
+    other: int
+
+    def left(self) -> list[str]:
+        """Return the lines that nobody has read."""
+        os.set_blocking(self.end, False)
+        with contextlib.suppress(BlockingIOError):
+            return os.read(self.end, 1_000_000).decode().splitlines()
+        return []
+
+
+@pytest.fixture
+def piped(service: Service) -> Iterator[Piped]:
+    """Put the ids of many jobs into a pipe; those of the first ten have ended."""
+    ids = [
+        service.emulator.add_job(f"av{number:032}", duration=0 if number < 10 else math.inf)
+        for number in range(MANY)
+    ]
+    end, other = os.pipe()
+    os.write(other, "".join(f"{job_id}\n" for job_id in ids).encode())
+    yield Piped(ids, end, other)
+    for number in (end, other):
+        os.close(number)
+
+
+def started(service: Service, piped: Piped, *arguments: str, **streams: Any) -> Any:
+    """Follow the ids of a pipe in a process of its own, five a second."""
+    environ = {**os.environ, **service.environ, "CI_LIVE_AUDIT_RATE": "5"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+    return start(SCRIPT, "poll", *arguments, stdin=piped.end, env=environ, **streams)
+
+
+def known_to(path: Path, job_ids: list[str]) -> list[str]:
+    """Return the ids that a checkpoint knows."""
+    with Checkpoint(path) as checkpoint:
+        return [job_id for job_id in job_ids if job_id in checkpoint or job_id in checkpoint.open]
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_what_an_interrupted_run_had_read_is_in_its_checkpoint(
+    service: Service, piped: Piped, tmp_path: Path, name: str
+) -> None:
+    """Each id is either in the checkpoint or still in the pipe, and the rest is followed later."""
+    path = tmp_path / "checkpoint"
+    with started(service, piped, "--checkpoint", str(path)) as process:
+        assert process.stdout.readline()
+        process.send_signal(getattr(signal, name))
+        assert process.wait(PATIENCE) == 130
+        summary, hint = process.stderr.read().decode().splitlines()[-2:]
+    known = known_to(path, piped.ids)
+    assert known + piped.left() == piped.ids
+    with Checkpoint(path) as checkpoint:
+        open_ = set(checkpoint.open)
+        assert f", {len(open_):,} open; " in summary
+    assert hint == "run the same command to resume"
+    for job_id in piped.ids:
+        service.emulator.jobs[job_id].cancelled = 0.0
+    with Path(os.devnull).open() as nothing:
+        again = subprocess.run(
+            [SCRIPT, "poll", "--checkpoint", path],
+            env={**os.environ, **service.environ},
+            stdin=nothing,
+            capture_output=True,
+            check=False,
+            timeout=PATIENCE,
+            text=True,
+        )
+    assert {line["job_id"] for line in parsed(again)} == open_
+
+
+def test_what_a_failed_run_had_read_is_in_its_checkpoint(
+    service: Service, piped: Piped, tmp_path: Path
+) -> None:
+    """If the results cannot be written, the ids that were read are in the checkpoint."""
+    path = tmp_path / "checkpoint"
+    with (
+        Path("/dev/full").open("w") as full,
+        started(service, piped, "--checkpoint", str(path), stdout=full) as process,
+    ):
+        assert process.wait(PATIENCE) == 1
+    assert known_to(path, piped.ids) + piped.left() == piped.ids
+
+
+def test_ids_around_an_invalid_line_are_in_the_checkpoint(
+    service: Service, piped: Piped, tmp_path: Path
+) -> None:
+    """An invalid line ends the run, but not before the ids that were read with it are noted."""
+    path = tmp_path / "checkpoint"
+    lines = f"{piped.ids[0]}\n{{}}\n{piped.ids[1]}\n[]\n{{}}\n"
+    result = service.run("poll", "--checkpoint", str(path), input=lines)
+    assert result.exit_code == 1
+    assert "error: standard input, line 2: JSON without a job_id\n" in result.stderr
+    assert result.stderr.endswith("run the same command to resume\n")
+    assert known_to(path, piped.ids) == piped.ids[:2]
+
+
+async def test_a_piece_ends_with_a_line(pipe: FileIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is cut in two between what was read and what was left in the pipe."""
+    monkeypatch.setattr(ids, "PIECE", 7)
+    noted: list[str] = []
+    reading = ids.read_input([], noted.append)
+    pipe.write(b"av1\nav2\nav3\nav4\nav5\nav6\nav7\nav8")
+    assert await anext(reading) == "av1"
+    await reading.aclose()
+    assert noted == [f"av{number}" for number in range(1, len(noted) + 1)]
+    assert sys.stdin.buffer.read(4 * (7 - len(noted)) + 3)[:2] == b"av"
+
+
+async def test_a_line_that_is_complete_at_the_end_is_noted(pipe: FileIO) -> None:
+    """The end of a line that comes while others wait is read before the end of the run."""
+    noted: list[str] = []
+    reading = ids.read_input([], noted.append)
+    pipe.write(b"av1\nav")
+    assert await anext(reading) == "av1"
+    pipe.write(b"2\nav3\n")
+    await reading.aclose()
+    assert noted in (["av1", "av2"], ["av1", "av2", "av3"])
+
+
+async def test_a_last_line_without_an_end_is_noted(pipe: FileIO) -> None:
+    """The last line needs no line end to be noted when the input has ended."""
+    noted: list[str] = []
+    reading = ids.read_input([], noted.append)
+    pipe.write(b"av1\nav2")
+    pipe.close()
+    assert await anext(reading) == "av1"
+    await reading.aclose()
+    assert noted == ["av1", "av2"]
+
+
+async def test_ids_that_cannot_be_noted_are_noted_later(pipe: FileIO) -> None:
+    """An id for which there is no room is tried again at the end, and then the error is raised."""
+    noted: list[str] = []
+    room = False
+
+    def note(job_id: str) -> None:
+        if not room:
+            raise OSError(28, "No space left on device")
+        noted.append(job_id)
+
+    pipe.write(b"av1\nav2\n")
+    reading = ids.read_input([], note)
+    assert await anext(reading) == "av1"
+    with pytest.raises(OSError, match="No space left"):
+        await reading.aclose()
+    pipe.write(b"av3\nav4\n")
+    reading = ids.read_input([], note)
+    assert await anext(reading) == "av3"
+    room = True
+    await reading.aclose()
+    assert noted == ["av3", "av4"]
+
+
+async def test_reading_ahead_is_bounded(pipe: FileIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most two pieces are read before their ids are taken."""
+    monkeypatch.setattr(ids, "PIECE", 8)
+    noted: list[str] = []
+    reading = ids.read_input([], noted.append)
+    pipe.write(b"av1\nav2\n" * 100)
+    assert await anext(reading) == "av1"
+    await asyncio.sleep(0.05)
+    assert len(noted) <= 4
+    await reading.aclose()
+
+
+async def test_an_input_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error of a read is raised where the ids are consumed."""
+    number = os.open(os.curdir, os.O_RDONLY)
+    stream = SimpleNamespace(fileno=lambda: number, read=lambda size: os.read(number, size))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=stream))
+    with pytest.raises(IsADirectoryError):
+        await anext(ids.read_input([]))
+    os.close(number)
+
+
+async def test_a_read_that_blocks_does_not_hold_up_the_end(
+    pipe: FileIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a read waits, as on Windows, the end of a run does not wait for it."""
+    monkeypatch.setattr(ids, "PATIENCE", 0.01)
+    stream = sys.stdin.buffer
+
+    def fileno() -> int:
+        raise OSError("not a socket")
+
+    alone = SimpleNamespace(read=lambda _: stream.read(4), fileno=fileno)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=alone))
+    reading = ids.read_input([])
+    pipe.write(b"av1\n")
+    assert await anext(reading) == "av1"
+    await reading.aclose()
+    pipe.write(b"av2\n")

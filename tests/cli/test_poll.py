@@ -26,9 +26,11 @@ from terminal import PATIENCE, start
 from ci_live_audit import ConfigurationError, Verdict
 from ci_live_audit.cli import bulk, commands, output, session
 from ci_live_audit.testing import Emulator, Fault, frame
+from ci_live_audit.testing.render import Refusal
 
 #: How many jobs `emulate` has.
 JOBS = 5000 if IN_FULL else 2000
+NO_BUCKET = Fault(name="no bucket", refusal=Refusal(404, "NoSuchBucket", "There is none."))
 HEADER = '{"format": "ci_live_audit.checkpoint", "version": 1}\n'
 
 
@@ -205,16 +207,17 @@ def test_a_closed_pipe_for_both_streams(emulated: Served, style: str) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full device")
 @pytest.mark.parametrize("style", ["json", "table"])
 def test_a_full_disk(emulated: Served, style: str) -> None:
-    """A full disk is reported in one line."""
+    """A full disk is reported in one line, and the summary tells what is left."""
     with (
         Path("/dev/full").open("wb") as full,
         poll(emulated, "-o", style, *emulated.ids[:3], stdout=full) as process,
     ):
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
-    plan, error = err.decode().splitlines()
+    plan, error, summary = err.decode().splitlines()
     assert plan.startswith("3 jobs")
-    assert error == "error: [Errno 28] No space left on device"
+    assert error == "error: [Errno 28] No space left on device: 'standard output'"
+    assert summary.startswith("0 done, 0 sensitive, 0 suspected, 0 errors, 0 timed out, 3 open; ")
 
 
 # In this process
@@ -381,7 +384,7 @@ def test_an_interrupt_with_a_checkpoint(
     again = poll_here(clean, late, "--checkpoint", str(path), "--timeout", "0.3")
     assert again.exit_code == 4
     assert printed(again) == [late]
-    assert f"resuming from {path}: 1 already done\n" in again.stderr
+    assert f"resuming from {path}: 1 already done, 0 of them sensitive" in again.stderr
 
 
 def test_an_interrupt_without_a_checkpoint(
@@ -395,10 +398,92 @@ def test_an_interrupt_without_a_checkpoint(
 
 
 @pytest.mark.parametrize(
+    ("fates", "code", "counts"),
+    [
+        (["clean", "sensitive"], 3, "1 of them sensitive, 0 suspected, 0 errors"),
+        (["suspected", "missing"], 3, "0 of them sensitive, 1 suspected, 1 errors"),
+        (["failed", "missing"], 1, "0 of them sensitive, 0 suspected, 2 errors"),
+        (["clean", "clean"], 0, "0 of them sensitive, 0 suspected, 0 errors"),
+    ],
+)
+def test_a_rerun_exits_as_the_first_run(
+    emulator: Emulator, tmp_path: Path, fates: list[str], code: int, counts: str
+) -> None:
+    """A rerun of what is done tells what was found then, and has the same exit code."""
+    path = tmp_path / "checkpoint"
+    arguments = (*(add(emulator, fate) for fate in fates), "--checkpoint", str(path))
+    first, again = poll_here(*arguments), poll_here(*arguments)
+    assert (first.exit_code, again.exit_code) == (code, code)
+    assert again.stdout == ""
+    assert f"resuming from {path}: 2 already done, {counts}\n" in again.stderr
+    late = poll_here(*arguments, add(emulator, "late"), "--timeout", "0.3")
+    assert late.exit_code == (code or 4)
+
+
+@pytest.mark.parametrize("style", ["json", "table"])
+def test_a_flagged_job_that_goes_on_is_flagged(emulator: Emulator, style: str) -> None:
+    """A job that was seen to be sensitive counts, although it did not end in time."""
+    script = [frame(0.001, "Porn", score=90, result=Verdict.SENSITIVE)]
+    job_id = emulator.add_job(duration=math.inf, script=script)
+    emulator.jobs[job_id].started = time.monotonic() - 60
+    result = poll_here(job_id, "--timeout", "0.5", "-o", style)
+    assert result.exit_code == 3
+    assert "1 done, 1 sensitive, 0 suspected, 0 errors, 1 timed out; " in result.stderr
+    if style == "json":
+        (line,) = parsed(result)
+        assert (line["job"]["result"], line["job"]["state"]) == (1, "Auditing")
+        assert line["error"]["error"] == "WaitTimeout"
+    else:
+        assert result.stdout == f"{job_id}  Auditing  Sensitive  Porn  timed out\n"
+
+
+@pytest.mark.parametrize("environ", [{}, {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "100"}])
+def test_an_outage_is_shown(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]
+) -> None:
+    """The lines, the bar and the summary say for how long nothing has succeeded."""
+    monkeypatch.setattr(bulk, "REPORT", 0.05)
+    monkeypatch.setattr(bulk, "REDRAW", 0.05)
+    emulator.inject(Fault.error(503))
+    result = poll_here(add(emulator, "clean"), "--attempts", "1", "--timeout", "1", **environ)
+    assert result.exit_code == 4
+    *progress, summary = result.stderr.splitlines()
+    assert "no response for 0:0" in "".join(progress)
+    assert "1 timed out, no response for 0:01; " in summary
+
+
+def test_a_fault_of_the_account_ends_the_run(emulator: Emulator, tmp_path: Path) -> None:
+    """A wrong bucket is one error, with the summary; nothing is done, and the rerun has it all."""
+    path = tmp_path / "checkpoint"
+    ids = [add(emulator, "clean") for _ in range(60)]
+    emulator.inject(NO_BUCKET)
+    stopped = poll_here(*ids, "--checkpoint", str(path))
+    assert stopped.exit_code == 1
+    _, error, summary, hint = stopped.stderr.splitlines()
+    assert error.startswith("error: query of av")
+    assert "NoSuchBucket" in error
+    done = len(printed(stopped))
+    assert summary.startswith(f"{done} done, 0 sensitive, 0 suspected, {done} errors, ")
+    assert ", 60 open; " in summary
+    assert hint == "run the same command to resume"
+    emulator.faults.clear()
+    again = poll_here(*ids, "--checkpoint", str(path))
+    assert (again.exit_code, sorted(printed(again))) == (0, sorted(ids))
+
+
+def test_an_error_without_a_checkpoint(emulator: Emulator) -> None:
+    """Without a checkpoint the summary of a run that was ended offers no resumption."""
+    emulator.inject(NO_BUCKET)
+    result = poll_here(*(add(emulator, "clean") for _ in range(60)))
+    assert result.exit_code == 1
+    assert "resume" not in result.stderr
+
+
+@pytest.mark.parametrize(
     ("content", "reason"),
     [
         ("some notes of mine\n", "this is not a checkpoint of ci_live_audit"),
-        (HEADER.replace("1}", "9}"), "a checkpoint of version 9; version 1 can be read"),
+        (HEADER.replace("1}", "9}"), "a checkpoint of version 9; versions 1 and 2 can be read"),
         (HEADER + "[]\n", "line 2 is not an entry of a checkpoint"),
     ],
 )
@@ -484,27 +569,6 @@ def test_exceptions_have_exit_codes(
         session.run(main)
     out, err = capfd.readouterr()
     assert (out, err) == ("", f"error: {error}\n" if code == 1 else "")
-
-
-def test_a_closed_pipe_is_not_written_to_again(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """After a closed pipe both streams are redirected, so that nothing is flushed to it."""
-    redirected: list[int] = []
-    monkeypatch.setattr(os, "dup2", lambda _, number: redirected.append(number))
-
-    async def main() -> int:
-        raise BrokenPipeError
-
-    with (
-        (tmp_path / "out").open("w") as out,
-        (tmp_path / "err").open("w") as err,
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit, match="141"),
-    ):
-        session.run(main)
-    assert len(redirected) == len(set(redirected)) == 2
 
 
 def test_a_console_raises_on_a_closed_pipe() -> None:

@@ -19,6 +19,7 @@ from command_line import SCRIPT, served
 from terminal import PATIENCE, Terminal
 
 from ci_live_audit import Checkpoint, Verdict
+from ci_live_audit.cli.output import show_cursor
 from ci_live_audit.testing import Emulator, frame
 
 COLOURS = re.compile(rb"\x1b\[(?:\d+;)*(?:[34][0-7]|[34]8;[\d;]+|9[0-7])m")
@@ -106,6 +107,12 @@ run(main)
         assert terminal.finish() == 130
         assert b"\x1b[?25l" in terminal.shown
         assert terminal.cursor_visible
+
+
+def test_streams_that_were_closed_have_no_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A standard stream that was closed at the start has no cursor to show."""
+    monkeypatch.setattr(sys, "__stderr__", None)
+    show_cursor()
 
 
 def test_ctrl_c_twice_at_once(service: Service) -> None:
