@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -20,6 +21,8 @@ __all__ = ["Results", "open_results"]
 BEGINNING = b'{"schema": 1, "kind": "outcome"'
 OURS = re.compile(rb'\{\s*"schema"\s*:\s*\d+\s*,\s*"kind"\s*:\s*"')
 BLOCK = 65536
+#: Bytes of a last line that are looked at.
+LONGEST = 2**26
 
 
 class Results:
@@ -52,7 +55,7 @@ def open_results(path: Path) -> Generator[Results, None, None]:
     try:
         _check(descriptor, path)
         _lock(descriptor, path)
-        os.ftruncate(descriptor, _end_of_last_line(descriptor))
+        _end_last_line(descriptor)
         yield Results(descriptor, path)
     finally:
         os.close(descriptor)
@@ -76,6 +79,19 @@ def _lock(descriptor: int, path: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ConfigurationError(f"{path}: another process is writing to it") from None
+
+
+def _end_last_line(descriptor: int) -> None:
+    """Remove a last line that was cut off, or end it if only its end is missing."""
+    whole = _end_of_last_line(descriptor)
+    os.lseek(descriptor, whole, os.SEEK_SET)
+    try:
+        json.loads(os.read(descriptor, LONGEST))
+    except ValueError:
+        os.ftruncate(descriptor, whole)
+    else:
+        os.lseek(descriptor, 0, os.SEEK_END)
+        os.write(descriptor, b"\n")
 
 
 def _end_of_last_line(descriptor: int) -> int:

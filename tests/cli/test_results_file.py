@@ -174,6 +174,17 @@ def test_a_last_line_that_was_cut_off_is_removed(
     assert file.read_bytes() == kept
 
 
+def test_a_last_line_that_is_whole_is_ended(tmp_path: Path) -> None:
+    """A result of which only the line end is missing, as after an editor, is kept."""
+    file = tmp_path / "results"
+    line = b'{"schema": 1, "kind": "outcome", "job_id": "a"}'
+    for before in (b"", line + b"\n"):
+        file.write_bytes(before + line)
+        with results.open_results(file):
+            pass
+        assert file.read_bytes() == before + line + b"\n"
+
+
 def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
     """The second is refused, and may write when the first has ended."""
     file = tmp_path / "results"
