@@ -41,9 +41,6 @@ class Stream(httpcore.AsyncNetworkStream):
         self.idle: bool = True
         self._new_tls = new_tls
         self._stream = stream
-        # Bound methods, to cost nothing.
-        self.aclose = stream.aclose  # type: ignore[method-assign]
-        self.get_extra_info = stream.get_extra_info  # type: ignore[method-assign]
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return what has arrived, at most one piece of it."""
@@ -69,6 +66,14 @@ class Stream(httpcore.AsyncNetworkStream):
         if self._new_tls:  # it was opened ahead
             return self
         return Stream(await self._stream.start_tls(*args, **options), new_tls=True)
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._stream.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what is known of the stream by a name."""
+        return self._stream.get_extra_info(info)
 
     def holds_bytes(self) -> bool | None:
         """Return whether bytes were received that nobody has read; None if that is not known."""
