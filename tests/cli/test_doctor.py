@@ -335,3 +335,13 @@ def test_without_any_setting() -> None:
     assert result.exit_code == 1
     assert re.search(r"(?m)^ok   versions: ", result.stdout)
     assert re.search(r"(?m)^FAIL settings: bucket: pass --bucket", result.stdout)
+
+
+@pytest.mark.parametrize("wrapped", ['"{}"', "${{{}}}", "{} "])
+def test_keys_that_were_copied_wrongly(service: Service, wrapped: str) -> None:
+    """Quotes, placeholders and blanks are found before the service refuses the signature."""
+    key = wrapped.format("canary")
+    good, text = checks(service, TENCENTCLOUD_SECRET_KEY=key)["credentials"]
+    assert not good
+    assert "TENCENTCLOUD_SECRET_KEY: secret_key: expected" in text
+    assert "canary" not in text
