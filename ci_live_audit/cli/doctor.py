@@ -121,14 +121,14 @@ async def _head(server: SplitResult) -> tuple[str, bytes]:
 
 async def _query(settings: Settings) -> _Check:
     """Query a job that does not exist; the error shows whether signatures are accepted."""
-    async with settings.client() as client:
-        try:
+    try:
+        async with settings.client() as client:
             await client.query(NO_JOB)
-        except JobNotFound:
-            pass
-        except LiveAuditError as error:
-            # With any other code it is about the key, the signature or the clock.
-            denied = isinstance(error, AccessDenied) and error.code == "AccessDenied"
-            hint = "; is this account allowed to do ci:DescribeAuditingJob?" if denied else ""
-            return _Check("service", False, f"{error}{hint}")
+    except JobNotFound:
+        pass
+    except LiveAuditError as error:
+        # With any other code it is about the key, the signature or the clock.
+        denied = isinstance(error, AccessDenied) and error.code == "AccessDenied"
+        hint = "; is this account allowed to do ci:DescribeAuditingJob?" if denied else ""
+        return _Check("service", False, f"{error}{hint}")
     return _Check("service", True, "it accepts the credentials")
