@@ -18,6 +18,7 @@ ORDER = (
     "models",
     "errors",
     "_checks",
+    "_environment",
     "_loop",
     "_threads",
     "credentials/values",

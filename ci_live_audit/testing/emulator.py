@@ -159,6 +159,7 @@ class Emulator:
         """Return a client that needs no socket; ``options`` are those of `LiveAuditClient`."""
         transport = httpx.ASGITransport(self)
         defaults: dict[str, Any] = {
+            "endpoint": f"https://{self.host}",
             "credentials": self.credentials,
             "rate": self.rate,
             "now": self._now,
