@@ -172,7 +172,7 @@ class Emulator:
 
         Args:
             port: Port to listen on; 0 takes a free one.
-            host: Address to listen on.
+            host: Address to listen on; ``0.0.0.0`` and ``::`` are all addresses of this machine.
 
         Raises:
             ConfigurationError: uvicorn is missing: ``pip install "ci-live-audit[emulator]"``.
