@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from ci_live_audit._lazy import exports
+from ci_live_audit._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ci_live_audit import decode as decode

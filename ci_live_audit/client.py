@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from ci_live_audit._environment import resolve
 from ci_live_audit.calls import Caller
 from ci_live_audit.clock import Clock
 from ci_live_audit.credentials.cache import CredentialCache, CredentialsSource
@@ -49,7 +49,7 @@ class LiveAuditClient:
     to the event loop on which it is first used. An argument is never mixed with the environment.
 
     Args:
-        bucket: Bucket with its APPID, such as ``examplebucket-1250000000``.
+        bucket: Bucket with its APPID; None reads ``CI_LIVE_AUDIT_BUCKET``.
         region: Region, such as ``ap-beijing``; None reads ``TENCENTCLOUD_REGION``.
         credentials: `Credentials`, a callable that returns them (sync or async), or a credential
             object of Tencent's SDKs; None searches where Tencent's tools do.
@@ -57,7 +57,8 @@ class LiveAuditClient:
         limiter: A limiter to share with other clients; plans use its ``rate``, if it has one.
         retry: When to try again.
         timeout: Total seconds that one exchange may take.
-        endpoint: URL in place of ``https://<bucket>.ci.<region>.myqcloud.com``.
+        endpoint: URL in place of ``https://<bucket>.ci.<region>.myqcloud.com``; None reads
+            ``CI_LIVE_AUDIT_ENDPOINT``.
         http_client: A client of the httpx family in place of our own connections; not closed here.
         max_connections: Connections open at once; requests wait in order. Not of ``http_client``.
         on_attempt: Called with every `Attempt`; exceptions it raises are logged and swallowed.
@@ -71,7 +72,7 @@ class LiveAuditClient:
 
     def __init__(
         self,
-        bucket: str,
+        bucket: str | None = None,
         region: str | None = None,
         *,
         credentials: CredentialsSource | None = None,
@@ -87,9 +88,7 @@ class LiveAuditClient:
         allow_http: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
-        region = region or os.environ.get("TENCENTCLOUD_REGION")
-        if not region:
-            raise ConfigurationError("region: pass one (ap-beijing, …) or set TENCENTCLOUD_REGION")
+        bucket, region, endpoint = resolve(bucket, region, endpoint)
         base_url = endpoints.base_url(bucket, region, endpoint, allow_http=allow_http)
         limiter = LocalRateLimiter(rate) if limiter is None else limiter
         if not isinstance(limiter, RateLimiter):

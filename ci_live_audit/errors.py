@@ -24,6 +24,7 @@ pickled and kept.
 
 from __future__ import annotations
 
+import re
 from math import isfinite
 from typing import Any, Self
 
@@ -46,6 +47,12 @@ __all__ = [
     "TransportError",
     "WaitTimeout",
 ]
+
+# One error is one line of a log, and moves no cursor of a terminal: control characters (C0 and C1),
+# separators of lines, marks that reverse what follows, halves of characters.
+UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 class LiveAuditError(Exception):
@@ -72,6 +79,9 @@ class LiveAuditError(Exception):
     retry_after: float | None = None
 
     def __str__(self) -> str:
+        return UNPRINTABLE.sub(_escaped, self._told())
+
+    def _told(self) -> str:
         reason = self._reason() + (f" [request id {self.request_id}]" if self.request_id else "")
         if self.operation is None:
             return reason
@@ -96,6 +106,10 @@ class LiveAuditError(Exception):
 
     def _reason(self) -> str:
         return super().__str__()
+
+
+def _escaped(sign: re.Match[str]) -> str:
+    return sign[0].encode("unicode_escape").decode()
 
 
 def _is_plain(value: object) -> bool:

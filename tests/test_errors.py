@@ -59,6 +59,31 @@ EVERY_ERROR: list[LiveAuditError] = [
 ]
 
 
+HOSTILE = "a\nb\rc\x1b[2Jd\x00\x85\x9be\u2028f\u2029g\u202eh\u2066i\u200fj\u061ck\x7fl\ud800m"
+ESCAPED = r"a\nb\rc\x1b[2Jd\x00\x85\x9be\u2028f\u2029g\u202eh\u2066i\u200fj\u061ck\x7fl\ud800m"
+
+
+@pytest.mark.parametrize("kind", [LiveAuditError, ConfigurationError, TransportError, JobFailed])
+def test_one_error_is_one_line(kind: type[LiveAuditError]) -> None:
+    """Whatever a message, an operation, an id holds: no line break, no escape, no reversed text."""
+    error = kind(HOSTILE)
+    error.request_id = error.job_id = error.operation = HOSTILE
+    assert str(error) == f"{ESCAPED} of {ESCAPED}: {ESCAPED} [request id {ESCAPED}]"
+    assert error.to_dict()["text"] == str(error)
+    assert error.job_id == HOSTILE  # what a program reads is as it came
+    assert str(kind("直播 é 👩‍👩‍👧 a\\b")) == "直播 é 👩‍👩‍👧 a\\b"
+
+
+def test_a_refusal_is_one_line() -> None:
+    """The service's code and message, a path and an excerpt are escaped, too."""
+    refused = ServiceError(HOSTILE, status=400, code=HOSTILE)
+    assert str(refused) == f"400 {ESCAPED} {ESCAPED}"
+    assert refused.message == HOSTILE
+    broken = str(DecodeError(HOSTILE, path=HOSTILE, excerpt=HOSTILE))
+    assert broken.startswith(f"{ESCAPED}: {ESCAPED}; got ")
+    assert "\n" not in broken
+
+
 def called(error: LiveAuditError, operation: str, job_id: str | None, attempts: int) -> Any:
     """Return an error as it leaves the client."""
     error.operation, error.job_id, error.attempts = operation, job_id, attempts

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.metadata
 import inspect
+import os
 import pkgutil
+import shutil
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -49,7 +53,8 @@ def test_names_are_imported_on_first_use() -> None:
     """Importing the package imports none of its working modules, and no library."""
     loaded = modules_after("import ci_live_audit, ci_live_audit.testing")
     ours = {name for name in loaded if name.startswith("ci_live_audit")}
-    assert ours == {"ci_live_audit", "ci_live_audit._lazy", "ci_live_audit.testing"}
+    own = {"ci_live_audit", "ci_live_audit._lazy", "ci_live_audit._version"}
+    assert ours == own | {"ci_live_audit.testing"}
     assert not {"asyncio", "anyio", "attr", "httpx", "xmltodict"} & loaded
     assert "ci_live_audit.decode" in modules_after("import ci_live_audit; ci_live_audit.decode.job")
 
@@ -72,6 +77,51 @@ def test_the_import_needs_only_the_five_packages() -> None:
     assert {"httpx", "httpcore"} <= loaded
     # httpx itself loads click and rich where they are installed.
     assert not {"uvicorn", "httpx2", "pytest"} & loaded
+
+
+def test_a_copied_package_needs_no_metadata(tmp_path: Path) -> None:
+    """In a folder of its own, without what pip notes about it, the package works."""
+    shutil.copytree(Path(ci_live_audit.__file__).parent, tmp_path / "ci_live_audit")
+    code = """if True:
+        import asyncio, contextlib, importlib.metadata, httpx, ci_live_audit
+        found = importlib.metadata.distribution
+        def distribution(name):
+            if name == "ci-live-audit":
+                raise importlib.metadata.PackageNotFoundError(name)
+            return found(name)
+        importlib.metadata.distribution = distribution
+        def respond(request):
+            print(request.headers["user-agent"], ci_live_audit.__file__)
+            return httpx.Response(403)
+        async def main():
+            client = ci_live_audit.LiveAuditClient(
+                "examplebucket-1250000000",
+                "ap-beijing",
+                credentials=ci_live_audit.Credentials("id", "key"),
+                http_client=httpx.AsyncClient(transport=httpx.MockTransport(respond)),
+            )
+            with contextlib.suppress(ci_live_audit.AccessDenied):
+                await client.query("av0123")
+        asyncio.run(main())
+    """
+    # The copy's lines are not the package's.
+    environ = {name: text for name, text in os.environ.items() if "COVERAGE" not in name}
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environ,
+    )
+    agent, place = shown.stdout.split()
+    assert agent == f"ci-live-audit/{ci_live_audit.__version__}"
+    assert Path(place).is_relative_to(tmp_path)
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    """The constant is what pip shows."""
+    assert ci_live_audit.__version__ == importlib.metadata.version("ci-live-audit")
 
 
 def modules_after(statement: str) -> set[str]:

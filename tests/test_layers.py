@@ -13,10 +13,12 @@ PACKAGE = Path(ci_live_audit.__file__).parent
 
 # Each module imports only from those before it. Those of a room stand together.
 ORDER = (
+    "_version",
     "_lazy",
     "models",
     "errors",
     "_checks",
+    "_environment",
     "_loop",
     "_threads",
     "credentials/values",
@@ -81,6 +83,7 @@ ORDER = (
     "cli/emulate",
     "cli/jobs",
     "cli/commands",
+    "__main__",
 )
 CORE = ORDER[: ORDER.index("__init__")]
 # What decides has no input, no output and no clock.
@@ -147,7 +150,8 @@ def test_the_order_is_complete() -> None:
 @pytest.mark.parametrize("module", ORDER)
 def test_imports_run_one_way(module: str) -> None:
     """A module imports only from modules before it in the order."""
-    before = {*ORDER[: ORDER.index(module)], "testing"}
+    faces = {"testing", "cli"} if module == "__main__" else {"testing"}
+    before = {*ORDER[: ORDER.index(module)]} | faces
     assert ours(module) <= before
 
 

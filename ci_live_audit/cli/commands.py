@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ci_live_audit._version import __version__
+
 if TYPE_CHECKING:
     from ci_live_audit.cli.session import Settings
 
@@ -45,7 +47,7 @@ class Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
     epilog=EXIT_CODES,
 )
-@click.version_option(package_name="ci-live-audit")
+@click.version_option(__version__)
 @click.option(
     "-v",
     "--verbose",

@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
+from ci_live_audit._version import __version__
 from ci_live_audit.cli.output import Exit
 from ci_live_audit.cli.session import Settings
 from ci_live_audit.credentials.chain import search
@@ -22,7 +23,7 @@ from ci_live_audit.wire.responses import http_date
 
 __all__ = ["doctor"]
 
-PACKAGES = ("ci-live-audit", "httpx", "httpcore", "anyio", "aiolimiter", "xmltodict", "attrs")
+PACKAGES = ("httpx", "httpcore", "anyio", "aiolimiter", "xmltodict", "attrs")
 #: A well-formed id that no job has.
 NO_JOB = "av00000000000000000000000000000000"
 #: Seconds that the network check may take.
@@ -74,7 +75,7 @@ async def _checks(settings: Settings) -> AsyncGenerator[_Check, None]:
 
 
 def _versions() -> str:
-    found: list[str] = []
+    found = [f"ci-live-audit {__version__}"]
     for name in PACKAGES:
         try:
             found.append(f"{name} {version(name)}")
@@ -120,14 +121,14 @@ async def _head(server: SplitResult) -> tuple[str, bytes]:
 
 async def _query(settings: Settings) -> _Check:
     """Query a job that does not exist; the error shows whether signatures are accepted."""
-    async with settings.client() as client:
-        try:
+    try:
+        async with settings.client() as client:
             await client.query(NO_JOB)
-        except JobNotFound:
-            pass
-        except LiveAuditError as error:
-            # With any other code it is about the key, the signature or the clock.
-            denied = isinstance(error, AccessDenied) and error.code == "AccessDenied"
-            hint = "; is this account allowed to do ci:DescribeAuditingJob?" if denied else ""
-            return _Check("service", False, f"{error}{hint}")
+    except JobNotFound:
+        pass
+    except LiveAuditError as error:
+        # With any other code it is about the key, the signature or the clock.
+        denied = isinstance(error, AccessDenied) and error.code == "AccessDenied"
+        hint = "; is this account allowed to do ci:DescribeAuditingJob?" if denied else ""
+        return _Check("service", False, f"{error}{hint}")
     return _Check("service", True, "it accepts the credentials")

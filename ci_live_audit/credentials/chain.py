@@ -9,10 +9,14 @@ import configparser
 import http.client
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import attrs
 
 from ci_live_audit.credentials.values import Credentials, without_frames
 from ci_live_audit.errors import CredentialsError
@@ -43,35 +47,68 @@ def default_chain(environ: Environ | None = None, *, metadata: str = METADATA) -
     ``/etc/tencentcloud/credentials``, tccli's profile (``TCCLI_PROFILE`` or ``default``), the role
     of the CVM instance.
 
+    A place that cannot be read, or has nothing for this program, is passed over.
+
     Raises:
-        CredentialsError: There are none, or the first ones found are incomplete or unreadable.
+        CredentialsError: There are none, the first ones found are incomplete, unusable or expired,
+            or a role is to be assumed, which is not done here.
     """
     return search(environ, metadata=metadata)[1]
+
+
+class _NothingHere(Exception):
+    """A place has no credentials, for the reason given."""
 
 
 @without_frames
 def search(environ: Environ | None = None, *, metadata: str = METADATA) -> tuple[str, Credentials]:
     """Return where `default_chain` finds credentials, and the credentials."""
     environ = os.environ if environ is None else environ
-    home = Path(environ.get("HOME") or Path.home())
+    _refuse_role("the environment", {"TENCENTCLOUD_ROLE_ARN": environ.get("TENCENTCLOUD_ROLE_ARN")})
     for names in ENVIRONMENT:
         if found := _from_environment(environ, *names):
             return f"the environment: {names[0]} and {names[1]}", found
-    for profile in PROFILES:
-        path = home / str(profile).removeprefix("~/")
-        if found := _from_file(path, _from_profile):
-            return str(path), found
-    tccli = home / ".tccli" / f"{environ.get('TCCLI_PROFILE') or 'default'}.credential"
-    if found := _from_file(tccli, partial(_from_tccli, metadata=metadata)):
-        return str(tccli), found
+    reasons = ["the environment: TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY are not set"]
+    tccli = Path(f"~/.tccli/{environ.get('TCCLI_PROFILE') or 'default'}.credential")
+    files: list[tuple[Path, Callable[[Path, str], Credentials]]] = [
+        *((profile, _from_profile) for profile in PROFILES),
+        (tccli, partial(_from_tccli, metadata=metadata)),
+    ]
+    for place, read in files:
+        path = place
+        try:
+            path = _expanded(place, environ.get("HOME"))
+            return str(path), _from_file(path, read)
+        except _NothingHere as reason:
+            reasons.append(f"{path}: {reason}")
     try:
         return "the role of this CVM instance", cvm_role(metadata=metadata)
     except CredentialsError as problem:
-        raise CredentialsError(
-            "no credentials found: neither in the environment (TENCENTCLOUD_SECRET_ID and "
-            "TENCENTCLOUD_SECRET_KEY), nor in ~/.tencentcloud/credentials, nor in /etc/tencentcloud"
-            f"/credentials, nor in {tccli}; and {problem}. Set one of them or pass credentials="
-        ) from None
+        reasons.append(str(problem))
+    raise CredentialsError(
+        f"no credentials found: {'; '.join(reasons)}. Set one of them or pass credentials="
+    )
+
+
+def _expanded(path: Path, home: str | None) -> Path:
+    """Return a path with the user's home in place of ``~``."""
+    if path.parts[0] != "~":
+        return path
+    try:
+        return Path(home or Path.home(), *path.parts[1:])
+    except RuntimeError:
+        raise _NothingHere("HOME is not set, and this user has no home directory") from None
+
+
+def _refuse_role(place: object, settings: Mapping[str, object]) -> None:
+    """Raise if a setting names a role to assume: without it, this would be another identity."""
+    for name, value in settings.items():
+        if value:
+            raise CredentialsError(
+                f"{place}: {name} names a role to assume, which is not done here; pass "
+                "credentials=, a function that returns the role's Credentials (from AssumeRole of "
+                f"Tencent's STS), or remove {name} to sign with the keys as they are"
+            )
 
 
 def _from_environment(
@@ -95,12 +132,14 @@ def _checked(place: object, secret_id: str, secret_key: str, token: str | None) 
         raise CredentialsError(f"{place}: {problem}") from None
 
 
-def _from_file(path: Path, read: Callable[[Path, str], Credentials]) -> Credentials | None:
+def _from_file(path: Path, read: Callable[[Path, str], Credentials]) -> Credentials:
     try:
         return read(path, path.read_text("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, UnicodeDecodeError) as problem:
+        raise _NothingHere("there is no such file") from None
+    except OSError as problem:
+        raise _NothingHere(f"it cannot be read ({problem.strerror})") from None
+    except UnicodeDecodeError as problem:
         raise CredentialsError(f"{path} cannot be read: {problem}") from None
     except KeyError as problem:
         fault = f"{problem.args[0]} is missing"
@@ -115,15 +154,34 @@ def _from_file(path: Path, read: Callable[[Path, str], Credentials]) -> Credenti
 def _from_profile(path: Path, text: str) -> Credentials:
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_string(text)
+    if "default" not in parser:
+        raise _NothingHere("it has no section [default]")
     section = parser["default"]
+    _refuse_role(path, {"role_arn": section.get("role_arn")})
     return _checked(path, section["secret_id"], section["secret_key"], section.get("token"))
 
 
 def _from_tccli(path: Path, text: str, *, metadata: str) -> Credentials:
     profile = json.loads(text)
+    _refuse_role(path, {name: profile.get(name) for name in ("role-arn", "role_arn")})
     if profile.get("type") == "cvm-role":
         return cvm_role(metadata=metadata)
-    return _checked(path, profile["secretId"], profile["secretKey"], profile.get("token"))
+    found = _checked(path, profile["secretId"], profile["secretKey"], profile.get("token"))
+    return _until(path, found, profile.get("expiresAt"), profile.get("type"))
+
+
+def _until(path: Path, found: Credentials, expires_at: Any, kind: object) -> Credentials:
+    """Return the credentials of a login with their expiry; refuse those that have expired."""
+    if expires_at is None:
+        return found
+    try:
+        expired = time.time() >= float(expires_at)
+    except (TypeError, ValueError):
+        raise CredentialsError(f"{path}: expiresAt: expected Unix seconds") from None
+    if expired:
+        login = f"tccli {'sso' if kind == 'sso' else 'auth'} login --profile {path.stem}"
+        raise CredentialsError(f"{path}: its credentials have expired; log in again: {login}")
+    return attrs.evolve(found, expires_at=float(expires_at))
 
 
 @without_frames

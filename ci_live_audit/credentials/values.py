@@ -16,6 +16,9 @@ __all__ = ["Credentials", "Secret", "without_frames"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+QUOTES = "\"'`"
+# Of shells, templates, pipelines and manuals: ${NAME}, $NAME, $(NAME), {{ name }}, %NAME%, <name>.
+PLACEHOLDER = re.compile(r"\$\{.*\}|\$\w+|\$\(.*\)|\{\{.*\}\}|%\w+%|<.*>")
 
 
 def without_frames(call: Callable[P, T]) -> Callable[P, T]:
@@ -44,6 +47,21 @@ class Secret(str):
         return Secret(super().__getitem__(key))  # some tracebacks show the start of a text
 
 
+def _fault(plain: str) -> str:
+    """Say what is wrong with a value, without the value; empty if nothing is."""
+    if not plain:
+        return " at all"
+    if plain != plain.strip():
+        return " with blanks or line breaks around them"
+    if not re.fullmatch(r"[!-~]+", plain):
+        return " with blanks, line breaks or others among them"
+    if plain[0] in QUOTES or plain[-1] in QUOTES:
+        return " with quotes around them; remove the quotes"
+    if PLACEHOLDER.fullmatch(plain):
+        return ", a placeholder whose value was never put in"
+    return ""
+
+
 class Sealed:
     """A box around a `Secret`, for tools that take objects apart, as ``attrs.asdict`` does."""
 
@@ -51,11 +69,10 @@ class Sealed:
 
     def __init__(self, name: str, value: object) -> None:
         plain = text(name, value.text if isinstance(value, Sealed) else value)
-        if not re.fullmatch(r"[!-~]+", plain):
-            # A line break from a file is the usual reason, so say so without the value.
+        if fault := _fault(plain):
             raise CredentialsError(
                 f"{name}: expected visible ASCII characters, at least one; got {len(plain)} "
-                f"characters{' with blanks, line breaks or others among them' if plain else ''}"
+                f"characters{fault}"
             )
         self.text: Secret = Secret(plain)
 

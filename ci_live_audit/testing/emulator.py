@@ -159,6 +159,7 @@ class Emulator:
         """Return a client that needs no socket; ``options`` are those of `LiveAuditClient`."""
         transport = httpx.ASGITransport(self)
         defaults: dict[str, Any] = {
+            "endpoint": f"https://{self.host}",
             "credentials": self.credentials,
             "rate": self.rate,
             "now": self._now,
@@ -171,7 +172,7 @@ class Emulator:
 
         Args:
             port: Port to listen on; 0 takes a free one.
-            host: Address to listen on.
+            host: Address to listen on; ``0.0.0.0`` and ``::`` are all addresses of this machine.
 
         Raises:
             ConfigurationError: uvicorn is missing: ``pip install "ci-live-audit[emulator]"``.

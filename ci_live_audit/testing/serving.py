@@ -104,16 +104,26 @@ class _Server:
 async def serve(app: Any, host: str, port: int) -> AsyncGenerator[str, None]:
     """Serve an ASGI app from a thread, so that nothing the caller's loop does can delay it.
 
-    Gives the URL; the server has stopped when the context ends.
+    Gives the URL, which for all addresses of the machine (``0.0.0.0``, ``::``) has that of the
+    loopback; the server has stopped when the context ends.
     """
-    with socket.create_server((host, port), backlog=BACKLOG) as listener:
+    host = host.strip("[]")
+    loopback = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104
+    shown = loopback.get(host, host)
+    with socket.create_server(
+        (host, port),
+        family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+        backlog=BACKLOG,
+        dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+    ) as listener:
         server = _Server(app, listener)
         thread = threading.Thread(target=server.run, name="ci-live-audit-emulator")
         thread.start()
         try:
             # The kernel would queue what comes before, and then it would come all at once.
             await anyio.to_thread.run_sync(server.started.wait)
-            yield f"http://{host}:{listener.getsockname()[1]}"
+            name = f"[{shown}]" if ":" in shown else shown
+            yield f"http://{name}:{listener.getsockname()[1]}"
         finally:
             server.stop()
             with anyio.CancelScope(shield=True):

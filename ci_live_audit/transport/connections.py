@@ -9,6 +9,9 @@ its pool: an exchange has one to itself, which is kept if all went well and clos
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import ssl
 import urllib.request
 from collections import deque
 from functools import partial
@@ -34,6 +37,13 @@ MAX_IDLE = 100
 KEEP_ALIVE = 4.0
 # Seconds for which a connection that was opened ahead counts as new.
 NEW = 1.0
+PROXY = re.compile(
+    r"((?i:https?|socks5h?)://)?([^\s/?#]*@)?([^\s/?#@:\"'\[\]]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?"
+)
+PROXY_FORM = (
+    "expected http, https or socks5, a host and optionally a port, as in http://user:password@"
+    "proxy.example.com:3128; blanks, slashes and other signs of a password are percent-encoded"
+)
 
 
 def _parser_holds_bytes(body: Any) -> bool | None:
@@ -69,7 +79,7 @@ class Connections:
         self._server: dict[str, Any] = {"scheme": url.scheme, "host": url.host, "port": url.port}
         self._origin = url.origin
         self._max_body = max_body
-        context = httpx.create_ssl_context() if url.scheme == b"https" else None
+        context = _tls_context() if url.scheme == b"https" else None
         port = url.origin.port
         self._backend = Backend(url.host.decode(), port, context)
         self._factory = _factory(base_url, network_backend=self._backend, ssl_context=context)
@@ -207,6 +217,19 @@ class Connections:
             await self._idle.popleft().connection.aclose()
 
 
+def _tls_context() -> ssl.SSLContext:
+    """Return the TLS context, with the certificates that the environment names, if it does."""
+    name = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
+    place = os.environ.get(name)
+    try:
+        if place and name == "SSL_CERT_DIR":
+            os.scandir(place).close()  # OpenSSL takes a missing folder for an empty one
+        return httpx.create_ssl_context()
+    except OSError as problem:
+        reason = problem.strerror or str(problem)
+    raise ConfigurationError(f"{name}: no certificates can be read from {place!r} ({reason})")
+
+
 def _factory(base_url: str, **options: Any) -> httpcore.AsyncConnectionPool:
     """Return what makes the connections, through the environment's proxy if it names one.
 
@@ -215,18 +238,30 @@ def _factory(base_url: str, **options: Any) -> httpcore.AsyncConnectionPool:
     parts = urlsplit(base_url)
     host = parts.hostname or ""
     proxies = {} if is_this_machine(host) else urllib.request.getproxies()
-    bypass = urllib.request.proxy_bypass(host)
-    url = None if bypass else proxies.get(parts.scheme) or proxies.get("all")
-    if url is None:
+    port = parts.port or {"https": 443, "http": 80}[parts.scheme]
+    with_port = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    bypass = any(map(urllib.request.proxy_bypass, (host, with_port)))
+    kind = parts.scheme if proxies.get(parts.scheme) else "all"
+    url = proxies.get(kind)
+    if bypass or url is None:
         return httpcore.AsyncConnectionPool(**options)
-    try:
-        proxy = httpx.Proxy(url if "://" in url else f"http://{url}")
-        options |= {"proxy_url": str(proxy.url), "proxy_auth": proxy.raw_auth}
-        if proxy.url.scheme.startswith("socks5"):
-            return httpcore.AsyncSOCKSProxy(**options)
-        return httpcore.AsyncHTTPProxy(**options)
-    except (RuntimeError, ValueError, httpx.InvalidURL) as problem:
-        raise ConfigurationError(f"the proxy of the environment: {problem}") from None
+    # The text of an error about the URL may quote a part of the password.
+    fault = PROXY_FORM
+    if PROXY.fullmatch(url):
+        try:
+            proxy = httpx.Proxy(url if "://" in url else f"http://{url}")
+            options |= {"proxy_url": str(proxy.url), "proxy_auth": proxy.raw_auth}
+            if proxy.url.scheme.startswith("socks5"):
+                return httpcore.AsyncSOCKSProxy(**options)
+            return httpcore.AsyncHTTPProxy(**options)
+        except RuntimeError as problem:  # a package is missing
+            fault = str(problem)
+        except (ValueError, httpx.InvalidURL):
+            pass
+    names = [name for name in os.environ if name.lower() == f"{kind}_proxy"]
+    raise ConfigurationError(
+        f"the proxy of the environment ({', '.join(names) or 'its settings'}): {fault}"
+    )
 
 
 async def _trace(

@@ -11,7 +11,6 @@ import contextlib
 import os
 import warnings
 from collections.abc import AsyncGenerator, Callable
-from functools import cache
 from typing import TYPE_CHECKING
 
 import anyio
@@ -19,6 +18,7 @@ import attrs
 
 from ci_live_audit._checks import above_zero
 from ci_live_audit._loop import deadline, running_loop
+from ci_live_audit._version import __version__
 from ci_live_audit.errors import ConfigurationError, LiveAuditError
 from ci_live_audit.transport.body import MAX_BODY
 from ci_live_audit.transport.foreign import ForeignClient, HttpClient
@@ -111,7 +111,6 @@ class Transport:
         Args:
             timeout: Seconds that this may take.
         """
-        _user_agent()
         if not self._preparing and not self._backend.must_prepare():
             return
         self._preparing += 1
@@ -200,7 +199,7 @@ class Transport:
         self, request: Request, timeout: float, spent: float, *, reuse: bool
     ) -> Response:
         """Return the response, also after an error: a task that nobody awaits must not raise."""
-        own = {"accept-encoding": "identity", "user-agent": _user_agent()}
+        own = {"accept-encoding": "identity", "user-agent": f"ci-live-audit/{__version__}"}
         request = attrs.evolve(request, headers={**request.headers, **own})
         state = ExchangeState()
         try:
@@ -223,10 +222,3 @@ def _own_connections(base_url: str, max_body: int, max_connections: int) -> Conn
     from ci_live_audit.transport.connections import Connections  # noqa: PLC0415
 
     return Connections(base_url, max_body, max_connections)
-
-
-@cache
-def _user_agent() -> str:
-    from importlib.metadata import version  # noqa: PLC0415 - this too takes its time
-
-    return f"ci-live-audit/{version('ci-live-audit')}"

@@ -35,10 +35,12 @@ def base_url(
     url = f"https://{host(bucket, region)}"
     if endpoint is None:
         return url
-    shape = r"(https?)://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?"
     endpoint = text("endpoint", endpoint)
+    if endpoint.isascii():  # some other letters have a small form that is in ASCII
+        endpoint = endpoint.lower()
+    shape = r"(https?)://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?/?"
     match = re.fullmatch(shape, endpoint)
-    fault = url_fault(endpoint, {"http", "https"}) if match else "it is something else"
+    fault = url_fault(endpoint, {"http", "https"}) if match else _excess(endpoint)
     if not match or fault is not None:
         # It is not quoted: it may contain a password.
         raise ConfigurationError(
@@ -50,6 +52,22 @@ def base_url(
             "the signature; use https, or pass allow_http=True (--allow-http)"
         )
     return endpoint.rstrip("/")
+
+
+def _excess(url: str) -> str:
+    """Say what keeps a URL from being no more than a scheme, a host and a port."""
+    scheme, separator, rest = url.partition("://")
+    if re.search(r"\s", url):
+        return "it contains white space"
+    if not separator or scheme not in {"http", "https"}:
+        return "it does not begin with http:// or https://"
+    if "@" in rest:
+        return "it has a user name or a password"
+    if re.search(r"[/?#\\]", rest.removesuffix("/")):
+        return "it has a path or a query, too: leave out what follows the host and the port"
+    if rest.startswith("[") and "%" in rest:
+        return "its address has a zone (%…), which means nothing to a server"
+    return "its host or its port is malformed"
 
 
 def is_this_machine(name: str) -> bool:

@@ -109,6 +109,16 @@ def test_the_script_prints_its_version() -> None:
     assert shown.stderr == ""
 
 
+def test_the_package_runs_as_a_module() -> None:
+    """``python -m ci_live_audit`` is the script, by its name in the help too."""
+    as_module = [sys.executable, "-m", "ci_live_audit", "query", "--help"]
+    shown = [
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        for command in (as_module, [SCRIPT, "query", "--help"])
+    ]
+    assert shown[0].replace("python -m ci_live_audit", "ci-live-audit") == shown[1]
+
+
 def test_main_runs_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     """The entry point runs the commands."""
     monkeypatch.setattr(sys, "argv", ["ci-live-audit", "--version"])

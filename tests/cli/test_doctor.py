@@ -335,3 +335,30 @@ def test_without_any_setting() -> None:
     assert result.exit_code == 1
     assert re.search(r"(?m)^ok   versions: ", result.stdout)
     assert re.search(r"(?m)^FAIL settings: bucket: pass --bucket", result.stdout)
+
+
+@pytest.mark.parametrize("wrapped", ['"{}"', "${{{}}}", "{} "])
+def test_keys_that_were_copied_wrongly(service: Service, wrapped: str) -> None:
+    """Quotes, placeholders and blanks are found before the service refuses the signature."""
+    key = wrapped.format("canary")
+    good, text = checks(service, TENCENTCLOUD_SECRET_KEY=key)["credentials"]
+    assert not good
+    assert "TENCENTCLOUD_SECRET_KEY: secret_key: expected" in text
+    assert "canary" not in text
+
+
+def test_certificates_that_are_not_there(
+    service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A variable that names no certificates is a failed check, not the end of the command."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    trusting = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+    monkeypatch.setattr(ssl, "create_default_context", lambda **_: trusting)
+    response = HEAD.format(200, 0, "").encode()
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    with responding(response, authority.issue_cert("127.0.0.1")) as address:
+        found = checks(service, "--endpoint", f"https://{address}")
+    assert failed(found) == ["service"]
+    assert found["service"][1].startswith("SSL_CERT_DIR: no certificates")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -223,16 +225,121 @@ def test_home_is_that_of_the_environment(tmp_path: Path, nowhere: str) -> None:
     assert found == Credentials(ID, "k")
 
 
-def test_nothing_found_names_all_places(tccli: Path, nowhere: str) -> None:
-    """If nothing is found, one message names every place."""
+def test_nothing_found_names_all_places(
+    profile: Path, etc: Path, tccli: Path, nowhere: str
+) -> None:
+    """If nothing is found, one message names every place, each with its reason."""
+    write(etc, "[other]\nsecret_id = canary\n")
+    tccli.parent.mkdir()
+    tccli.symlink_to(tccli)
+    with pytest.raises(CredentialsError, match=r"\Ano credentials found: ") as caught:
+        default_chain({}, metadata=nowhere)
+    for part in [
+        "TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY are not set",
+        f"{profile}: there is no such file",
+        f"{etc}: it has no section [default]",
+        f"{tccli}: it cannot be read (Too many levels of symbolic links)",
+        *("no CVM role here (ConnectionRefusedError", "credentials="),
+    ]:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "canary" not in printed(caught.value)
+
+
+# Each place stands alone
+
+
+def test_no_home_is_needed(
+    etc: Path, metadata: Metadata, nowhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without HOME, and with a user that has none, all places but the two of the home are read."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # no user of this machine
+    assert default_chain(dict(zip(TENCENT, (ID, KEY), strict=True)), metadata=nowhere) == PAIR
+    metadata.role()
+    assert default_chain({}, metadata=metadata.host).secret_id == ID
     with pytest.raises(CredentialsError) as caught:
         default_chain({}, metadata=nowhere)
-    for place in [
-        *("TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "~/.tencentcloud/credentials"),
-        *("/etc/tencentcloud/credentials", str(tccli), "no CVM role here", "credentials="),
-    ]:
-        assert place in str(caught.value)
-    assert "\n" not in str(caught.value)
+    for name in ("~/.tencentcloud/credentials", "~/.tccli/default.credential"):
+        assert f"{name}: HOME is not set" in str(caught.value)
+    write(etc, f"[default]\nsecret_id={ID}\nsecret_key={KEY}")
+    assert default_chain({}, metadata=nowhere) == PAIR
+
+
+def test_a_home_that_cannot_be_read_is_passed_over(
+    tmp_path: Path, metadata: Metadata, nowhere: str
+) -> None:
+    """The home of another user, as after ``sudo`` or in a container, hides no other place."""
+    home = tmp_path / "other"
+    for name in (".tencentcloud", ".tccli"):
+        (home / name).mkdir(parents=True)
+    home.chmod(0)
+    superuser = os.geteuid() == 0  # who may read everything
+    metadata.role()
+    try:
+        if superuser:
+            os.seteuid(65534)
+        assert default_chain({"HOME": str(home)}, metadata=metadata.host).secret_id == ID
+        with pytest.raises(CredentialsError) as caught:
+            default_chain({"HOME": str(home)}, metadata=nowhere)
+    finally:
+        if superuser:
+            os.seteuid(0)
+        home.chmod(0o700)
+    for name in (".tencentcloud/credentials", ".tccli/default.credential"):
+        assert f"{home / name}: it cannot be read (Permission denied)" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[other]\nsecret_id = a\nsecret_key = b", "[Default]"])
+@pytest.mark.parametrize("where", ["profile", "etc"])
+def test_a_profile_without_default_is_passed_over(
+    where: str, text: str, metadata: Metadata, request: pytest.FixtureRequest
+) -> None:
+    """A file that has only other profiles hides no place after it."""
+    write(request.getfixturevalue(where), text)
+    metadata.role()
+    assert default_chain({}, metadata=metadata.host).secret_id == ID
+
+
+# Roles to assume
+
+
+def test_a_role_of_the_environment_is_refused(profile: Path, nowhere: str) -> None:
+    """Wherever the keys come from, they do not sign in place of the role; an empty name is none."""
+    write(profile, f"[default]\nsecret_id={ID}\nsecret_key={KEY}")
+    role = {"TENCENTCLOUD_ROLE_ARN": "qcs::cam::uin/1:roleName/auditor"}
+    for environ in (dict(zip(TENCENT, (ID, KEY), strict=True)), {}):
+        with pytest.raises(CredentialsError, match=r"TENCENTCLOUD_ROLE_ARN .*credentials="):
+            default_chain(environ | role, metadata=nowhere)
+        assert default_chain(environ | {"TENCENTCLOUD_ROLE_ARN": ""}, metadata=nowhere) == PAIR
+
+
+@pytest.mark.parametrize("kind", [None, "cvm-role", "oauth"])
+@pytest.mark.parametrize("name", ["role-arn", "role_arn"])
+def test_a_role_of_a_tccli_profile_is_refused(
+    name: str, kind: str | None, tccli: Path, metadata: Metadata
+) -> None:
+    """The message names the file and the setting; an empty role is none."""
+    metadata.role()
+    content = {"type": kind, "secretId": ID, "secretKey": KEY, name: "qcs::cam::uin/1:roleName/a"}
+    write(tccli, json.dumps(content))
+    with pytest.raises(CredentialsError, match=rf"{tccli}: {name} names a role .*credentials="):
+        default_chain({}, metadata=metadata.host)
+    write(tccli, json.dumps(content | {name: ""}))
+    assert default_chain({}, metadata=metadata.host).secret_id == ID
+
+
+@pytest.mark.parametrize("where", ["profile", "etc"])
+def test_a_role_of_a_profile_is_refused(
+    where: str, nowhere: str, request: pytest.FixtureRequest
+) -> None:
+    """The message names the file and the setting; an empty role is none."""
+    path = request.getfixturevalue(where)
+    write(path, f"[default]\nsecret_id={ID}\nsecret_key={KEY}\nrole_arn=qcs::cam::uin/1:role/a")
+    with pytest.raises(CredentialsError, match=rf"{path}: role_arn names a role .*credentials="):
+        default_chain({}, metadata=nowhere)
+    write(path, f"[default]\nsecret_id={ID}\nsecret_key={KEY}\nrole_arn=\n")
+    assert default_chain({}, metadata=nowhere) == PAIR
 
 
 # ~/.tencentcloud/credentials
@@ -261,8 +368,6 @@ def test_profile(
 BAD_PROFILES = [
     pytest.param(f"[default]\nsecret_id = {ID}", "secret_key is missing", id="no key"),
     pytest.param(f"[default]\nsecret_key = {KEY}", "secret_id is missing", id="no id"),
-    pytest.param(f"[other]\nsecret_key = {KEY}", "default is missing", id="no section"),
-    pytest.param("", "default is missing", id="empty"),
     pytest.param(f"secret_key = {KEY}", "not an INI file", id="no sections"),
     pytest.param(f"[default]\n{KEY}\n", "not an INI file", id="no sign"),
     pytest.param(f"[default\nsecret_key = {KEY}", "not an INI file", id="open bracket"),
@@ -279,14 +384,6 @@ def test_a_bad_profile_is_an_error(text: str | bytes, fault: str, profile: Path)
         default_chain({})
     assert str(profile) in str(caught.value)
     assert "canary" not in printed(caught.value)
-
-
-def test_an_unreadable_profile_is_an_error(profile: Path) -> None:
-    """A profile that exists and cannot be opened is not skipped."""
-    profile.mkdir(parents=True)
-    with pytest.raises(CredentialsError, match="cannot be read") as caught:
-        default_chain({})
-    assert str(profile) in str(caught.value)
 
 
 def test_a_file_in_place_of_the_folder_is_no_profile(profile: Path, nowhere: str) -> None:
@@ -338,7 +435,33 @@ def test_tccli_profile_of_a_missing_role(tccli: Path, nowhere: str) -> None:
         default_chain({}, metadata=nowhere)
 
 
+def test_tccli_login(tccli: Path, nowhere: str) -> None:
+    """The credentials of a login have its expiry, so that they are read again in time."""
+    until = int(time.time()) + 7200
+    login = {"secretId": ID, "secretKey": KEY, "token": TOKEN, "type": "oauth", "expiresAt": until}
+    write(tccli, json.dumps(login))
+    assert default_chain({}, metadata=nowhere) == attrs.evolve(TRIPLE, expires_at=until)
+
+
+@pytest.mark.parametrize(("kind", "login"), [("oauth", "auth"), ("sso", "sso"), (None, "auth")])
+def test_an_expired_tccli_login(
+    kind: str | None, login: str, tccli: Path, metadata: Metadata
+) -> None:
+    """The message says how to log in again; the role of the machine does not take its place."""
+    metadata.role()
+    content = {"secretId": ID, "secretKey": KEY, "token": TOKEN, "expiresAt": int(time.time())}
+    write(tccli.with_stem("work"), json.dumps(content | {"type": kind}))
+    with pytest.raises(CredentialsError, match="have expired; log in again") as caught:
+        default_chain({"TCCLI_PROFILE": "work"}, metadata=metadata.host)
+    assert f"tccli {login} login --profile work" in str(caught.value)
+    assert str(tccli.with_stem("work")) in str(caught.value)
+    assert "canary" not in with_locals(caught.value)
+
+
+LOGIN = {"secretId": ID, "secretKey": KEY}
 BAD_TCCLI = [
+    pytest.param(json.dumps(LOGIN | {"expiresAt": "soon"}), "expiresAt", id="no time"),
+    pytest.param(json.dumps(LOGIN | {"expiresAt": [1]}), "expiresAt", id="a list of times"),
     pytest.param(json.dumps({"secretId": ID}), "secretKey is missing", id="no key"),
     pytest.param(json.dumps({"secretKey": KEY}), "secretId is missing", id="no id"),
     pytest.param("{}", "secretId is missing", id="nothing"),

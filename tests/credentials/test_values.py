@@ -42,6 +42,27 @@ def test_a_value_that_no_header_can_carry_is_refused(name: str, value: Any) -> N
     assert "canary" not in printed(caught.value)
 
 
+@pytest.mark.parametrize("name", ["secret_id", "secret_key", "token"])
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        *((f"{quote}canary{quote}", "quotes around them") for quote in "\"'`"),
+        *(('"canary', "quotes around them"), ("canary'", "quotes around them")),
+        *((f" canary{end}", "blanks or line breaks around them") for end in ("", " ", "\n")),
+        *((text, "blanks or line breaks around them") for text in ("canary ", "canary\r\n")),
+        *((text, "placeholder") for text in ("${CANARY}", "$CANARY", "$(canary)", "${a:-canary}")),
+        *((text, "placeholder") for text in ("{{canary}}", "%CANARY%", "<your-canary>")),
+    ],
+    ids=ascii,
+)
+def test_a_value_that_was_copied_wrongly_is_refused(name: str, value: str, fault: str) -> None:
+    """Quotes, blanks and placeholders are named for what they are, without the value."""
+    arguments: dict[str, Any] = {"secret_id": ID, "secret_key": KEY, name: value}
+    with pytest.raises(CredentialsError, match=rf"\A{name}: expected .*{fault}") as caught:
+        Credentials(**arguments)
+    assert "canary" not in printed(caught.value).lower()
+
+
 @pytest.mark.parametrize("name", ["secret_id", "secret_key"])
 def test_id_and_key_are_required(name: str) -> None:
     """None is accepted for the token only."""

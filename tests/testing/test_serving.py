@@ -417,3 +417,31 @@ def test_without_uvicorn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delitem(sys.modules, "ci_live_audit.testing.serving", raising=False)
     with pytest.raises(ConfigurationError, match=r"ci-live-audit\[emulator\]"):
         Emulator().serve()
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        *(("::1", "[::1]"), ("[::1]", "[::1]"), ("::", "[::1]")),
+        *(("0.0.0.0", "127.0.0.1"), ("", "127.0.0.1"), ("127.0.0.2", "127.0.0.2")),
+        ("localhost", "localhost"),
+    ],
+)
+async def test_the_url_of_any_address_is_one_that_a_client_takes(host: str, shown: str) -> None:
+    """IPv6 addresses and all addresses of the machine are served, and the URL leads there."""
+    emulator = Emulator(credentials=CREDENTIALS)
+    job_id = emulator.add_job()
+    async with emulator.serve(host=host) as url, connect(url) as client:
+        assert url.startswith(f"http://{shown}:")
+        assert (await client.query(job_id)).job_id == job_id
+
+
+async def test_all_addresses_are_those_of_both_families() -> None:
+    """A listener on ``::`` is reached by IPv4, too, where the machine permits it."""
+    emulator = Emulator(credentials=CREDENTIALS)
+    job_id = emulator.add_job()
+    async with (
+        emulator.serve(host="::") as url,
+        connect(url.replace("[::1]", "127.0.0.1")) as client,
+    ):
+        assert (await client.query(job_id)).job_id == job_id

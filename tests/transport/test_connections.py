@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+from pathlib import Path
 from typing import Any
 
 import attrs
 import httpcore
 import pytest
 from exchanges import GET, get
+from keys import printed
 from servers import Recorder, answering, hanging_up, serving, silent
 
 from ci_live_audit import ConfigurationError, RequestTimeout, TransportError
 from ci_live_audit.transport import connections as connections_module
+from ci_live_audit.transport.connections import Connections
 from ci_live_audit.transport.exchange import Transport
 from ci_live_audit.transport.streams import Backend
 
@@ -164,6 +167,80 @@ def test_an_unusable_proxy_is_refused(proxy: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HTTP_PROXY", proxy)
     with pytest.raises(ConfigurationError, match="proxy of the environment"):
         Transport("http://far.example")
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        *("http://user:canary/1@proxy.example:1", "http://user:can ary@proxy.example:1"),
+        *("'http://user:canary@proxy.example:1'", '"http://user:canary@proxy.example:1"'),
+        *("http://user:canary#1@proxy.example:1", "http://user:canary?1@proxy.example:1"),
+        *(" http://user:canary@proxy.example:1", "http://user:canary@proxy.example:1\n"),
+        *("http://user:canary\x01@proxy.example:1", "user:canary/1@proxy.example:1"),
+        *(
+            "htp:/user:canary@proxy.example",
+            "htp://user:canary@proxy.example",
+            "htp:/proxy.example",
+        ),
+        *("http:/proxy.example:1", "https//proxy.example:1", "http://proxy.example:port"),
+        *("http://user:canary@", "http://", "http://proxy.example:1/canary"),
+    ],
+)
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_a_malformed_proxy_is_named_by_its_variable(
+    variable: str, proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variable is in the message, its password is not, nor in what led to it."""
+    monkeypatch.setenv(variable, proxy)
+    with pytest.raises(ConfigurationError, match=rf"\({variable}\): expected http") as caught:
+        Connections("https://far.example", 1000, 1)
+    assert "canary" not in printed(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "exception"),
+    [
+        *(("https://far.example", f"far.example{port}") for port in ("", ":443")),
+        *(("https://far.example:444", name) for name in ("far.example:444", ".example:444")),
+        *(("http://far.example", name) for name in ("other, FAR.example:80", "*")),
+        *(("https://[2001:db8::1]:444", name) for name in ("2001:db8::1", "[2001:db8::1]:444")),
+    ],
+)
+def test_no_proxy_with_a_port_is_honoured(
+    url: str, exception: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception counts for its host, with a port for that port only."""
+    monkeypatch.setenv("ALL_PROXY", "http://proxy.example:1")
+    assert not Connections(url, 1000, 1)._direct
+    monkeypatch.setenv("NO_PROXY", "far.example:1,[2001:db8::1]:1")
+    assert not Connections(url, 1000, 1)._direct
+    monkeypatch.setenv("NO_PROXY", exception)
+    assert Connections(url, 1000, 1)._direct
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_certificates_that_are_not_there_are_named_by_their_variable(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable that names nothing is refused when the client is made, if it uses TLS."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / "none"))
+    with pytest.raises(ConfigurationError, match=rf"\A{variable}: .*none.*No such file"):
+        Connections("https://far.example", 1000, 1)
+    Connections("http://far.example", 1000, 1)
+    monkeypatch.setenv(variable, str(tmp_path))
+    if variable == "SSL_CERT_DIR":
+        Connections("https://far.example", 1000, 1)
+
+
+def test_a_file_without_certificates_is_named_by_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that holds something else is refused when the client is made."""
+    (tmp_path / "ca.pem").write_text("something else")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with pytest.raises(ConfigurationError, match=r"\ASSL_CERT_FILE: no certificates"):
+        Connections("https://far.example", 1000, 1)
 
 
 async def test_a_proxy_needs_no_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
