@@ -63,8 +63,8 @@ class RetryPolicy:
         throttle_delay: The same after a throttled attempt.
         max_delay: Seconds; the bound grows no further than this.
         max_retry_after: Seconds; if the service asks for more, there is no retry.
-        deadline: Seconds for all attempts and the delays between them, from when the first one
-            left the limiter. Waits for slots come on top.
+        deadline: Seconds for all that a call waits for: credentials, attempts, the delays between
+            them, decoding. Waits for slots come on top.
 
     Raises:
         ConfigurationError: A number is not above 0.
