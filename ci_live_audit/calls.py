@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -46,6 +47,8 @@ T = TypeVar("T", AuditJob, SubmittedJob, CancelledJob)
 # Decoding holds the interpreter most of the time, so more would finish nothing sooner; a few let
 # small bodies pass a large one.
 DECODING = Threads(4)
+# Paths of unreadable values that one client logs.
+MAX_WARNED = 1000
 
 
 def _plain_function(_: object, attribute: Any, value: Any) -> None:
@@ -117,6 +120,8 @@ class Caller:
     retry: RetryPolicy = attrs.field(validator=_policy)
     timeout: float = attrs.field(validator=field_in_seconds)
     on_attempt: Callable[[Attempt], object] | None = attrs.field(validator=_plain_function)
+    # Paths of unreadable values that have been logged, without their indexes.
+    warned: set[str] = attrs.field(factory=set[str])
 
     async def call(self, request: Request, read: Callable[[bytes], T]) -> T:
         """Make attempts until one succeeds or another one is pointless, and return the result.
@@ -207,9 +212,20 @@ class Caller:
             # The response to another request came on this connection; more of them may follow.
             await self.transport.drop_idle()
             raise DecodeError(f"the response is about another job, {result.job_id}")
+        if result.unreadable:
+            self._warn(result)
         if result.request_id is None:
             result = attrs.evolve(result, request_id=response.request_id)
         return result
+
+    def _warn(self, result: AuditJob | SubmittedJob | CancelledJob) -> None:
+        for path in result.unreadable:
+            pattern = re.sub(r"\[\d+\]", "[]", path)
+            if pattern not in self.warned and len(self.warned) < MAX_WARNED:
+                self.warned.add(pattern)
+                logger.warning(
+                    "job %s: %s cannot be read; it is kept in extra", result.job_id, path
+                )
 
     def _late(self, what: str, *, sent: bool) -> RequestTimeout:
         text = f"{what} within the deadline of {self.retry.deadline:g} s"

@@ -204,7 +204,9 @@ class ServiceError(LiveAuditError):
         self.may_have_happened: bool = status >= 500 and not isinstance(self, Throttled)
 
     def _reason(self) -> str:
-        return " ".join(filter(None, (str(self.status or ""), self.code, self.message)))
+        # The titles of gateways' pages begin with the status.
+        message = self.message.removeprefix(f"{self.status} ")
+        return " ".join(filter(None, (str(self.status or ""), self.code, message)))
 
 
 class AccessDenied(ServiceError):

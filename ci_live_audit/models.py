@@ -3,6 +3,9 @@
 Attributes have the service's own names (``HitFlag`` is ``hit_flag``). A value that was not sent is
 None, a list that was not sent is an empty tuple, and a node that no document of the service names
 is kept in the nearest ``extra``: a mapping of tags to texts, mappings and tuples.
+A value that its attribute cannot hold is None (or left out of the tuple) and kept in ``extra``
+too; ``unreadable`` of the job or the other result holds the paths of such values, the first
+10,000, as ``JobsDetail.Snapshot[1].PornInfo.Score``.
 ``keywords_raw`` is the text as sent where several keywords came as one, joined by commas; a keyword
 may contain a comma itself. A ``score`` is from 0 to 100.
 
@@ -158,7 +161,7 @@ def wire_name(attribute: str) -> str:
 @cache
 def tags(cls: Any) -> Mapping[str, Tag]:
     """Return the tag of every attribute of a result class that has a node of its own."""
-    derived = {"scenes", "extra", "keywords_raw", "url_expires_at", "received_at"}
+    derived = {"scenes", "extra", "keywords_raw", "url_expires_at", "received_at", "unreadable"}
     return {
         name: getattr(hint, "__metadata__", [Tag(wire_name(name))])[0]
         for name, hint in get_type_hints(cls, include_extras=True).items()
@@ -479,6 +482,7 @@ class AuditJob(Scenes):
     cos_headers: Mapping[str, Any] = EMPTY
     request_id: str | None = None
     received_at: datetime | None = None
+    unreadable: tuple[str, ...] = ()
     extra: Mapping[str, Any] = EMPTY
 
     @property
@@ -499,6 +503,7 @@ class _Accepted(Result):
     creation_time: datetime | None = None
     state: JobState | None = None
     request_id: str | None = None
+    unreadable: tuple[str, ...] = ()
     extra: Mapping[str, Any] = EMPTY
 
 

@@ -17,6 +17,8 @@ __all__ = ["MAX_BODY", "read_body"]
 MAX_BODY = 64 * 2**20
 # Maximum bytes to inflate per step.
 INFLATE_STEP = 2**18
+# Members of a gzip body: each may be empty, and takes its time all the same.
+MAX_MEMBERS = 1000
 # Yield to the event loop after this many pieces: a flood of tiny ones would starve it.
 PIECES = 64
 
@@ -32,10 +34,8 @@ async def read_body(head: Response, chunks: AsyncIterable[bytes], limit: int) ->
     Raises:
         DecodeError: The body is larger, or its compression is broken or was not asked for.
     """
-    encoding = head.headers.get("content-encoding", "identity").lower()
-    if encoding not in {"identity", "gzip", "deflate"}:
-        raise DecodeError(f"Content-Encoding {encoding} was not asked for", path="Response")
-    inflate = None if encoding == "identity" else zlib.decompressobj(wbits=47)
+    encoding = _encoding(head)
+    inflate = None if encoding is None else _Inflate()
     body = bytearray()
     count = 0
     try:
@@ -47,8 +47,6 @@ async def read_body(head: Response, chunks: AsyncIterable[bytes], limit: int) ->
                 count += 1
                 if count % PIECES == 0 or len(piece) == INFLATE_STEP:
                     await asyncio.sleep(0)
-            if inflate is not None and inflate.unused_data:
-                raise DecodeError(f"bytes after the end of the {encoding} body")
     except zlib.error as problem:
         raise DecodeError(f"not {encoding}: {problem}") from strip_context(problem)
     if inflate is not None and count and not inflate.eof:
@@ -56,10 +54,40 @@ async def read_body(head: Response, chunks: AsyncIterable[bytes], limit: int) ->
     return attrs.evolve(head, body=bytes(body))
 
 
-def _pieces(chunk: bytes, inflate: Any) -> Iterator[bytes]:
-    if inflate is None:
-        yield chunk
-        return
-    while chunk:
-        yield inflate.decompress(chunk, INFLATE_STEP)
-        chunk = inflate.unconsumed_tail
+def _encoding(head: Response) -> str | None:
+    """Return the compression of a body, out of a list: https://www.rfc-editor.org/rfc/rfc9110#8.4."""
+    listed = head.headers.get("content-encoding", "").lower().split(",")
+    names = [name.strip() for name in listed if name.strip() not in {"", "identity"}]
+    if not names:
+        return None
+    if len(names) > 1 or names[0] not in {"gzip", "x-gzip", "deflate"}:
+        raise DecodeError(f"Content-Encoding {', '.join(names)} was not asked for", path="Response")
+    return names[0]
+
+
+class _Inflate:
+    """Decompresses a body, which may be of several members."""
+
+    def __init__(self) -> None:
+        self._members = 1
+        self._member: Any = zlib.decompressobj(wbits=47)
+
+    @property
+    def eof(self) -> bool:
+        """Whether the last member is complete."""
+        return bool(self._member.eof)
+
+    def pieces(self, chunk: bytes) -> Iterator[bytes]:
+        """Decompress a chunk in steps."""
+        while chunk:
+            if self._member.eof:
+                self._members += 1
+                if self._members > MAX_MEMBERS:
+                    raise DecodeError(f"more than {MAX_MEMBERS} members", path="Response")
+                self._member = zlib.decompressobj(wbits=31)  # only gzip has members
+            yield self._member.decompress(chunk, INFLATE_STEP)
+            chunk = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+
+
+def _pieces(chunk: bytes, inflate: _Inflate | None) -> Iterator[bytes]:
+    return iter([chunk]) if inflate is None else inflate.pieces(chunk)

@@ -16,14 +16,30 @@ from typing import Any, NamedTuple, TypeAlias, get_args, get_origin, get_type_hi
 
 import attrs
 
-from ci_live_audit.models import ReadOnly, Scene, tags
+from ci_live_audit.models import ReadOnly, Scene, UserInfo, tags
 from ci_live_audit.wire.documents import MAX_DEPTH
-from ci_live_audit.wire.scalars import SCALARS, Unreadable, Value, as_integer, as_text, is_null
+from ci_live_audit.wire.scalars import (
+    SCALARS,
+    Unreadable,
+    Value,
+    as_keywords,
+    as_text,
+    as_word,
+    is_nothing,
+    is_null,
+    join,
+    member,
+)
 
 __all__ = ["MAX_SHARED", "Context", "Field", "Reader", "read", "reader", "values"]
 
 MAX_SHARED = 4096
+# Paths of unreadable values that are kept of one document.
+MAX_UNREADABLE = 10_000
 TEXT = "#text"  # xmltodict's name for the text of an element that has children too
+
+# What people wrote; so are all fields of `UserInfo`. White space around it is kept.
+FREE_TEXTS = {"text", "message"}
 
 # Scenes that a document or an SDK of the service names. The set is open: any other container
 # ``<Name>Info`` that can be read as a scene is one too.
@@ -39,11 +55,42 @@ class Context:
 
     Most snapshots of a stream look alike, so equal scenes are one object: up to ``max_shared`` of
     them are remembered by the content of their nodes.
+
+    ``unreadable`` holds the paths of values that cannot be read, within the node that is being
+    read. ``early`` holds those of results that are read as soon as their node closes, by their
+    identity.
     """
 
     expires_at: datetime | None = None
     max_shared: int = 0
     scenes: dict[tuple[Any, ...], Scene] = attrs.Factory(dict[tuple[Any, ...], Scene])
+    unreadable: list[str] = attrs.Factory(list[str])
+    early: dict[int, tuple[object, list[str]]] = attrs.Factory(dict[int, tuple[object, list[str]]])
+    noted: int = 0
+
+    def note(self, tag: str, paths: list[str]) -> None:
+        """Note what cannot be read of a node."""
+        paths = paths[: MAX_UNREADABLE - self.noted]
+        self.unreadable += [join(tag, path) for path in paths]
+        self.noted += len(paths)
+
+    def forget(self, since: int) -> None:
+        """Forget what was noted ``since`` then."""
+        self.noted -= len(self.unreadable) - since
+        del self.unreadable[since:]
+
+    def within(self, tag: str, since: int) -> None:
+        """Prepend the name of the enclosing node to the paths noted ``since`` then."""
+        if len(self.unreadable) > since:
+            self.unreadable[since:] = [join(tag, path) for path in self.unreadable[since:]]
+
+    def read_early(self, cls: type[Any], node: Value) -> Any:
+        """Read a result before the nodes around it are complete."""
+        found = read(cls, node, self)
+        if self.unreadable:
+            self.early[id(found)] = found, self.unreadable
+            self.unreadable = []
+        return found
 
 
 Read: TypeAlias = Callable[[Any, Context], Any]
@@ -53,7 +100,7 @@ class Field(NamedTuple):
     """How one attribute is read.
 
     ``plain`` is False for what takes more than the value: another spelling, keywords that may be
-    joined, and a list in a ``container`` of its own.
+    joined, values inside, and a list in a ``container`` of its own.
     """
 
     attribute: str
@@ -77,7 +124,9 @@ def reader(cls: Any) -> Reader:
     fields: dict[str, Field] = {}
     for name, tag in tags(cls).items():
         read_value = _read_as(hints[name])
-        field = Field(name, read_value, plain=not tag.also and read_value is not _keywords)
+        if read_value is as_word and (cls is UserInfo or name in FREE_TEXTS):
+            read_value = as_text
+        field = Field(name, read_value, plain=not tag.also and not _is_nested(read_value))
         if tag.item is not None:
             field = Field(name, read_value, plain=False, container=Reader({tag.item: field}))
         fields |= {spelling: field for spelling in (tag.name, tag.also) if spelling}
@@ -87,20 +136,27 @@ def reader(cls: Any) -> Reader:
 def _read_as(hint: Any) -> Read:
     if get_origin(hint) is tuple:
         kind = get_args(hint)[0]
-        return _keywords if kind is str else partial(_objects, kind)
+        return as_keywords if kind is str else partial(_objects, kind)
     if get_origin(hint) is Mapping:
         return _mapping
     kind = next((kind for kind in get_args(hint) if kind is not NoneType), hint)
     if kind in SCALARS:
         return SCALARS[kind]
-    return _member(kind) if issubclass(kind, Enum) else partial(read, kind)
+    return member(kind) if issubclass(kind, Enum) else partial(read, kind)
+
+
+def _is_nested(read_value: Any) -> bool:
+    return read_value is as_keywords or getattr(read_value, "func", None) in {read, _objects}
 
 
 def values(how: Reader, node: Mapping[str, Any], context: Context) -> dict[str, Any]:
-    """Return the arguments for a class out of its node; raise `Unreadable` if one cannot be read.
+    """Return the arguments for a class out of its node.
 
-    An empty element is the service's null. A node that the class does not know is kept in
-    ``extra``.
+    An empty element is the service's null. A node that the class does not know, and a value that
+    cannot be read, is kept in ``extra``.
+
+    Raises:
+        Unreadable: The document cannot be read at all.
     """
     fields, has_scenes, has_url = how
     known: dict[str, Any] = {}
@@ -119,10 +175,11 @@ def values(how: Reader, node: Mapping[str, Any], context: Context) -> dict[str, 
                 continue
             elif field.plain:
                 known[field.attribute] = field.read(sent, context)
-            elif (rest := _fill(known, field, sent, context)) is not None:
+            elif (rest := _fill(known, field, tag, sent, context)) is not None:
                 extra[tag] = _freeze(rest)
         except Unreadable as problem:
-            raise problem.within(tag) from None
+            found = _salvage(extra, field, tag, sent, context=context, problem=problem)
+            (scenes if field is None else known).update(found)
     if scenes:
         known["scenes"] = ReadOnly(scenes)
     if extra:
@@ -132,19 +189,78 @@ def values(how: Reader, node: Mapping[str, Any], context: Context) -> dict[str, 
     return known
 
 
-def _fill(known: dict[str, Any], field: Field, sent: Value, context: Context) -> Value:
+def _fill(known: dict[str, Any], field: Field, tag: str, sent: Value, context: Context) -> Value:
     """Read a value that is not plain, and return what has no place in its attribute."""
     if field.attribute in known:  # under its other spelling
         return sent
-    if field.container is not None and isinstance(sent, dict):
-        inside = values(field.container, sent, context)
-        rest: Value = inside.pop("extra", None)
-        known |= inside
-        return rest
-    known[field.attribute] = field.read(sent, context)
-    if field.read is _keywords and isinstance(sent, str) and "," in sent:
+    since = len(context.unreadable)
+    try:
+        if field.container is not None and isinstance(sent, dict):
+            inside = values(field.container, sent, context)
+            rest: Value = inside.pop("extra", None)
+            known |= inside
+            return rest
+        known[field.attribute] = field.read(sent, context)
+    finally:
+        context.within(tag, since)
+    if field.read is as_keywords and isinstance(sent, str) and "," in sent:
         known["keywords_raw"] = sent
     return None
+
+
+def _salvage(
+    extra: dict[str, Any],
+    field: Field | None,
+    tag: str,
+    sent: Value,
+    *,
+    context: Context,
+    problem: Unreadable,
+) -> dict[str, Any]:
+    """Return what can be read of a value, by its attribute; note the rest and keep it in ``extra``.
+
+    Of several elements in the place of one, the first is taken that can be read.
+    """
+    try:
+        if problem.fatal:
+            raise problem
+        if is_nothing(sent):
+            return {}
+        if isinstance(sent, list) and not problem.several:
+            read_one = partial(read, Scene) if field is None else field.read
+            problem = _first(read_one, tag, sent, context)
+        context.note(tag, problem.paths)
+        if problem.rest != []:
+            extra[tag] = _freeze(problem.rest)
+    except Unreadable as fatal:
+        raise fatal.within(tag) from None
+    if problem.found is None:
+        return {}
+    return {tag.removesuffix("Info") if field is None else field.attribute: problem.found}
+
+
+def _first(read_one: Read, tag: str, items: list[Any], context: Context) -> Unreadable:
+    """Read the first of several elements that can be read."""
+    found: Any = None
+    rest: list[Any] = []
+    paths: list[str] = []
+    for index, item in enumerate(items):
+        if is_null(item) or is_nothing(item):
+            continue
+        since = len(context.unreadable)
+        if found is None:
+            try:
+                found = read_one(item, context)
+                context.within(f"{tag}[{index}]", since)
+                continue
+            except Unreadable as problem:
+                if problem.fatal:
+                    raise
+        rest.append(item)
+        paths.append(f"[{index}]")
+    if rest and found is None:
+        return Unreadable("none of them can be read", items)
+    return Unreadable.partly(found, rest, paths)
 
 
 def _add_scene(scenes: dict[str, Scene], tag: str, value: Value, context: Context) -> bool:
@@ -158,12 +274,20 @@ def _add_scene(scenes: dict[str, Scene], tag: str, value: Value, context: Contex
     except TypeError:  # it holds more than texts
         key, scene = (), None
     if scene is None and not _is_empty(value):
+        since = len(context.unreadable)
         try:
             scene = read(Scene, value, context)
         except Unreadable:
             if named:
                 raise
+            context.forget(since)
             return False
+        if len(context.unreadable) > since:
+            key = ()  # the paths are its own
+            if not named and scene.hit_flag is None:
+                context.forget(since)
+                return False
+            context.within(tag, since)
         if key and len(context.scenes) < context.max_shared:
             context.scenes[key] = scene
     if scene is not None:
@@ -185,35 +309,28 @@ def read(cls: Any, value: Value, context: Context) -> Any:
 def _objects(cls: type[Any], value: Value, context: Context) -> tuple[Any, ...]:
     """Return repeated elements, of which there are none, one or several."""
     found: list[Any] = []
+    rest: list[Any] = []
+    paths: list[str] = []
     for index, item in enumerate(value if isinstance(value, list) else [value]):
+        since = len(context.unreadable)
         try:
-            if isinstance(item, cls):  # it was read as soon as it closed
+            if isinstance(item, cls):
                 found.append(item)
+                if context.early and id(item) in context.early:
+                    context.unreadable += context.early[id(item)][1]
             elif not _is_empty(item):
                 found.append(read(cls, item, context))
         except Unreadable as problem:
-            raise problem.within(f"[{index}]") from None
+            if problem.fatal:
+                raise problem.within(f"[{index}]") from None
+            if not is_nothing(item):
+                rest.append(item)
+                paths.append(f"[{index}]")
+        if len(context.unreadable) > since:
+            context.within(f"[{index}]", since)
+    if rest:
+        raise Unreadable.partly(tuple(found), rest, paths)
     return tuple(found)
-
-
-def _keywords(value: Value, _: Context) -> tuple[str, ...]:
-    """Return repeated elements, or those of one text joined by commas: no document says which."""
-    if isinstance(value, str):
-        return tuple(word.strip() for word in value.split(",") if word.strip())
-    words = value if isinstance(value, list) else [value]
-    return tuple(as_text(word) for word in words if not is_null(word))
-
-
-def _member(cls: type[Enum]) -> Read:
-    listed = {str(one.value): one for one in cls}
-
-    def member(value: Value, _: Context) -> Any:
-        found = listed.get(value) if isinstance(value, str) else None
-        if found is not None:
-            return found
-        return cls(as_integer(value) if issubclass(cls, int) else as_text(value).strip())
-
-    return member
 
 
 def _mapping(value: Value, _: Context) -> Mapping[str, Any]:
@@ -224,7 +341,7 @@ def _mapping(value: Value, _: Context) -> Mapping[str, Any]:
 
 def _freeze(value: Value, depth: int = 0) -> Any:
     if depth > MAX_DEPTH:
-        raise Unreadable(f"nested deeper than {MAX_DEPTH} elements")
+        raise Unreadable(f"nested deeper than {MAX_DEPTH} elements", fatal=True)
     if isinstance(value, dict):
         kept = {tag: item for tag, item in value.items() if tag != TEXT or not is_null(item)}
         return ReadOnly({tag: _freeze(item, depth + 1) for tag, item in kept.items()})

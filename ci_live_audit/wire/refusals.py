@@ -42,6 +42,27 @@ CODES: dict[str, type[ServiceError]] = {
     "ExpiredToken": AccessDenied,
     "CIRoleNotExist": AccessDenied,
 }
+# The status that each code is documented with, for error documents that come with 200. A code that
+# is not listed there may be anything.
+STATUS: dict[str, int] = {
+    code: status
+    for status, codes in {
+        400: "InvalidArgument MissingContent InvalidContent InvalidHost ResourceNotFound "
+        "ResourceAccessDenied ResourceDownloadFailed CIRoleNotExist ResourceNotSupported "
+        "RequestTimeout ExpiredToken MalformedXML InvalidURI",
+        401: "MissingAuthorization InvalidAuthorization SecretidNotExist SignatureExpired",
+        403: "AccessDenied MediaBucketAlreadyBinded QueueSaturated QueuePaused "
+        "RequestTimeTooSkewed SignatureDoesNotMatch InvalidAccessKeyId InvalidToken",
+        404: "InvalidUrl AuditingJobNotFound NoSuchBucket",
+        411: "MissingContentLength",
+        429: "SlowDown RequestLimitExceeded",
+        451: "UnavailableForLegalReasons",
+        500: "InternalError",
+        501: "NotImplemented",
+        503: "ServiceUnavailable",
+    }.items()
+    for code in codes.split()
+}
 STALE_CREDENTIALS = {"ExpiredToken", "InvalidAccessKeyId", "SecretidNotExist", "InvalidToken"}
 CLOCK_SKEW = {"RequestTimeTooSkewed", "SignatureExpired"}
 # Bytes in which a page shows its title.
@@ -102,7 +123,9 @@ def refusal(response: Response) -> ServiceError:
     if 300 <= response.status < 400:
         target = response.headers.get("location", "nowhere")
         message = f"redirected to {target}; redirects are not followed"
-    return _class(response.status, code)(
+    succeeded = 200 <= response.status < 300
+    status = STATUS.get(code, response.status) if succeeded else response.status
+    refused = _class(status, code)(
         message or "no reason given",
         status=response.status,
         code=code,
@@ -110,6 +133,10 @@ def refusal(response: Response) -> ServiceError:
         trace_id=said.get("traceid") or response.trace_id,
         retry_after=response.retry_after,
     )
+    if succeeded:  # a code that is not listed may mean anything
+        unclear = status >= 500 or code not in STATUS
+        refused.may_have_happened = unclear and not isinstance(refused, Throttled)
+    return refused
 
 
 def _class(status: int, code: str) -> type[ServiceError]:

@@ -24,7 +24,7 @@ from ci_live_audit.models import (
 )
 from ci_live_audit.wire import documents, nodes, refusals
 from ci_live_audit.wire.responses import Response
-from ci_live_audit.wire.scalars import Unreadable, Value, as_text
+from ci_live_audit.wire.scalars import Unreadable, Value, as_word, is_null
 
 __all__ = ["cancelled", "job", "submitted"]
 
@@ -99,6 +99,8 @@ def _decode(
         around = nodes.values(_whole(cls), sent, context)  # type: ignore[arg-type]
     except Unreadable as problem:
         raise DecodeError(str(problem), path=problem.path, excerpt=problem.excerpt) from None
+    if context.unreadable:
+        around["unreadable"] = tuple(context.unreadable)
     known: dict[str, Any] = around.pop("details")
     extra: dict[str, Any] = dict(known.get("extra", EMPTY))
     for tag, value in around.pop("extra", EMPTY).items():
@@ -114,15 +116,18 @@ def _decode(
 def _details(cls: Any, node: Any, context: nodes.Context) -> dict[str, Any]:
     known = nodes.values(nodes.reader(cls), node, context)
     for name in ("job_id", "state") if cls is AuditJob else ("job_id",):
-        if name not in known:
-            raise Unreadable("missing").within(wire_name(name))
+        tag = wire_name(name)
+        # Of several ids, none is sure to be meant.
+        if name not in known or (name == "job_id" and isinstance(node[tag], list)):
+            reason = "missing" if is_null(node.get(tag)) else "cannot be read"
+            raise Unreadable(reason, fatal=True).within(tag)
     return known
 
 
 @cache
 def _whole(cls: Any) -> nodes.Reader:
-    details = nodes.Field("details", partial(_details, cls))
-    return nodes.Reader({"JobsDetail": details, "RequestId": nodes.Field("request_id", as_text)})
+    details = nodes.Field("details", partial(_details, cls), plain=False)
+    return nodes.Reader({"JobsDetail": details, "RequestId": nodes.Field("request_id", as_word)})
 
 
 def _reader_of_lists(context: nodes.Context, pause: Pause | None) -> documents.AfterSlice:
@@ -139,7 +144,7 @@ def _reader_of_lists(context: nodes.Context, pause: Pause | None) -> documents.A
                 if isinstance(items, list):
                     for index in range(counts[tag], len(items)):
                         with suppress(Unreadable):
-                            items[index] = nodes.read(cls, items[index], context)
+                            items[index] = context.read_early(cls, items[index])
                     counts[tag] = len(items)
         if pause is not None:
             pause()

@@ -21,7 +21,16 @@ GZIPPED = gzip.compress(b"ok" * 1000, mtime=0)
 
 @pytest.mark.parametrize(
     ("body", "encoding"),
-    [(GZIPPED, "gzip"), (zlib.compress(b"ok" * 1000), "deflate"), (b"ok" * 1000, "identity")],
+    [
+        (GZIPPED, "gzip"),
+        (GZIPPED, "X-GZIP"),
+        (GZIPPED, "identity, gzip"),
+        (gzip.compress(b"ok" * 400, mtime=0) + gzip.compress(b"ok" * 600, mtime=0), "gzip"),
+        (zlib.compress(b"ok" * 1000), "deflate"),
+        (b"ok" * 1000, "identity"),
+        (b"ok" * 1000, "identity, identity"),
+        (b"ok" * 1000, ""),
+    ],
 )
 async def test_compressed_bodies_are_decoded(body: bytes, encoding: str) -> None:
     """A server that compresses although it was asked not to is understood."""
@@ -80,8 +89,15 @@ async def test_tiny_pieces_do_not_starve_the_loop(sent: bytes, body: bytes, leas
         (b"not gzip", "gzip", ""),
         (GZIPPED + b"x", "gzip", ""),
         (b"x", "br", "Response"),
+        (GZIPPED, "gzip, gzip", "Response"),
+        (GZIPPED + GZIPPED[:-4], "gzip", ""),
+        (GZIPPED * 3, "gzip", "Response"),
+        (gzip.compress(b"", mtime=0) * 1001, "gzip", "Response"),
     ],
-    ids=["too large", "bomb", "cut off", "not gzip", "more", "unknown"],
+    ids=[
+        *("too large", "bomb", "cut off", "not gzip", "more", "unknown", "twice", "second cut off"),
+        *("too large together", "members"),
+    ],
 )
 async def test_bodies_that_cannot_be_read(body: bytes, encoding: str, path: str) -> None:
     """Too large, broken or unknown compressed bodies are errors, bounded in memory."""

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from ci_live_audit import decode
 from ci_live_audit.errors import (
     AccessDenied,
     ConfigurationError,
     DecodeError,
+    InvalidArgument,
+    JobNotFound,
     LiveAuditError,
     ServiceError,
     ServiceUnavailable,
@@ -19,6 +22,38 @@ from ci_live_audit.errors import (
 from ci_live_audit.testing.render import error_document
 from ci_live_audit.wire.refusals import Remedy, failure, is_stale, remedy
 from ci_live_audit.wire.responses import Response
+
+IN_A_SUCCESS = [
+    ("InternalError", ServiceUnavailable, True),
+    ("ServiceUnavailable", ServiceUnavailable, True),
+    ("SlowDown", Throttled, False),
+    ("AccessDenied", AccessDenied, False),
+    ("InvalidArgument", InvalidArgument, False),
+    ("NoSuchBucket", InvalidArgument, False),
+    ("SignatureExpired", AccessDenied, False),
+    ("AuditingJobNotFound", JobNotFound, False),
+    ("NeverHeardOf", ServiceError, True),
+]
+
+
+@pytest.mark.parametrize(("code", "kind", "happened"), IN_A_SUCCESS)
+def test_an_error_document_with_status_200_counts_as_with_its_own(
+    code: str, kind: type[ServiceError], happened: bool
+) -> None:
+    """Object stores send error documents with 200: the code says what they mean."""
+    for read in (decode.job, decode.submitted, decode.cancelled):
+        with pytest.raises(ServiceError) as caught:
+            read(error_document(code, "why", "r"))
+        error = caught.value
+        assert (type(error), error.status, error.code) == (kind, 200, code)
+        assert error.may_have_happened is happened
+
+
+def test_the_status_is_said_once() -> None:
+    """The title of a gateway's page begins with the status, which the error says anyway."""
+    page = b"<html><head><title>502 Bad Gateway</title></head><body/></html>"
+    assert str(failure(Response(status=502, body=page))) == "502 Bad Gateway"
+
 
 BROKEN = TransportError("the connection broke")
 

@@ -471,7 +471,7 @@ def test_complete_sample_is_complete() -> None:
         for field in attrs.fields(type(result))  # type: ignore[arg-type]
         if getattr(result, field.name) != field.default
     }
-    assert defaults - filled == set()
+    assert defaults - filled == {(AuditJob, "unreadable")}
 
 
 def test_detail_callback() -> None:
@@ -598,35 +598,92 @@ def test_integers_of_json(value: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "score"),
+    [
+        ("97.0", 97),
+        ("97.5", 98),
+        (" 97.4\n", 97),
+        ("1e2", 100),
+        (97.5, 98),
+        ("-0.5", 0),
+        ([97], 97),
+    ],
+)
+def test_a_score_with_a_fraction_is_rounded(value: object, score: int) -> None:
+    """A score may be written with a fraction, and is the nearest integer."""
+    job = decode.job(callback(PornInfo={"Score": value}))
+    assert job.porn == Scene(score=score)
+    assert job.unreadable == ()
+
+
+@pytest.mark.parametrize("value", ["-", "--", " null ", "N/A", {}, [], " "])
+@pytest.mark.parametrize(
+    "tag", ["SnapshotCount", "Result", "CreationTime", "ForbidState", "UserInfo", "Snapshot"]
+)
+def test_a_word_for_nothing_is_none(tag: str, value: object) -> None:
+    """A dash, an empty list or the like in the place of a number, a time or an object is null."""
+    assert decode.job(callback(**{tag: value})) == decode.job(callback())
+
+
+def unreadable(job: Any, path: str, kept: object) -> None:
+    """Check that this is the one thing that could not be read, and that it is kept."""
+    assert job.unreadable == (path,)
+    *names, last = path.removeprefix("JobsDetail.").split(".")
+    node = job
+    for name in names:
+        node = node.scenes[name.removesuffix("Info")] if name.endswith("Info") else node
+    assert node.extra == {last: kept}
+    assert job.to_dict()["unreadable"] == [path]
+
+
+@pytest.mark.parametrize(
     "value",
     [
-        *("x", "1.5", "1e3", "1_000", "0x1", "1 2", str(2**63), str(-(2**63) - 1)),
+        *("x", "1_000", "0x1", "1 2", str(2**63), str(-(2**63) - 1), "1_0.5", "nan", "1e999"),
         pytest.param("\u0661", id="Arabic digit"),
         pytest.param("9" * 5000, id="huge"),
     ],
 )
 def test_a_text_that_is_not_an_integer(value: str) -> None:
-    """A text that is not an integer, or only in Python, is an error with its path."""
-    with pytest.raises(DecodeError) as caught:
-        decode.job(response(f"<PornInfo><Score>{value}</Score></PornInfo>"))
-    assert caught.value.path == "JobsDetail.PornInfo.Score"
+    """A text that is not an integer, or only in Python, is kept in `extra`."""
+    job = decode.job(response(f"<PornInfo><HitFlag>1</HitFlag><Score>{value}</Score></PornInfo>"))
+    unreadable(job, "JobsDetail.PornInfo.Score", value)
+    assert job.porn is not None
+    assert (job.porn.hit_flag, job.porn.score) == (1, None)
 
 
-@pytest.mark.parametrize("value", [True, 1.5, 1e300, HUGE, [1], {}])
+@pytest.mark.parametrize("value", [True, 1e300, HUGE, {"A": 1}])
 def test_a_json_value_that_is_not_an_integer(value: object) -> None:
-    """A JSON value that is not a 64-bit integer is an error with its path."""
-    with pytest.raises(DecodeError) as caught:
-        decode.job(callback(SnapshotCount=value))
-    assert caught.value.path == "JobsDetail.SnapshotCount"
+    """A JSON value that is not a 64-bit integer is kept in `extra`."""
+    unreadable(decode.job(callback(SnapshotCount=value)), "JobsDetail.SnapshotCount", value)
 
 
-@pytest.mark.parametrize("value", ["x", "nan", "-inf", "1e999", "1_0", True, HUGE, [1]])
-def test_a_value_that_is_not_a_number(value: object) -> None:
-    """A coordinate that is not a finite number is an error with its path."""
-    results = [{"Location": {"X": value}}]
-    with pytest.raises(DecodeError) as caught:
-        decode.job(callback(PornInfo={"OcrResults": results}))
-    assert caught.value.path == "JobsDetail.PornInfo.OcrResults[0].Location.X"
+@pytest.mark.parametrize("value", ["1.5", 0.5, "x", "true", True])
+def test_a_verdict_is_not_rounded(value: object) -> None:
+    """A verdict between two is none of them."""
+    job = decode.job(callback(Result=value, Label="Porn"))
+    unreadable(job, "JobsDetail.Result", value)
+    assert (job.result, job.label) == (None, "Porn")
+
+
+@pytest.mark.parametrize(
+    ("value", "flag"), [(True, 1), ("true", 1), (" True ", 1), ("false", 0), (False, 0), ("1.0", 1)]
+)
+def test_a_hit_flag_may_be_a_boolean(value: object, flag: int) -> None:
+    """True is a hit, false is none."""
+    porn = decode.job(callback(PornInfo={"HitFlag": value})).porn
+    assert porn == Scene(hit_flag=HitFlag(flag))
+
+
+@pytest.mark.parametrize("value", ["x", "nan", "-inf", "1e999", "1_0", True, HUGE, [["x"]]])
+def test_a_value_that_is_not_a_number(value: Any) -> None:
+    """A coordinate that is not a finite number is kept in the nearest `extra`."""
+    results = [{"Location": {"X": value, "Y": 1}}]
+    job = decode.job(callback(PornInfo={"OcrResults": results}))
+    assert job.unreadable == ("JobsDetail.PornInfo.OcrResults[0].Location.X",)
+    assert job.porn is not None
+    kept = (("x",),) if value == [["x"]] else value
+    assert job.porn.ocr_results[0].location == Location(y=1, extra=ReadOnly({"X": kept}))
 
 
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999"])
@@ -647,12 +704,23 @@ def test_time_zone_spellings(zone: str) -> None:
     assert job.creation_time.utcoffset() == timedelta(hours=8)
 
 
-@pytest.mark.parametrize("value", ["2021-08-07T12:12:12", "2021-08-07", "yesterday", 0, [], {}])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("2021-08-07T12:12:12", "2021-08-07 12:12:12 ", "1628309532", " 1628309532000 "),
+        *(1628309532, 1628309532000, 1628309532.0),
+    ],
+)
+def test_times_without_a_zone(value: object) -> None:
+    """A time without its zone is China's, and a number is seconds or milliseconds since 1970."""
+    time = decode.job(callback(CreationTime=value)).creation_time
+    assert time == datetime(2021, 8, 7, 12, 12, 12, tzinfo=SHANGHAI)
+
+
+@pytest.mark.parametrize("value", ["yesterday", 0, True, 1e300, "1e10", "99", {"A": 1}])
 def test_a_value_that_is_not_a_time(value: object) -> None:
-    """A time without its zone, or anything else, is an error with its path."""
-    with pytest.raises(DecodeError, match="a time with its zone") as caught:
-        decode.job(callback(CreationTime=value))
-    assert caught.value.path == "JobsDetail.CreationTime"
+    """What is no time is kept in `extra`."""
+    unreadable(decode.job(callback(CreationTime=value)), "JobsDetail.CreationTime", value)
 
 
 @pytest.mark.parametrize(("value", "text"), [(True, "true"), (False, "false")])
@@ -743,10 +811,11 @@ def test_an_info_that_is_not_a_scene_is_kept_in_extra(inside: str, kept: dict[st
 @pytest.mark.parametrize("value", [0, False])
 @pytest.mark.parametrize("tag", ["PornInfo", "UserInfo", "Snapshot"])
 def test_false_is_not_null(tag: str, value: object) -> None:
-    """A JSON zero or false in the place of an object is an error, not null."""
-    with pytest.raises(DecodeError) as caught:
-        decode.job(callback(**{tag: value}))
-    assert caught.value.path.startswith(f"JobsDetail.{tag}")
+    """A JSON zero or false in the place of an object is kept, as it is not null."""
+    job = decode.job(callback(**{tag: value}))
+    (path,) = job.unreadable
+    assert path.startswith(f"JobsDetail.{tag}")
+    assert job.extra == {tag: value}
 
 
 # The path of an unreadable value
@@ -757,14 +826,16 @@ def test_false_is_not_null(tag: str, value: object) -> None:
     [
         ("<Result>x</Result>", "Result"),
         ("<Result><A/></Result>", "Result"),
-        ("<Result>1</Result><Result>2</Result>", "Result"),
-        ("<State/><State>Success</State>", "State"),
+        ("<Result>1</Result><Result>2</Result>", "Result[1]"),
+        ("<Result>x</Result><Result>y</Result>", "Result"),
+        ("<State>Auditing</State>", "State[1]"),
         ("<Label><A/></Label>", "Label"),
         ("<CosHeaders>x</CosHeaders>", "CosHeaders"),
         ("<PornInfo>x</PornInfo>", "PornInfo"),
         ("<PornInfo><HitFlag>x</HitFlag></PornInfo>", "PornInfo.HitFlag"),
-        ("<PornInfo><Score>1</Score></PornInfo>" * 2, "PornInfo"),
-        ("<PornInfo><Keywords><A/></Keywords></PornInfo>", "PornInfo.Keywords"),
+        ("<PornInfo><Score>1</Score></PornInfo>" * 2, "PornInfo[1]"),
+        ("<PornInfo>x</PornInfo><PornInfo><Score>x</Score></PornInfo>", "PornInfo[1].Score"),
+        ("<PornInfo><Keywords><A>a</A><B>b</B></Keywords></PornInfo>", "PornInfo.Keywords"),
         ("<UserInfo>x</UserInfo>", "UserInfo"),
         ("<UserInfo><IP><A/></IP></UserInfo>", "UserInfo.IP"),
         ("<Snapshot>x</Snapshot>", "Snapshot[0]"),
@@ -789,30 +860,116 @@ def test_false_is_not_null(tag: str, value: object) -> None:
             "ListInfo.ListResults[1].ListType",
         ),
         ("<MaskInfo><RecordInfo>x</RecordInfo></MaskInfo>", "MaskInfo.RecordInfo"),
-        (f"<New>{'<A>' * 70}{'</A>' * 70}</New>", "New"),
-        (f"<BrandNewInfo>{'<A>' * 70}{'</A>' * 70}</BrandNewInfo>", "BrandNewInfo"),
     ],
 )
 def test_an_unreadable_value_has_its_path(inside: str, path: str) -> None:
-    """The error and its text name the very node."""
-    with pytest.raises(DecodeError) as caught:
+    """`unreadable` names the very node, and the rest of the job is read."""
+    job = decode.job(response(inside))
+    assert f"JobsDetail.{path}" in job.unreadable
+    assert (job.job_id, job.state) == ("j", JobState.SUCCESS)
+
+
+@pytest.mark.parametrize("tag", ["New", "BrandNewInfo", "Label", "PornInfo", "Snapshot"])
+def test_what_is_nested_too_deep_is_an_error(tag: str) -> None:
+    """A tree that is deeper than any honest one is an error that names its node."""
+    deep = f"<{tag}>{'<A>' * 70}{'</A>' * 70}</{tag}>"
+    with pytest.raises(DecodeError, match="nested deeper") as caught:
+        decode.job(response(deep))
+    assert caught.value.path.startswith(f"JobsDetail.{tag}")
+    with pytest.raises(DecodeError, match="nested deeper"):
+        decode.job(response(deep * 2))
+    assert str(caught.value).startswith(f"JobsDetail.{tag}")
+
+
+@pytest.mark.parametrize("inside", ["<JobId>k</JobId>", "<JobId><A>a</A></JobId>"])
+def test_a_doubtful_id_is_an_error(inside: str) -> None:
+    """A job with two ids is nobody's."""
+    with pytest.raises(DecodeError, match="cannot be read") as caught:
         decode.job(response(inside))
-    assert caught.value.path == f"JobsDetail.{path}"
-    assert str(caught.value).startswith(f"JobsDetail.{path}: ")
+    assert caught.value.path == "JobsDetail.JobId"
 
 
 def test_path_beside_the_details() -> None:
     """The path of a node beside the details does not begin with them."""
-    with pytest.raises(DecodeError) as caught:
-        decode.job(response("", "<RequestId><A/></RequestId>"))
-    assert caught.value.path == "RequestId"
+    job = decode.job(response("", "<RequestId><A>a</A></RequestId>"))
+    assert (job.unreadable, job.request_id) == (("RequestId",), None)
+    assert job.extra == {"RequestId": {"A": "a"}}
 
 
-def test_the_excerpt_is_the_beginning_of_the_value() -> None:
-    """The excerpt of an error is the beginning of the unreadable value, and no more."""
-    with pytest.raises(DecodeError) as caught:
-        decode.job(response(f"<Result>{'x' * 10_000}</Result>"))
-    assert caught.value.excerpt == "x" * 120
+def test_other_results_have_unreadable_values_too() -> None:
+    """A submission of which a value cannot be read has been made all the same."""
+    body = response("<CreationTime>soon</CreationTime>")
+    for result in (decode.submitted(body), decode.cancelled(body)):
+        assert (result.job_id, result.creation_time) == ("j", None)
+        unreadable(result, "JobsDetail.CreationTime", "soon")
+
+
+def test_the_number_of_paths_is_bounded() -> None:
+    """Of a document full of unreadable values, the first ten thousand paths are kept."""
+    body = callback(Snapshot=[{"Result": "x"}] * 10_001)
+    job = decode.job(body)
+    assert len(job.unreadable) == 10_000
+    assert job.unreadable[-1] == "JobsDetail.Snapshot[9999].Result"
+    assert job.snapshots[-1].extra == {"Result": "x"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "keywords", "paths"),
+    [
+        ([{"Keyword": "a"}, {"Keyword": "b"}], ("a", "b"), ()),
+        ({"Keyword": ["a", "b"]}, ("a", "b"), ()),
+        ({"Keyword": "a,b"}, ("a,b",), ()),
+        ({"A": None}, (), ()),
+        (0, (), ()),
+        (False, (), ()),
+        ([0, "a"], ("a",), ()),
+        ([5, "a"], ("5", "a"), ()),
+        ([{"Text": "a", "Score": 1}, "b"], ("a", "b"), ("[0]",)),
+        ([{"Keyword": ["a", 1]}], ("a",), ("[0]",)),
+        ([["a"], "b"], ("b",), ("[0]",)),
+        ({"X": {"Y": 1}}, (), ("",)),
+    ],
+    ids=str,
+)
+def test_keywords_of_other_types(
+    sent: Any, keywords: tuple[str, ...], paths: tuple[str, ...]
+) -> None:
+    """Keywords may be objects with a text each; what else is in them is kept in `extra`."""
+    job = decode.job(callback(PornInfo={"Keywords": sent, "Score": 1}))
+    assert job.porn is not None
+    assert (job.porn.keywords, job.porn.score) == (keywords, 1)
+    assert job.unreadable == tuple(f"JobsDetail.PornInfo.Keywords{path}" for path in paths)
+    assert bool(job.porn.extra) is bool(paths)
+
+
+def test_several_elements_in_the_place_of_one() -> None:
+    """The first that can be read is taken, and the others are kept."""
+    one, two = {"X": 1}, {"X": 2}
+    for sent, rest in (([one], None), ([None, one], None), ([5, one, two], (5, {"X": 2}))):
+        job = decode.job(callback(PornInfo={"OcrResults": [{"Location": sent}]}))
+        assert job.porn is not None
+        (found,) = job.porn.ocr_results
+        assert found.location == Location(x=1)
+        assert found.extra == ({} if rest is None else {"Location": rest})
+        assert len(job.unreadable) == len(rest or ())
+
+
+def test_a_new_scene_with_an_unreadable_value_is_one() -> None:
+    """A scene that no document names is known by its hit flag, whatever else is wrong with it."""
+    job = decode.job(callback(NewInfo={"HitFlag": 1, "Score": "x"}))
+    assert job.scenes["New"].hit_flag == HitFlag.HIT
+    unreadable(job, "JobsDetail.NewInfo.Score", "x")
+
+
+@pytest.mark.parametrize("tag", ["JobId", "Label", "DataId", "Code", "RequestId", "Url"])
+def test_white_space_around_words_is_not_kept(tag: str) -> None:
+    """Ids, labels and the like have no line breaks around them."""
+    body = b"<Response><JobsDetail><JobId>j</JobId><State>\n x\n</State></JobsDetail></Response>"
+    body = body.replace(b"<JobId>j</JobId>", b"") if tag == "JobId" else body
+    body = body.replace(b"<State>", f"<{tag}>\n  w\n </{tag}><State>".encode())
+    job = decode.job(body)
+    assert job.state.value == "x"
+    assert "w" in attrs.asdict(job, recurse=False).values()
 
 
 @pytest.mark.parametrize(
@@ -1275,14 +1432,15 @@ def test_a_large_body_is_read_in_slices() -> None:
     [
         (large(inside="<Snapshot><Result>x</Result></Snapshot>"), "Snapshot[3000].Result"),
         (large(inside="<Snapshot>x</Snapshot>"), "Snapshot[3000]"),
+        (large().replace(b"<HitFlag>0", b"<HitFlag>x", 1), "Snapshot[0].AdsInfo.HitFlag"),
         (large(inside="<Result>x</Result>"), "Result"),
     ],
 )
 def test_an_unreadable_value_in_a_large_body_has_its_path(body: bytes, path: str) -> None:
     """An unreadable value in a large body has the same path as in a small one."""
-    with pytest.raises(DecodeError) as caught:
-        decode.job(body)
-    assert caught.value.path == f"JobsDetail.{path}"
+    job = decode.job(body)
+    assert job.unreadable == (f"JobsDetail.{path}",)
+    assert len(job.snapshots) == 3000 + (path == "Snapshot[3000].Result")
 
 
 @pytest.mark.parametrize(
@@ -1317,12 +1475,11 @@ def test_equal_scenes_are_one_object() -> None:
 
 
 def test_equal_scenes_of_a_callback_are_told_apart() -> None:
-    """In JSON true equals 1, but it is not a hit flag."""
-    scenes = [{"SnapshotTime": n, "AdsInfo": {"HitFlag": flag}} for n, flag in enumerate([1, True])]
-    details = {"JobId": "j", "State": "Auditing", "Snapshot": scenes}
-    with pytest.raises(DecodeError) as caught:
-        decode.job(json.dumps({"JobsDetail": details}).encode())
-    assert caught.value.path == "JobsDetail.Snapshot[1].AdsInfo.HitFlag"
+    """In JSON true equals 1, but it is not a score."""
+    scenes = [{"SnapshotTime": n, "AdsInfo": {"Score": score}} for n, score in enumerate([1, True])]
+    job = decode.job(callback(Snapshot=scenes))
+    assert [one.ads.score for one in job.snapshots if one.ads is not None] == [1, None]
+    assert job.unreadable == ("JobsDetail.Snapshot[1].AdsInfo.Score",)
 
 
 def test_the_number_of_shared_scenes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
