@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
+import ssl
 
 import attrs
 
@@ -22,6 +22,14 @@ UNSENT = {
     "UnsupportedProtocol",
     "LocalProtocolError",
     "InvalidURL",
+}
+# What OpenSSL says where client and server share no version of TLS or no cipher.
+NOTHING_SHARED = {
+    "NO_PROTOCOLS_AVAILABLE",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE",
+    "TLSV1_ALERT_INSUFFICIENT_SECURITY",
+    "TLSV1_ALERT_PROTOCOL_VERSION",
+    "UNSUPPORTED_PROTOCOL",
 }
 
 
@@ -53,17 +61,31 @@ class ExchangeState:
             error: TransportError = RequestTimeout(f"no {phase} within {timeout:g} s", sent=sent)
         else:
             reason = f"{type(problem).__name__}: {problem}".rstrip(": ")
-            if _is_out_of_descriptors(problem):
+            if any(map(_is_out_of_descriptors, _causes(problem))):
                 reason = f"too many open files: {reason}; lower max_connections or raise the limit"
             error = TransportError(reason, sent=sent, reused=self.reused and self.head is None)
+        error.transient = not any(map(_is_lasting, _causes(problem)))
         error.__cause__ = strip_context(problem)
         return error
 
 
-def _is_out_of_descriptors(problem: Any) -> bool:
-    """Return whether a problem, or the cause of it, is that nothing more can be opened."""
-    if problem is None or getattr(problem, "errno", None) in {errno.EMFILE, errno.ENFILE}:
-        return problem is not None
-    # Of several addresses of a server, each has a cause of its own.
-    causes = [problem.__cause__, *getattr(problem, "exceptions", ())]
-    return any(map(_is_out_of_descriptors, causes))
+def _causes(problem: BaseException) -> list[BaseException]:
+    """Return a problem and what caused it."""
+    found = [problem]
+    for link in found:
+        # httpx's pool drops the cause; of several addresses of a server, each has one of its own.
+        others = (link.__cause__, link.__context__, *getattr(link, "exceptions", ()))
+        found += [one for one in others if one is not None and one not in found]
+    return found
+
+
+def _is_out_of_descriptors(problem: BaseException) -> bool:
+    """Return whether a problem is that nothing more can be opened."""
+    return getattr(problem, "errno", None) in {errno.EMFILE, errno.ENFILE}
+
+
+def _is_lasting(problem: BaseException) -> bool:
+    """Return whether a problem is one of configuration: trying again does not help."""
+    if isinstance(problem, ssl.SSLError):
+        return isinstance(problem, ssl.SSLCertVerificationError) or problem.reason in NOTHING_SHARED
+    return type(problem).__name__ == "ProxyError" and str(problem)[:3] in {"403", "407"}

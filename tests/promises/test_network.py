@@ -7,6 +7,7 @@ import contextlib
 import pickle
 import socket
 import ssl
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -188,6 +189,47 @@ async def test_s09_a_bad_certificate_ends_the_call_unsent(
         assert_unsent(caught.value)
         assert served.requests == []
         assert not any(secret in bytes(heard).lower() for secret in SECRETS)
+        assert not caught.value.transient
+        with pytest.raises(TransportError, match=r"(?i)certificate") as caught:
+            await client.wait("a")  # at once: no waiting makes it good
+        assert caught.value.attempts == 1
+
+
+@pytest.mark.parametrize("of_server", [True, False], ids=["server", "client"])
+async def test_s09_no_version_of_tls_in_common_ends_a_call_at_once(
+    backend: str, authority: Authority, of_server: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a call nor a wait is repeated, whichever side needs the newer version."""
+    context = authority.context()
+    if of_server:
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        authority.trusting.maximum_version = ssl.TLSVersion.TLSv1_2
+    else:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        authority.trusting.minimum_version = ssl.TLSVersion.TLSv1_3
+    monkeypatch.setattr("httpx.create_ssl_context", lambda: authority.trusting)  # of our own
+
+    def refuse() -> None:
+        # Unlike asyncio, which hangs up, this sends the alert.
+        with contextlib.suppress(OSError):  # the listener is shut down at the end
+            while True:
+                with listener.accept()[0] as link, contextlib.suppress(ssl.SSLError):
+                    context.wrap_socket(link, server_side=True)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            async with client_of(backend, url, trusting=authority.trusting) as client:
+                for call in (client.query, client.wait):
+                    with pytest.raises(TransportError) as caught:
+                        await call("a")
+                    assert_unsent(caught.value)
+                    assert not caught.value.transient
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 BREAKS = [WireFault.refuse(), WireFault.cut(), WireFault.reset()]
@@ -340,12 +382,13 @@ async def test_s11_https_goes_through_a_tunnel(
     "refusal",
     [
         b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 Connection established\r\n\r\n",
         b"HTTP/1.1 2",
         b"",
     ],
-    ids=["407", "502", "dies in the tunnel", "dies in its response", "dies"],
+    ids=["407", "403", "502", "dies in the tunnel", "dies in its response", "dies"],
 )
 async def test_s11_a_proxy_that_fails_leaves_the_request_unsent(
     backend: str, monkeypatch: pytest.MonkeyPatch, refusal: bytes
@@ -363,6 +406,7 @@ async def test_s11_a_proxy_that_fails_leaves_the_request_unsent(
     if backend == "own" or b"Content-Length" in refusal:
         assert not caught.value.sent, repr(caught.value.__cause__)
     assert caught.value.attempts == 1
+    assert caught.value.transient == (not refusal.startswith((b"HTTP/1.1 403", b"HTTP/1.1 407")))
 
 
 async def test_s11_a_proxy_that_is_silent_leaves_the_request_unsent(
