@@ -126,6 +126,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     assert foreign == {
         "ci_live_audit",
         "ci_live_audit._lazy",
+        "ci_live_audit._version",
         "ci_live_audit.testing",
         "ci_live_audit.testing.pytest_plugin",
     }
