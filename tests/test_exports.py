@@ -112,7 +112,7 @@ def test_a_copied_package_needs_no_metadata(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env=environ,
+        env={**environ, "PYTHONPATH": str(tmp_path)},
     )
     agent, place = shown.stdout.split()
     assert agent == f"ci-live-audit/{ci_live_audit.__version__}"
