@@ -51,6 +51,10 @@ OF_ONE = [
 ]
 
 
+BAD_CERTIFICATE = TransportError("CERTIFICATE_VERIFY_FAILED", sent=False)
+BAD_CERTIFICATE.transient = False
+
+
 def name(error: LiveAuditError) -> str:
     """Return a name for a test's id."""
     return getattr(error, "code", "") or type(error).__name__
@@ -151,7 +155,7 @@ def test_the_log_tells_of_an_outage_at_once_and_each_minute(
     ]
 
 
-@pytest.mark.parametrize("error", OF_ALL, ids=name)
+@pytest.mark.parametrize("error", [*OF_ALL, BAD_CERTIFICATE], ids=name)
 def test_five_refusals_in_a_row_are_a_fault_of_all(error: LiveAuditError) -> None:
     """What lies in the account or the bucket ends a run, though not with its first job."""
     health = Health()
