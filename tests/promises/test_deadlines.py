@@ -284,6 +284,16 @@ async def test_r05_a_provider_that_hangs_ends_a_call_at_its_deadline(call: str) 
     assert e.value.attempts == 1
 
 
+async def test_r05_whether_there_are_other_keys_is_found_out_within_the_deadline() -> None:
+    """After a wrong signature, a provider that hangs ends the call at its deadline."""
+    emulator = Emulator()
+    wrong = Provider(Credentials(KEYS[0], "wrong")).provide
+    async with emulator.client(credentials=wrong, retry=RetryPolicy(deadline=3)) as client:
+        with pytest.raises(LiveAuditError, match="SignatureDoesNotMatch|AccessDenied"):
+            await client.query("a")
+    assert now() == pytest.approx(3, abs=LATE)
+
+
 async def test_r05_a_provider_that_hangs_after_the_slot_ends_a_call_at_its_deadline() -> None:
     """Credentials that expire during the wait for a slot are renewed within the deadline."""
     loop = asyncio.get_running_loop()
