@@ -289,7 +289,7 @@ async def test_r05_whether_there_are_other_keys_is_found_out_within_the_deadline
     emulator = Emulator()
     wrong = Provider(Credentials(KEYS[0], "wrong")).provide
     async with emulator.client(credentials=wrong, retry=RetryPolicy(deadline=3)) as client:
-        with pytest.raises(LiveAuditError, match="SignatureDoesNotMatch|AccessDenied"):
+        with pytest.raises(LiveAuditError, match=r"SignatureDoesNotMatch|AccessDenied"):
             await client.query("a")
     assert now() == pytest.approx(3, abs=LATE)
 
