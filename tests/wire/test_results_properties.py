@@ -335,6 +335,7 @@ def differences(one: Any, other: Any) -> int:
     return sum(differences(getattr(one, name), getattr(other, name)) for name in names)
 
 
+@pytest.mark.timeout(900)
 @settings(slow, max_examples=10_000 if IN_FULL else 200)
 @given(jobs(json_extras), st.lists(st.integers(0, 10**6), max_size=5), st.data())
 def test_an_odd_value_costs_no_other(job: AuditJob, chosen: list[int], data: st.DataObject) -> None:
