@@ -19,6 +19,7 @@ ORDER = (
     "errors",
     "_checks",
     "_environment",
+    "_files",
     "_loop",
     "_threads",
     "credentials/values",

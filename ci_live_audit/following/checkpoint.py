@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
-import stat
-import weakref
 from collections import Counter
-from io import FileIO
 from pathlib import Path
 from typing import Any, Self, cast
 
+from ci_live_audit._files import LineFile
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.following.recent import Recent
 
@@ -28,18 +24,6 @@ NEW = HEADERS[2]
 LONGEST = 2**20
 #: How many of the ids answered since the file was read are known; memory must not grow for ever.
 REMEMBERED = 50_000
-
-_files: weakref.WeakSet[FileIO] = weakref.WeakSet()
-
-
-def _leave_to_the_parent() -> None:
-    """Close the files in a forked child, which would keep their locks after its parent's end."""
-    for file in list(_files):
-        file.close()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
-    os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 class Checkpoint:
@@ -67,22 +51,16 @@ class Checkpoint:
 
     def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False) -> None:
         self.path: Path = Path(path)
-        self._fsync = fsync
         # Dicts keep their order, and the garbage collector passes over dicts of texts.
         self._open: dict[str, None] = {}
         self._answered: set[str] = set()
         self._recent = Recent(REMEMBERED)
         self._counts: Counter[str] = Counter()
         self._scope: tuple[str, str] | None = None
-        #: Bytes of whole lines, and whether more may be in the file.
-        self._end = 0
-        self._torn = self._is_old = False
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
-        self._file = open(os.open(self.path, flags, 0o600), "r+b", buffering=0)  # noqa: PTH123, SIM115
-        _files.add(self._file)
+        self._is_old = False
+        self._file = LineFile(self.path, fsync=fsync)
         try:
-            self._check_kind()
-            self._lock()
+            self._file.lock("in use by {}; one run at a time may use it")
             self._load()
         except BaseException:
             self._file.close()
@@ -109,8 +87,7 @@ class Checkpoint:
             self._load()
         if self._scope is None:
             if self._is_old:
-                self._file.seek(0)
-                self._file.write(NEW)  # as long as the old header
+                self._file.overwrite(NEW)  # as long as the old header
                 self._is_old = False
             self._write({"bucket": bucket, "region": region})
         elif self._scope != (bucket, region):
@@ -179,65 +156,27 @@ class Checkpoint:
         line = json.dumps(entry).encode() + b"\n"
         if len(line) > LONGEST:
             return False
-        self._append(line)
+        self._file.append(line)
         return self._note(entry)
-
-    def _append(self, line: bytes) -> None:
-        """Append a line, as a whole or not at all."""
-        if self._torn:
-            self._file.truncate(self._end)
-        self._torn = True
-        self._file.seek(self._end)
-        try:
-            if self._file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if self._fsync:
-                os.fsync(self._file.fileno())
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                self._file.truncate(self._end)
-            # The system's own error about a descriptor names no file.
-            raise OSError(error.errno, error.strerror, str(self.path)) from None
-        self._torn = False
-        self._end += len(line)
-
-    def _check_kind(self) -> None:
-        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
-            raise self._refuse("this is not a regular file")
-
-    def _lock(self) -> None:
-        try:
-            import fcntl  # noqa: PLC0415
-        except ImportError:  # on Windows
-            return
-        try:
-            # It belongs to the open file: a second opening is refused in this process as well, and
-            # any end of the process frees it.
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise self._refuse(
-                f"in use by {_holder(self._file.fileno())}; one run at a time may use it"
-            ) from None
 
     def _load(self) -> None:
         """Read the file, and remove a last line that was cut off."""
         self._open, self._answered, self._recent = {}, set(), Recent(REMEMBERED)
         self._counts, self._scope = Counter(), None
-        self._end, self._torn = 0, False
-        with open(os.dup(self._file.fileno()), "rb") as file:  # noqa: PTH123
-            file.seek(0)
+        end = 0
+        with self._file.reader() as file:
             line = file.readline(LONGEST)
             self._check_header(line)
             number = 1
             while line.endswith(b"\n"):
-                self._end += len(line)
+                end += len(line)
                 number += 1
                 line = file.readline(LONGEST)
                 if line.endswith(b"\n") or len(line) == LONGEST:
                     self._read(line, number)
-        self._file.truncate(self._end)
-        if not self._end:
-            self._create()
+        self._file.cut(end)
+        if not end:
+            self._file.append(NEW)
 
     def _read(self, line: bytes, number: int) -> None:
         entry = _entry(line)
@@ -245,15 +184,6 @@ class Checkpoint:
             raise self._refuse(f"line {number} is not an entry of a checkpoint")
         if "answered" in entry:
             self._answered.add(entry["answered"])
-
-    def _create(self) -> None:
-        self._append(NEW)
-        if self._fsync:
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
 
     def _check_header(self, line: bytes) -> None:
         created = any(whole.startswith(line) for whole in HEADERS.values() if whole != line)
@@ -295,15 +225,3 @@ def _entry(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
-
-
-def _holder(descriptor: int) -> str:
-    """Return which process has locked a file, where the system tells (Linux does)."""
-    inode = os.fstat(descriptor).st_ino
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/locks").read_text().splitlines():
-            # 1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF
-            _, kind, _, _, process, place, *_ = line.split()
-            if kind == "FLOCK" and place.endswith(f":{inode}") and process != "0":
-                return f"process {process}"
-    return "another process"

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ci_live_audit import Checkpoint, ConfigurationError
-from ci_live_audit.following.checkpoint import _leave_to_the_parent
+from ci_live_audit._files import _leave_to_the_parent
 
 HEADER = b'{"format": "ci_live_audit.checkpoint", "version": 2}\n'
 OLD = HEADER.replace(b"2", b"1")
@@ -676,13 +676,14 @@ def test_a_line_that_does_not_fit_is_an_error(path: Path, filled: bytes, room: i
 def test_a_full_disk_is_an_error(path: Path) -> None:
     """The error of the system is raised with its number, and a repair that fails comes later."""
     checkpoint = Checkpoint(path)
-    with checkpoint._file as own, Path("/dev/full").open("r+b", buffering=0) as full:
-        checkpoint._file = full
+    lines = checkpoint._file
+    with lines._file as own, Path("/dev/full").open("r+b", buffering=0) as full:
+        lines._file = full
         for _ in range(2):
             with pytest.raises(OSError, match=r"No space left|Invalid argument"):
                 checkpoint.take("a")
             assert not checkpoint.open
-        checkpoint._file = own
+        lines._file = own
         checkpoint.take("a")
         assert checkpoint.open == ("a",)
 

@@ -1,0 +1,64 @@
+"""Files of lines: whatever does not fit, each line is whole; checkpoints and results rely on it."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ci_live_audit import ConfigurationError
+from ci_live_audit._files import LineFile
+
+
+@given(st.lists(st.binary(max_size=9).map(lambda text: text + b"\n")), st.integers(0, 60))
+def test_lines_are_written_whole_or_not_at_all(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], room: int
+) -> None:
+    """On a disk of any size the file holds exactly the lines that raised no error."""
+    path = tmp_path_factory.mktemp("disk") / "lines"
+    file = LineFile(path)
+    written = b""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        for line in lines:
+            with contextlib.suppress(OSError):
+                file.append(line)
+                written += line
+            assert path.read_bytes() == written
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(written) <= room
+    file.append(b"last\n")
+    file.close()
+    assert path.read_bytes() == written + b"last\n"
+
+
+def test_lines_go_behind_what_is_whole(tmp_path: Path) -> None:
+    """What is cut is gone, and reading does not move the place at which lines are appended."""
+    path = tmp_path / "lines"
+    path.write_bytes(b"one\ntwo\nthr")
+    file = LineFile(path)
+    file.cut(8)
+    with file.reader() as reader:
+        assert reader.read() == b"one\ntwo\n"
+    file.append(b"three\n")
+    file.overwrite(b"ONE")
+    file.append(b"four\n")
+    file.close()
+    assert path.read_bytes() == b"ONE\ntwo\nthree\nfour\n"
+
+
+def test_a_locked_file_is_refused_with_the_message_given(tmp_path: Path) -> None:
+    """Both may be open, but only one has the lock, until it is closed."""
+    first, second = LineFile(tmp_path / "lines"), LineFile(tmp_path / "lines")
+    first.lock("somebody has it")
+    with pytest.raises(ConfigurationError, match="lines: somebody has it"):
+        second.lock("somebody has it")
+    first.close()
+    second.lock("somebody has it")
+    second.close()
