@@ -261,13 +261,19 @@ class WaitTimeout(LiveAuditError):
         self.last = last
 
 
+def chain(problem: BaseException) -> list[BaseException]:
+    """Return an exception and all that led to it, those of a group included."""
+    found = [problem]
+    for link in found:
+        others = (link.__cause__, link.__context__, *getattr(link, "exceptions", ()))
+        found += [one for one in others if one is not None and one not in found]
+    return found
+
+
 def strip_context(problem: BaseException) -> BaseException:
     """Strip an exception of frames and requests, which hold signed headers, and return it."""
-    found: list[BaseException] = [problem]
-    for link in found:
+    for link in chain(problem):
         link.__traceback__ = None
         if hasattr(type(link), "request"):
             link.request = None  # type: ignore[attr-defined]
-        others = (link.__cause__, link.__context__, *getattr(link, "exceptions", ()))
-        found += [one for one in others if one is not None and one not in found]
     return problem

@@ -7,7 +7,7 @@ import ssl
 
 import attrs
 
-from ci_live_audit.errors import RequestTimeout, TransportError, strip_context
+from ci_live_audit.errors import RequestTimeout, TransportError, chain, strip_context
 from ci_live_audit.wire.responses import Response
 
 __all__ = ["ExchangeState"]
@@ -54,6 +54,8 @@ class ExchangeState:
             problem: What was raised.
             timeout: Seconds that the exchange was given.
         """
+        # httpx's pool drops the cause but not the context; each address of a server has its own.
+        causes = chain(problem)
         kinds = {kind.__name__ for kind in type(problem).__mro__}
         sent = not kinds & UNSENT if self.sent is None else self.sent
         if kinds & {"TimeoutError", "TimeoutException"}:
@@ -61,22 +63,12 @@ class ExchangeState:
             error: TransportError = RequestTimeout(f"no {phase} within {timeout:g} s", sent=sent)
         else:
             reason = f"{type(problem).__name__}: {problem}".rstrip(": ")
-            if any(map(_is_out_of_descriptors, _causes(problem))):
+            if any(map(_is_out_of_descriptors, causes)):
                 reason = f"too many open files: {reason}; lower max_connections or raise the limit"
             error = TransportError(reason, sent=sent, reused=self.reused and self.head is None)
-        error.transient = not any(map(_is_lasting, _causes(problem)))
+        error.transient = not any(map(_is_lasting, causes))
         error.__cause__ = strip_context(problem)
         return error
-
-
-def _causes(problem: BaseException) -> list[BaseException]:
-    """Return a problem and what caused it."""
-    found = [problem]
-    for link in found:
-        # httpx's pool drops the cause; of several addresses of a server, each has one of its own.
-        others = (link.__cause__, link.__context__, *getattr(link, "exceptions", ()))
-        found += [one for one in others if one is not None and one not in found]
-    return found
 
 
 def _is_out_of_descriptors(problem: BaseException) -> bool:
