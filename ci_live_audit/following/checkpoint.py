@@ -10,7 +10,7 @@ from typing import Any, Self, cast
 
 from ci_live_audit._files import LineFile
 from ci_live_audit.errors import ConfigurationError
-from ci_live_audit.following.recent import Recent
+from ci_live_audit.following.recent import REMEMBERED, Recent
 
 __all__ = ["Checkpoint"]
 
@@ -22,8 +22,6 @@ HEADERS: dict[Any, bytes] = {
 NEW = HEADERS[2]
 #: Longest line in bytes; longer ones are no entries, and no service takes ids of that length.
 LONGEST = 2**20
-#: How many of the ids answered since the file was read are known; memory must not grow for ever.
-REMEMBERED = 50_000
 
 
 class Checkpoint:

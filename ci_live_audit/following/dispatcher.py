@@ -21,6 +21,7 @@ from ci_live_audit.errors import ConfigurationError, LiveAuditError, TransportEr
 from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.ids import Ids, Nothing, Source
 from ci_live_audit.following.ledger import Ledger, Update
+from ci_live_audit.following.recent import REMEMBERED
 from ci_live_audit.following.schedule import Schedule
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.models import AuditJob
@@ -37,8 +38,6 @@ IN_FLIGHT = 10.0
 READY = 50
 #: Known ids are skipped in portions of this many, and of at most this many seconds.
 SKIP, TURN = 1000, 0.005
-#: Finished ids that a source of unknown length may not repeat.
-REMEMBERED = 50_000
 #: If the loop wakes up this many seconds late, the process was stopped, or the machine asleep. Then
 #: no deadline passes before jobs could be polled once more.
 LATE, GRACE = 1.0, 5.0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Recent"]
+__all__ = ["REMEMBERED", "Recent"]
+
+#: How many of the ids that a run without end has finished are known; memory must not grow for ever.
+REMEMBERED = 50_000
 
 
 class Recent:

@@ -36,7 +36,8 @@ from ci_live_audit import (
     ServiceError,
     WaitTimeout,
 )
-from ci_live_audit.following.dispatcher import REMEMBERED, Polling
+from ci_live_audit.following.dispatcher import Polling
+from ci_live_audit.following.recent import REMEMBERED
 from ci_live_audit.testing import Emulator, Fault, VirtualTimeLoop
 from ci_live_audit.testing.render import Refusal
 
