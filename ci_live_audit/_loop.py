@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
@@ -41,7 +42,7 @@ async def deadline(
     `GRACE` seconds.
 
     Args:
-        when: The time of the loop.
+        when: The time of the loop; infinity for none.
         may_end: Whether what the context waits for may have come; without it there is no delay.
     """
     loop = asyncio.get_running_loop()
@@ -54,12 +55,13 @@ async def deadline(
         else:
             scope.reschedule(when)
 
-    timers = [loop.call_at(when, notice)]
+    timers = [loop.call_at(when, notice)] if when < math.inf else []
     try:
         async with scope:
             yield
     finally:
-        timers.pop().cancel()
+        for timer in timers:
+            timer.cancel()
 
 
 async def cancel_and_wait(tasks: Collection[asyncio.Task[Any]]) -> None:

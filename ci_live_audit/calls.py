@@ -191,8 +191,7 @@ class Caller:
 
     async def _credentials(self, call: _Call) -> Credentials:
         try:
-            async with deadline(call.until):
-                return await self.credentials.get()
+            return await self.credentials.get(call.until)
         except TimeoutError:
             raise self._late("no credentials", sent=False) from None
 
@@ -253,7 +252,7 @@ class Caller:
                 applied = (
                     self.credentials.invalidate(call.credentials)
                     if refusals.is_stale(error)
-                    else await self._have_changed(call, call.credentials)
+                    else await self.credentials.have_changed(call.credentials, call.until)
                 )
             case Remedy.NEW_TIME if call.response is not None:
                 applied = self.clock.learn(call.response.date, used=call.ahead)
@@ -263,13 +262,6 @@ class Caller:
             return False
         call.remedies.add(remedy)
         return True
-
-    async def _have_changed(self, call: _Call, credentials: Credentials) -> bool:
-        try:
-            async with deadline(call.until):
-                return await self.credentials.have_changed(credentials)
-        except TimeoutError:
-            return False
 
     def _delay(self, attempt: Attempt, error: LiveAuditError, *, at_once: bool) -> float | None:
         """Return the seconds until the next attempt: none at all if the cause has been removed."""

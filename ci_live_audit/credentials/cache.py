@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -93,10 +94,14 @@ class CredentialCache:
         self._waiting = 0
         self._paused_until = 0.0
 
-    async def get(self) -> Credentials:
+    async def get(self, until: float = math.inf) -> Credentials:
         """Return the current credentials.
 
+        Args:
+            until: Time of the loop up to which to wait for a renewal.
+
         Raises:
+            TimeoutError: The time has come.
             CredentialsError: The provider failed.
             ConfigurationError: The client was closed meanwhile.
         """
@@ -116,7 +121,8 @@ class CredentialCache:
         renewal = self._renewal
         self._waiting += 1
         try:
-            await asyncio.wait([renewal])
+            async with deadline(until):
+                await asyncio.wait([renewal])
         finally:
             self._waiting -= 1
         if renewal.cancelled():
@@ -141,11 +147,11 @@ class CredentialCache:
             self._kept = None
         return self._fixed is None
 
-    async def have_changed(self, credentials: Credentials) -> bool:
+    async def have_changed(self, credentials: Credentials, until: float = math.inf) -> bool:
         """Return whether a provider that is called every time now has other credentials."""
         if self._fixed is None and not self._lasting and credentials.expires_at is None:
-            with suppress(ConfigurationError):
-                return await self.get() != credentials
+            with suppress(ConfigurationError, TimeoutError):
+                return await self.get(until) != credentials
         return False
 
     def close(self) -> None:
