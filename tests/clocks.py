@@ -52,6 +52,13 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
+def stand_still(seconds: float) -> None:
+    """Let time pass of which the running loop, on virtual time, knows nothing."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    loop.now += seconds
+
+
 def run_virtual(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine function on virtual time, as a property-based test needs it."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from proofs import no_file_above
 
 from ci_live_audit import ConfigurationError
 from ci_live_audit._files import LineFile
@@ -22,16 +22,12 @@ def test_lines_are_written_whole_or_not_at_all(
     path = tmp_path_factory.mktemp("disk") / "lines"
     file = LineFile(path)
     written = b""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    try:
+    with no_file_above(room):
         for line in lines:
             with contextlib.suppress(OSError):
                 file.append(line)
                 written += line
             assert path.read_bytes() == written
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert len(written) <= room
     file.append(b"last\n")
     file.close()

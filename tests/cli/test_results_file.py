@@ -69,6 +69,12 @@ def answered(checkpoint: Path, job_ids: list[str]) -> set[str]:
         return {job_id for job_id in job_ids if job_id in record}
 
 
+def wait_for_results(file: Path) -> None:
+    """Wait until a good part of a file of results has been written."""
+    while not file.exists() or file.stat().st_size < 20_000:
+        time.sleep(0.01)
+
+
 def test_outcomes_go_to_the_file_alone(job_ids: list[str], tmp_path: Path) -> None:
     """Each outcome is a line of the file, which its owner alone can read, and nowhere else."""
     file = tmp_path / "results"
@@ -83,8 +89,7 @@ def test_a_killed_run_leaves_no_torn_line(job_ids: list[str], tmp_path: Path) ->
     file, checkpoint = tmp_path / "results", tmp_path / "checkpoint"
     arguments = [*job_ids, "--results", str(file), "--checkpoint", str(checkpoint)]
     with start(SCRIPT, "poll", *arguments, stderr=subprocess.DEVNULL) as killed:
-        while not file.exists() or file.stat().st_size < 20_000:
-            time.sleep(0.01)
+        wait_for_results(file)
         killed.kill()
     text = file.read_text()
     first = [json.loads(line)["job_id"] for line in text.splitlines(True) if line.endswith("\n")]
@@ -207,8 +212,7 @@ def test_an_interrupted_run_is_resumed_with_its_file(job_ids: list[str], tmp_pat
     file, checkpoint = tmp_path / "results", tmp_path / "checkpoint"
     arguments = [*job_ids, "--results", str(file), "--checkpoint", str(checkpoint)]
     with start(SCRIPT, "poll", *arguments, stderr=subprocess.PIPE) as process:
-        while not file.exists() or file.stat().st_size < 20_000:
-            time.sleep(0.01)
+        wait_for_results(file)
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 130
     assert 0 < len(ids_in(file)) < JOBS

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import random
-import resource
 import signal
 import stat
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from proofs import no_file_above
 
 from ci_live_audit import Checkpoint, ConfigurationError
 from ci_live_audit._files import _leave_to_the_parent
@@ -51,14 +51,13 @@ def state(path: Path) -> tuple[tuple[str, ...], int]:
 
 
 @contextlib.contextmanager
-def no_file_above(size: int) -> Iterator[None]:
-    """Limit the size of files, as if the disk were full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+def running(program: str, path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run a program with the path of a file, and give the first line that it prints."""
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield process, process.stdout.readline()
 
 
 # The file
@@ -509,11 +508,8 @@ with Checkpoint(sys.argv[1]) as checkpoint:
 
 def test_another_process_is_named_and_its_end_frees_the_file(path: Path) -> None:
     """As long as a process has the file no other changes a byte of it, torn line or not."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+    with running(HOLD, path) as (holder, line):
+        assert line == "held\n"
         with path.open("ab") as torn:
             torn.write(b'{"taken": "half')
         content = path.read_bytes()
@@ -538,11 +534,8 @@ time.sleep(3600)
 
 def test_a_forked_child_does_not_keep_the_file(path: Path) -> None:
     """The end of the process that opened the file frees it, though its child lives on."""
-    with subprocess.Popen(
-        [sys.executable, "-c", FORK, str(path)], stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        child = int(holder.stdout.readline())
+    with running(FORK, path) as (holder, line):
+        child = int(line)
         try:
             with pytest.raises(ConfigurationError, match="in use by"):
                 Checkpoint(path)

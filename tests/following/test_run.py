@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import attrs
 import pytest
+from clocks import stand_still
 from runs import SLOT, now, outcomes_of, tasks
 
 from ci_live_audit import (
@@ -45,7 +46,6 @@ from ci_live_audit import (
 from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.ids import Source
 from ci_live_audit.limits.background import BackgroundRateLimiter
-from ci_live_audit.testing import VirtualTimeLoop
 
 
 class Service:
@@ -403,13 +403,11 @@ async def test_known_ids_are_skipped_in_portions() -> None:
 
 async def test_a_slow_source_of_known_ids_lets_the_loop_run() -> None:
     """An iterator that takes half a second for each id holds up other tasks for a few of them."""
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, VirtualTimeLoop)
     steps: list[float] = []
 
     def slow() -> Iterator[str]:
         for _ in range(20):
-            loop.now += 0.5
+            stand_still(0.5)
             yield "a"
         yield "b"
 
@@ -428,21 +426,27 @@ async def test_a_slow_source_of_known_ids_lets_the_loop_run() -> None:
 # Sources
 
 
+def broken(kind: str, job_ids: list[str], problem: BaseException) -> Source:
+    """Return a source of these ids that then raises an exception."""
+
+    def generate() -> Iterator[str]:
+        yield from job_ids
+        raise problem
+
+    async def arrive() -> AsyncGenerator[str, None]:
+        for job_id in generate():
+            yield job_id
+
+    return generate() if kind == "generator" else arrive()
+
+
 @pytest.mark.parametrize("kind", ["generator", "async generator"])
 async def test_an_exception_of_a_source_is_raised_bare(kind: str) -> None:
     """It is raised after the outcomes that are ready, unwrapped, at each further step."""
-
-    def broken() -> Iterator[str]:
-        yield from ("a", "b", "running")
-        raise ZeroDivisionError("the source")
-
-    async def broken_too() -> AsyncGenerator[str, None]:
-        for job_id in broken():
-            yield job_id
-
     service = Service({"a": 0.0, "b": 0.0})
     got: Counter[str] = Counter()
-    async with service.follow(broken() if kind == "generator" else broken_too()) as outcomes:
+    source = broken(kind, ["a", "b", "running"], ZeroDivisionError("the source"))
+    async with service.follow(source) as outcomes:
         await asyncio.sleep(60)
         for _ in range(2):
             with pytest.raises(ZeroDivisionError, match="the source") as caught:
@@ -454,18 +458,9 @@ async def test_an_exception_of_a_source_is_raised_bare(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["generator", "async generator"])
 async def test_a_source_that_raises_cancelled_error_cancels_nobody(kind: str) -> None:
     """The consumer gets an error of its own after the outcomes that are ready, and no hang."""
-
-    def broken() -> Iterator[str]:
-        yield from ("a", "b")
-        raise asyncio.CancelledError
-
-    async def broken_too() -> AsyncGenerator[str, None]:
-        for job_id in broken():
-            yield job_id
-
     service = Service({"a": 0.0, "b": 0.0})
     got: Counter[str] = Counter()
-    async with service.follow(broken() if kind == "generator" else broken_too()) as outcomes:
+    async with service.follow(broken(kind, ["a", "b"], asyncio.CancelledError())) as outcomes:
         with pytest.raises(ConfigurationError, match="the source was cancelled") as caught:
             await consume(outcomes, got)
         assert isinstance(caught.value.__cause__, asyncio.CancelledError)

@@ -22,6 +22,7 @@ from typing import Any
 
 import attrs
 import pytest
+from clocks import stand_still
 from proofs import IN_FULL, times
 from runs import now, outcomes_of, tasks
 
@@ -38,7 +39,7 @@ from ci_live_audit import (
 )
 from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.recent import REMEMBERED
-from ci_live_audit.testing import Emulator, Fault, VirtualTimeLoop
+from ci_live_audit.testing import Emulator, Fault
 from ci_live_audit.testing.render import Refusal
 
 
@@ -291,22 +292,15 @@ async def test_after_a_stop_jobs_are_polled_once_more(
         if busy:
             await asyncio.sleep(22)
         else:
-            asyncio.get_running_loop().call_later(22, sleep, asleep)
+            asyncio.get_running_loop().call_later(22, stand_still, asleep)
         if busy:
-            sleep(asleep)
+            stand_still(asleep)
         results = [outcome async for outcome in outcomes]
     assert {outcome.job_id for outcome in results if outcome.error is None} == set(ids[:20])
     late = [outcome.error for outcome in results if outcome.error is not None]
     assert {type(error) for error in late} == {WaitTimeout}
     assert len(late) == 20
     assert now() <= 22 + asleep + 5.1
-
-
-def sleep(seconds: float) -> None:
-    """Let time pass of which the loop knows nothing."""
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, VirtualTimeLoop)
-    loop.now += seconds
 
 
 async def test_a_slow_consumer_is_no_stop(emulator: Emulator, client: LiveAuditClient) -> None:

@@ -14,11 +14,10 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from clocks import now
+from clocks import now, stand_still
 from servers import Recorder, client_for, serving
 
 from ci_live_audit import LiveAuditClient, RequestTimeout, RetryPolicy
-from ci_live_audit.testing import VirtualTimeLoop
 
 TIMEOUT = 0.4
 CLIENT = f"""
@@ -104,13 +103,6 @@ async def test_r05_a_server_that_hangs_still_times_out_after_a_stop(size: int) -
 # The same by virtual time: a loop that the application blocks
 
 
-def block(seconds: float) -> None:
-    """Let time pass of which the loop knows nothing."""
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, VirtualTimeLoop)
-    loop.now += seconds
-
-
 @contextlib.asynccontextmanager
 async def blocked_during(response: bytes, *, seconds: float) -> AsyncIterator[LiveAuditClient]:
     """Open a client whose loop is blocked while a response comes."""
@@ -119,7 +111,7 @@ async def blocked_during(response: bytes, *, seconds: float) -> AsyncIterator[Li
         assert isinstance(reader, Recorder)
         await reader.request()
         writer.write(response)
-        block(seconds)
+        stand_still(seconds)
         await reader.inner.read()
 
     retry = RetryPolicy(attempts=1, deadline=1.5)
