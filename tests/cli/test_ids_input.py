@@ -490,10 +490,18 @@ async def test_a_read_that_blocks_does_not_hold_up_the_end(
     def fileno() -> int:
         raise OSError("not a socket")
 
-    alone = SimpleNamespace(read=lambda _: stream.read(4), fileno=fileno)
+    reads = threading.Semaphore(0)
+
+    def read(_: int) -> bytes:
+        reads.release()
+        return stream.read(4)
+
+    alone = SimpleNamespace(read=read, fileno=fileno)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=alone))
     reading = ids.read_input([])
     pipe.write(b"av1\n")
     assert await anext(reading) == "av1"
+    reads.acquire()
+    reads.acquire()  # the second read has begun, and waits
     await reading.aclose()
     pipe.write(b"av2\n")
