@@ -31,6 +31,7 @@ ORDER = (
     "wire/responses",
     "wire/scalars",
     "wire/documents",
+    "wire/items",
     "wire/nodes",
     "wire/refusals",
     "wire/results",

@@ -5,13 +5,13 @@ Pure: takes bytes, returns a value or raises a `LiveAuditError`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache, partial
 from typing import Any, TypeAlias, TypeVar
 
-from ci_live_audit.errors import DecodeError
+from ci_live_audit.errors import DecodeError, LiveAuditError
 from ci_live_audit.models import (
     EMPTY,
     AudioSection,
@@ -22,16 +22,15 @@ from ci_live_audit.models import (
     SubmittedJob,
     wire_name,
 )
-from ci_live_audit.wire import documents, nodes, refusals
+from ci_live_audit.wire import documents, items, nodes, refusals
 from ci_live_audit.wire.responses import Response
 from ci_live_audit.wire.scalars import Unreadable, Value, as_word, is_null
 
-__all__ = ["cancelled", "job", "submitted"]
+__all__ = ["cancelled", "job", "job_without", "submitted"]
 
 # "Each URL is valid for two hours": https://www.tencentcloud.com/document/product/1045/49342
 URL_LIFE = timedelta(hours=2)
-# The lists that make a body large.
-LISTS: dict[str, type[Any]] = {"Snapshot": Snapshot, "AudioSection": AudioSection}
+LISTS: dict[str, type[Any]] = dict(zip(items.LISTS, (Snapshot, AudioSection), strict=True))
 
 Pause: TypeAlias = Callable[[], object]
 R = TypeVar("R", AuditJob, SubmittedJob, CancelledJob)
@@ -57,6 +56,20 @@ def job(
     return _decode(AuditJob, body, received_at, pause)
 
 
+def job_without(
+    rest: items.Rest, *, received_at: datetime | None = None, pause: Pause | None = None
+) -> AuditJob | None:
+    """Decode the response to a query without the items that were left out.
+
+    Return None if the body has to be read whole: the job has ended, or something is unusual.
+    """
+    try:
+        found = _decode(AuditJob, rest.body, received_at, pause, rest.runs)
+    except LiveAuditError:
+        return None
+    return None if found.ended or found.unreadable else found
+
+
 def submitted(body: bytes) -> SubmittedJob:
     """Decode the response to a submission; raises as `job` does.
 
@@ -78,7 +91,11 @@ def cancelled(body: bytes, *, job_id: str | None = None) -> CancelledJob:
 
 
 def _decode(
-    cls: type[R], body: bytes, received_at: datetime | None = None, pause: Pause | None = None
+    cls: type[R],
+    body: bytes,
+    received_at: datetime | None = None,
+    pause: Pause | None = None,
+    runs: Mapping[str, int] = EMPTY,
 ) -> R:
     context = nodes.Context(
         expires_at=received_at and received_at + URL_LIFE,
@@ -95,6 +112,7 @@ def _decode(
         raise DecodeError(
             "expected a Response with one JobsDetail", excerpt=documents.beginning(body)
         )
+    _remove_marks(sent["JobsDetail"], runs)
     try:
         around = nodes.values(_whole(cls), sent, context)  # type: ignore[arg-type]
     except Unreadable as problem:
@@ -111,6 +129,16 @@ def _decode(
     if received_at is not None:
         known["received_at"] = received_at
     return cls(**known)
+
+
+def _remove_marks(details: dict[str, Value], runs: Mapping[str, int]) -> None:
+    """Remove what stands in place of items that were left out, each of which is a child here."""
+    for tag, number in runs.items():
+        value = details.get(tag)
+        shown = value if isinstance(value, list) else [value]
+        details[tag] = left = [one for one in shown if one != items.MARK]
+        if len(left) != len(shown) - number:
+            raise DecodeError("an item is not where it was expected", path=f"Response.{tag}")
 
 
 def _details(cls: Any, node: Any, context: nodes.Context) -> dict[str, Any]:
