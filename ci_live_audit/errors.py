@@ -247,6 +247,7 @@ class JobFailed(LiveAuditError):
         super().__init__(message)
         self.job = job
 
+    # By default, pickle and copy would call the class with the message alone.
     def __reduce__(self) -> tuple[object, ...]:
         return partial(type(self), job=self.job), self.args, vars(self)
 
