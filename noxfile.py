@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nox
 
@@ -37,6 +39,22 @@ NEIGHBOURS = [
 def group(name: str) -> list[str]:
     """Return the requirements of a dependency group."""
     return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+def examples(folder: Path) -> list[str]:
+    """Write the README's Python examples to files in a folder and return their paths.
+
+    Each has the lines that it has in the README; the bot, which its tests import, is ``bot.py``.
+    """
+    text = Path("README.md").read_text("utf-8")
+    paths = []
+    for block in re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        line = text.count("\n", 0, block.start(1))
+        name = "bot" if "async def moderate(" in block[1] else f"readme_{line + 1}"
+        path = folder / f"{name}.py"
+        path.write_text("# pyright: strict" + "\n" * line + block[1], "utf-8")
+        paths.append(str(path))
+    return paths
 
 
 def tests(session: nox.Session) -> None:
@@ -101,11 +119,19 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types with mypy and pyright, both strict, and that nothing public is untyped."""
+    """Check types with mypy and pyright, both strict, also of the README's examples.
+
+    Nothing public may be untyped.
+    """
     session.install(".[all]", "nox", *group("type"), *group("test"))
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--ignoreexternal", "--verifytypes", "ci_live_audit", env=INSTALLED)
+    with TemporaryDirectory() as folder:
+        paths = examples(Path(folder))
+        session.run("mypy", *paths)
+        with session.chdir(folder):  # where its examples find each other
+            session.run("pyright", *paths)
 
 
 @nox.session(python="3.11")

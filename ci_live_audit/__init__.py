@@ -31,7 +31,15 @@ if TYPE_CHECKING:
         WaitTimeout as WaitTimeout,
     )
     from ci_live_audit.following.checkpoint import Checkpoint as Checkpoint
-    from ci_live_audit.following.findings import Finding as Finding, Findings as Findings
+    from ci_live_audit.following.finding import (
+        AudioFinding as AudioFinding,
+        Finding as Finding,
+        SnapshotFinding as SnapshotFinding,
+        StateChange as StateChange,
+        VerdictChange as VerdictChange,
+        WatchFailed as WatchFailed,
+    )
+    from ci_live_audit.following.findings import Findings as Findings
     from ci_live_audit.following.outcomes import (
         Outcome as Outcome,
         Outcomes as Outcomes,
@@ -66,7 +74,10 @@ else:
                 "ServiceUnavailable Throttled TransportError WaitTimeout"
             ),
             "following.checkpoint": "Checkpoint",
-            "following.findings": "Finding Findings",
+            "following.finding": (
+                "AudioFinding Finding SnapshotFinding StateChange VerdictChange WatchFailed"
+            ),
+            "following.findings": "Findings",
             "following.outcomes": "Outcome Outcomes Progress",
             "following.plan": "Plan plan",
             "limits.limiter": "RateLimiter",

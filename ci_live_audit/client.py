@@ -311,10 +311,10 @@ class LiveAuditClient:
             async with client.watch(job_id) as findings:
                 async for finding in findings:
                     if finding.verdict == Verdict.SENSITIVE:
-                        print(finding.label, finding.time, finding.job.ended)
+                        print(finding.label, finding.at, finding.job.ended)
 
         ``job_ids`` is an id, or what `as_completed` takes; the rest is as there. An error that ends
-        a job early is raised if it is the only one, otherwise it is a finding with an ``error``.
+        a job early is raised if it is the only one, otherwise it comes as a `WatchFailed`.
 
         Raises:
             ConfigurationError: An argument cannot be used.

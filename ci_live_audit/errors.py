@@ -25,6 +25,7 @@ pickled and kept.
 from __future__ import annotations
 
 import re
+from functools import partial
 from math import isfinite
 from typing import Any, Self
 
@@ -242,9 +243,13 @@ class JobFailed(LiveAuditError):
         job: The job, with the service's ``code`` and ``message``.
     """
 
-    def __init__(self, message: str, *, job: AuditJob | None = None) -> None:
+    def __init__(self, message: str, *, job: AuditJob) -> None:
         super().__init__(message)
         self.job = job
+
+    # By default, pickle and copy would call the class with the message alone.
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), job=self.job), self.args, vars(self)
 
 
 class WaitTimeout(LiveAuditError):

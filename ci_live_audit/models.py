@@ -17,7 +17,7 @@ https://www.tencentcloud.com/document/product/1045/49340 (submit).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum, IntEnum, StrEnum
 from functools import cache
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -339,6 +339,36 @@ class Scenes(Result):
         """``scenes.get("Ads")``."""
         return self.scenes.get("Ads")
 
+    @property
+    def hits(self) -> Mapping[str, Scene]:
+        """The scenes that were hit or are suspected, by their names, the worst first.
+
+        A hit comes before a suspicion, and among equals the higher score first.
+        """
+        hits = ((name, scene) for name, scene in self.scenes.items() if _severity(scene))
+        return ReadOnly(dict(sorted(hits, key=_badness, reverse=True)))
+
+
+def _severity(scene: Scene) -> int:
+    return 0 if scene.hit_flag is None else scene.hit_flag.severity
+
+
+def _badness(named: tuple[str, Scene]) -> tuple[int, int]:
+    scene = named[1]
+    return _severity(scene), -1 if scene.score is None else scene.score
+
+
+# Milliseconds since 1970 that are a time from 1973 to 2286; others are no such number, but an
+# offset in a recording, another unit, or an error.
+MILLISECONDS = (10**11, 10**13)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _since_1970(milliseconds: int | None) -> datetime | None:
+    if milliseconds is None or not MILLISECONDS[0] <= milliseconds < MILLISECONDS[1]:
+        return None
+    return EPOCH + timedelta(milliseconds=milliseconds)
+
 
 @attrs.frozen(kw_only=True)
 class Snapshot(Scenes):
@@ -357,6 +387,11 @@ class Snapshot(Scenes):
     scenes: Mapping[str, Scene] = EMPTY
     ocr_hit_infos: tuple[OcrHitInfo, ...] = ()
     extra: Mapping[str, Any] = EMPTY
+
+    @property
+    def taken_at(self) -> datetime | None:
+        """When it was taken; None if ``snapshot_time`` is not milliseconds since 1970."""
+        return _since_1970(self.snapshot_time)
 
 
 @attrs.frozen(kw_only=True)
@@ -378,6 +413,11 @@ class AudioSection(Scenes):
     scenes: Mapping[str, Scene] = EMPTY
     language_results: tuple[TimedLabel, ...] = ()
     extra: Mapping[str, Any] = EMPTY
+
+    @property
+    def began_at(self) -> datetime | None:
+        """When it began; None if ``offset_time`` is not milliseconds since 1970."""
+        return _since_1970(self.offset_time)
 
 
 @attrs.frozen(kw_only=True)

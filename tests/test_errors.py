@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -63,8 +65,10 @@ HOSTILE = "a\nb\rc\x1b[2Jd\x00\x85\x9be\u2028f\u2029g\u202eh\u2066i\u200fj\u061c
 ESCAPED = r"a\nb\rc\x1b[2Jd\x00\x85\x9be\u2028f\u2029g\u202eh\u2066i\u200fj\u061ck\x7fl\ud800m"
 
 
-@pytest.mark.parametrize("kind", [LiveAuditError, ConfigurationError, TransportError, JobFailed])
-def test_one_error_is_one_line(kind: type[LiveAuditError]) -> None:
+@pytest.mark.parametrize(
+    "kind", [LiveAuditError, ConfigurationError, TransportError, partial(JobFailed, job=JOB)]
+)
+def test_one_error_is_one_line(kind: Callable[[str], LiveAuditError]) -> None:
     """Whatever a message, an operation, an id holds: no line break, no escape, no reversed text."""
     error = kind(HOSTILE)
     error.request_id = error.job_id = error.operation = HOSTILE
@@ -181,7 +185,7 @@ def test_error_survives(error: LiveAuditError, remade: Any) -> None:
         (Throttled("why", status=429), False),
         (ServiceUnavailable("why", status=500), True),
         (ServiceUnavailable("why", status=503), True),
-        (JobFailed("why"), False),
+        (JobFailed("why", job=JOB), False),
         (WaitTimeout("why"), False),
     ],
 )
@@ -202,6 +206,8 @@ def test_service_error_carries_what_the_service_said(kind: type[ServiceError]) -
 
 
 def test_waiting_errors_carry_the_job() -> None:
-    """The latest state of the job comes with the error, or None."""
-    assert (JobFailed("why", job=JOB).job, JobFailed("why").job) == (JOB, None)
+    """A failure always has its job, a timeout the job as it was last seen, or None."""
+    assert JobFailed("why", job=JOB).job == JOB
+    with pytest.raises(TypeError, match="job"):
+        JobFailed("why")  # type: ignore[call-arg]
     assert (WaitTimeout("why", last=JOB).last, WaitTimeout("why").last) == (JOB, None)

@@ -60,6 +60,7 @@ ORDER = (
     "following/dispatcher",
     "following/run",
     "following/outcomes",
+    "following/finding",
     "following/findings",
     "client",
     "__init__",
@@ -90,7 +91,8 @@ ORDER = (
 CORE = ORDER[: ORDER.index("__init__")]
 # What decides has no input, no output and no clock.
 PURE = {"models", "errors", "_checks", "credentials/values", "limits/pace", "retry"}
-PURE |= {f"following/{name}" for name in ("plan", "recent", "jobs", "schedule", "health", "ledger")}
+FOLLOWING = ("plan", "recent", "jobs", "schedule", "health", "ledger", "finding")
+PURE |= {f"following/{name}" for name in FOLLOWING}
 PURE |= {module for module in ORDER if module.startswith("wire/")}
 STDLIB_IO = {"asyncio", "socket", "http", "urllib.request", "time", "os", "pathlib"}
 # The modules of the core that may import each library.

@@ -296,3 +296,50 @@ def test_wire_name(attribute: str, name: str) -> None:
 def test_severity_orders_judgements(kind: type[Verdict | HitFlag]) -> None:
     """1 is worse than 2, which is worse than 0; an unknown number counts as 0."""
     assert [kind(number).severity for number in (0, 2, 1, 9)] == [0, 1, 2, 0]
+
+
+# Hits
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [Snapshot(), AudioSection(), AuditJob(job_id="j", state=JobState.AUDITING)],
+    ids=lambda holder: type(holder).__name__,
+)
+def test_hits_are_the_worst_first(holder: Snapshot | AudioSection | AuditJob) -> None:
+    """A hit comes before a suspicion, a higher score before a lower one, equals as they came."""
+    scenes = {
+        "Suspected": Scene(hit_flag=HitFlag.SUSPECTED, score=100),
+        "Missed": Scene(hit_flag=HitFlag.MISS, score=99),
+        "Unscored": Scene(hit_flag=HitFlag.HIT),
+        "Low": Scene(hit_flag=HitFlag.HIT, score=0),
+        "High": Scene(hit_flag=HitFlag.HIT, score=61),
+        "Alike": Scene(hit_flag=HitFlag.HIT, score=61),
+        "Unknown": Scene(hit_flag=HitFlag(7), score=98),
+        "Unflagged": Scene(score=97),
+    }
+    assert holder.hits == {}
+    hits = attrs.evolve(holder, scenes=ReadOnly(scenes)).hits
+    assert list(hits) == ["High", "Alike", "Low", "Unscored", "Suspected"]
+    assert all(hits[name] is scenes[name] for name in hits)
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "time"),
+    [
+        (1_649_387_157_123, datetime(2022, 4, 8, 3, 5, 57, 123_000, tzinfo=UTC)),
+        (10**11, datetime(1973, 3, 3, 9, 46, 40, tzinfo=UTC)),
+        (10**13 - 1, datetime(2286, 11, 20, 17, 46, 39, 999_000, tzinfo=UTC)),
+        *[(odd, None) for odd in (None, 0, 41, 5000, -1, -(10**12), 10**11 - 1, 10**13)],
+        *[(unit * 1_649_387_157, None) for unit in (1, 10**6, 10**9)],
+        (10**400, None),
+    ],
+)
+def test_when_an_item_was(milliseconds: int | None, time: datetime | None) -> None:
+    """Milliseconds since 1970 are an aware time; offsets, other units and absurd numbers none."""
+    taken_at = Snapshot(snapshot_time=milliseconds).taken_at
+    assert taken_at == AudioSection(offset_time=milliseconds).began_at == time
+    assert taken_at is None or taken_at.tzinfo is UTC

@@ -18,7 +18,7 @@ from rich.text import Text
 from ci_live_audit.cli.output import STYLES, Terminal, is_flagged
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import LiveAuditError
-from ci_live_audit.following.findings import Finding
+from ci_live_audit.following.finding import Finding, SnapshotFinding, StateChange, WatchFailed
 from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot, Verdict
 from ci_live_audit.retry import Attempt
 from ci_live_audit.testing import Emulator, frame, sound
@@ -119,7 +119,7 @@ class Demo:
 
     async def _react(self, client: LiveAuditClient, finding: Finding) -> None:
         row = next(row for row in self._rows.values() if row.job_id == finding.job_id)
-        if finding.error is not None or finding.job is None:
+        if isinstance(finding, WatchFailed):
             self._remark(row, finding.error)
             return
         row.job = finding.job
@@ -134,19 +134,19 @@ class Demo:
                 row.remark = "cancelled by the demo"
         elif finding.verdict == Verdict.SUSPECTED:
             row.remark = "needs review"
-        elif finding.state == JobState.FAILED:
+        elif isinstance(finding, StateChange) and finding.state == JobState.FAILED:
             row.remark = row.job.message or ""
 
-    def _remark(self, row: _Row, error: LiveAuditError | None) -> None:
+    def _remark(self, row: _Row, error: LiveAuditError) -> None:
         row.remark = str(error)
         self._say(Text(f"{row.room}: {error}", style="red"))
 
     def _report(self, row: _Row, finding: Finding) -> None:
         """Print a line for a state or a flagged finding."""
-        if finding.state is not None:
+        if isinstance(finding, StateChange):
             self._say(Text(f"{row.room}: {finding.state}"))
         elif is_flagged(finding.verdict):
-            place = "a Snapshot" if finding.snapshot is not None else "an AudioSection"
+            place = "a Snapshot" if isinstance(finding, SnapshotFinding) else "an AudioSection"
             text = f"{row.room}: {finding.label} in {place}"
             self._say(Text(text, style=STYLES.get(finding.verdict, "")))
 

@@ -12,6 +12,7 @@ from ci_live_audit.cli.output import Exit, Output, is_flagged
 from ci_live_audit.cli.session import Settings
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import CredentialsError, JobFailed, LiveAuditError, WaitTimeout
+from ci_live_audit.following.finding import StateChange, WatchFailed
 from ci_live_audit.models import AuditJob, JobState, Verdict
 from ci_live_audit.wire import requests
 
@@ -108,15 +109,16 @@ async def watch(
     ):
         async for finding in findings:
             flagged = flagged or is_flagged(finding.verdict)
-            if finding.error is not None:
+            if isinstance(finding, WatchFailed):
                 timed_out = isinstance(finding.error, WaitTimeout)
                 code = Exit.TIMEOUT if timed_out and code != Exit.ERROR else Exit.ERROR
-            if finding.state == JobState.FAILED:
+            if isinstance(finding, StateChange) and finding.state == JobState.FAILED:
                 code = Exit.ERROR
             if show_all or finding.verdict != Verdict.NORMAL:
                 output.finding(finding)
-            bad = finding.verdict == Verdict.SENSITIVE and finding.job_id not in cancelled
-            if bad and cancel_flagged and finding.job and not finding.job.ended:
+            if not cancel_flagged or finding.job_id in cancelled:
+                continue
+            if finding.verdict == Verdict.SENSITIVE and not finding.job.ended:
                 try:
                     await client.cancel(finding.job_id)
                 except LiveAuditError as error:  # tried again at the next finding

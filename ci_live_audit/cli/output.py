@@ -13,7 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ci_live_audit.errors import WaitTimeout
-from ci_live_audit.following.findings import Finding
+from ci_live_audit.following.finding import (
+    AudioFinding,
+    Finding,
+    SnapshotFinding,
+    StateChange,
+    VerdictChange,
+)
 from ci_live_audit.following.outcomes import Outcome
 from ci_live_audit.models import AudioSection, AuditJob, Snapshot, Verdict
 
@@ -127,17 +133,19 @@ class Output:
         if self.json:
             self.result("finding", finding.to_dict())
             return
-        item = finding.snapshot or finding.audio_section
-        parts = [
-            finding.job_id,
-            finding.state or (finding.error and f"error: {finding.error}"),
-            item and type(item).__name__,
-            finding.time,
-            _word(finding.verdict),
-            finding.label if finding.verdict is not None else None,
-            item and item.text,
-        ]
-        self._line(parts, STYLES.get(finding.verdict))
+        judged: list[object] = []
+        if finding.verdict is not None:
+            judged = [_word(finding.verdict), finding.label]
+        match finding:
+            case SnapshotFinding(snapshot=item) | AudioFinding(audio_section=item):
+                parts = [type(item).__name__, finding.time, *judged, item.text]
+            case VerdictChange():
+                parts = judged
+            case StateChange():
+                parts = [finding.state]
+            case _:
+                parts = [f"error: {finding.error}"]
+        self._line([finding.job_id, *parts], STYLES.get(finding.verdict))
 
     def outcome(self, outcome: Outcome) -> None:
         """Print an outcome on one line."""

@@ -11,62 +11,33 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable
 from functools import partial
-from typing import Any, TypeVar
+from hashlib import blake2b
+from typing import TypeVar
 
 import attrs
 
-from ci_live_audit.errors import LiveAuditError
 from ci_live_audit.following.dispatcher import Polling
+from ci_live_audit.following.finding import (
+    AudioFinding,
+    Finding,
+    SnapshotFinding,
+    StateChange,
+    VerdictChange,
+    WatchFailed,
+)
 from ci_live_audit.following.ids import Source
 from ci_live_audit.following.ledger import Update
 from ci_live_audit.following.run import Run
-from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot, Verdict, plain
+from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot
 
-__all__ = ["Finding", "Findings", "Seen"]
+__all__ = ["Findings", "Seen"]
 
 Item = TypeVar("Item", Snapshot, AudioSection)
 
 
-@attrs.frozen(kw_only=True)
-class Finding:
-    """Something new about a watched job: one of the attributes from ``snapshot`` on, or a verdict.
-
-    Attributes:
-        job_id: The job.
-        verdict: The verdict of the snapshot or the section; alone, the verdict of the job, worse
-            than those of all findings before.
-        snapshot: A new snapshot.
-        audio_section: A new audio section.
-        state: The first state seen, or a changed one; ``job.ended`` tells whether it is the last.
-        error: The error that ends watching the job.
-        job: The job as it was when this was found.
-    """
-
-    job_id: str
-    verdict: Verdict | None = None
-    snapshot: Snapshot | None = None
-    audio_section: AudioSection | None = None
-    state: JobState | None = None
-    error: LiveAuditError | None = None
-    job: AuditJob | None = None
-
-    @property
-    def label(self) -> str | None:
-        """The label of the snapshot, the section or the job, such as ``"Porn"``."""
-        of = self.snapshot or self.audio_section or self.job
-        return of.label if of is not None else None
-
-    @property
-    def time(self) -> int | None:
-        """When the snapshot was taken or the section began, in milliseconds as sent."""
-        if self.snapshot is not None:
-            return self.snapshot.snapshot_time
-        return self.audio_section.offset_time if self.audio_section is not None else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the finding as plain values, ready for ``json.dumps``; without the job."""
-        names = [field.name for field in attrs.fields(Finding) if field.name != "job"]
-        return {name: plain(getattr(self, name)) for name in (*names, "label", "time")}
+def key(job_id: str, *identity: Hashable) -> str:
+    """Return a text that is the same for the same finding in every process."""
+    return blake2b(repr((job_id, *identity)).encode(), digest_size=8).hexdigest()
 
 
 @attrs.define
@@ -80,31 +51,40 @@ class Seen:
 
     def update(self, job: AuditJob) -> list[Finding]:
         """Return what a job shows for the first time, in the order of the stream."""
-        new = partial(Finding, job_id=job.job_id, job=job)
-        found = [new(snapshot=it, verdict=it.result) for it in self._unseen(job.snapshots)]
-        sections = self._unseen(job.audio_sections)
-        found += [new(audio_section=it, verdict=it.result) for it in sections]
+        job_id = job.job_id
+        found: list[Finding] = [
+            SnapshotFinding(job_id=job_id, key=key(job_id, *which), job=job, snapshot=item)
+            for item, *which in self._unseen(job.snapshots)
+        ]
+        found += [
+            AudioFinding(job_id=job_id, key=key(job_id, *which), job=job, audio_section=item)
+            for item, *which in self._unseen(job.audio_sections)
+        ]
         found.sort(key=lambda finding: (finding.time is None, finding.time or 0))
         verdicts = [one.verdict for one in found if one.verdict is not None]
         self._severity = max(self._severity, *(verdict.severity for verdict in verdicts), 0)
         if job.result is not None and job.result.severity > self._severity:
             # Lists may be capped, or absent until the end.
-            found.append(new(verdict=job.result))
+            its_key = key(job_id, "verdict", job.result.value)
+            found.append(VerdictChange(job_id=job_id, key=its_key, job=job, verdict=job.result))
             self._severity = job.result.severity
         if job.state != self._state:
-            found.insert(len(found) if job.ended else 0, new(state=job.state))
+            its_key = key(job_id, "state", job.state.value)
+            change = StateChange(job_id=job_id, key=its_key, job=job, state=job.state)
+            found.insert(len(found) if job.ended else 0, change)
             self._state = job.state
         return found
 
-    def _unseen(self, items: Iterable[Item]) -> list[Item]:
-        unseen: list[Item] = []
+    def _unseen(self, items: Iterable[Item]) -> list[tuple[Item, Hashable, int]]:
+        """Return what is new, each with its identity and its number among equal ones."""
+        unseen: list[tuple[Item, Hashable, int]] = []
         shown: Counter[Hashable] = Counter()
         for item in items:
             identity = _identity(item)
             shown[identity] += 1
             if shown[identity] > self._items.get(identity, 0):
                 self._items[identity] = shown[identity]
-                unseen.append(item)
+                unseen.append((item, identity, shown[identity]))
         return unseen
 
 
@@ -140,7 +120,7 @@ class Findings(Run[Finding]):
     async def __anext__(self) -> Finding:
         """Return the next finding; raise the error of a single job, now and from now on."""
         finding = await super().__anext__()
-        if self._single and finding.error is not None:
+        if self._single and isinstance(finding, WatchFailed):
             self._dispatcher.error = finding.error
             raise finding.error
         return finding
@@ -151,7 +131,8 @@ def _findings(seen: dict[str, Seen], update: Update) -> list[Finding]:
     job_id, job, error = update.job_id, update.job, update.error
     found = [] if job is None else seen.setdefault(job_id, Seen()).update(job)
     if error is not None:
-        found.append(Finding(job_id=job_id, error=error))
+        its_key = key(job_id, "error", type(error).__name__)
+        found.append(WatchFailed(job_id=job_id, key=its_key, error=error))
     # An id that is no text may not be hashable.
     if isinstance(job_id, str) and (error is not None or (job is not None and job.ended)):
         seen.pop(job_id, None)

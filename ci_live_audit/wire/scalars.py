@@ -12,7 +12,7 @@ from enum import Enum
 from functools import partial
 from typing import Any, TypeAlias
 
-from ci_live_audit.models import HitFlag
+from ci_live_audit.models import MILLISECONDS, HitFlag
 
 __all__ = [
     "MAX_EXCERPT",
@@ -39,9 +39,8 @@ KEYWORD = ("Keyword", "Keywords", "Word", "Text", "Name")
 # What stands for no number or no time.
 NOTHING = {"-", "--", "null", "none", "n/a"}
 FLAGS = (True, False, "true", "false")
-# Seconds and milliseconds since 1970 that are a time from 1973 to 2286.
+# Seconds since 1970 that are a time from 1973 to 2286.
 SECONDS = (10**8, 10**10)
-MILLISECONDS = (10**11, 10**13)
 #: The zone of the service, for times that are sent without one.
 CHINA = timezone(timedelta(hours=8))
 

@@ -385,7 +385,7 @@ def test_findings_are_shown_as_json(service: Service) -> None:
     for finding in findings:
         assert finding.keys() == {
             *("schema", "kind", "job_id", "verdict", "snapshot", "audio_section", "state", "error"),
-            *("label", "time"),
+            *("label", "time", "key", "source", "score", "at"),
         }
         assert (finding["schema"], finding["kind"], finding["job_id"]) == (1, "finding", "av1")
     assert [finding["verdict"] for finding in findings] == [1, 1, None]

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ci_live_audit import (
+    AudioFinding,
     AudioSection,
     AuditJob,
     Finding,
@@ -25,8 +26,12 @@ from ci_live_audit import (
     Outcome,
     ServiceError,
     Snapshot,
+    SnapshotFinding,
+    StateChange,
     Verdict,
+    VerdictChange,
     WaitTimeout,
+    WatchFailed,
 )
 from ci_live_audit.cli.output import Output, is_flagged
 from ci_live_audit.testing import frame
@@ -61,11 +66,13 @@ ERRORS = st.builds(
     ServiceError, TEXTS, code=TEXTS, status=st.integers(400, 599), retry_after=st.floats()
 )
 FINDINGS = (
-    st.builds(Finding, job_id=TEXTS, verdict=VERDICTS, snapshot=SNAPSHOTS, job=JOBS)
-    | st.builds(Finding, job_id=TEXTS, verdict=VERDICTS, audio_section=SECTIONS, job=JOBS)
-    | st.builds(Finding, job_id=TEXTS, verdict=VERDICTS, job=JOBS)
-    | st.builds(Finding, job_id=TEXTS, state=TEXTS.map(JobState), job=JOBS)
-    | st.builds(Finding, job_id=TEXTS, error=ERRORS)
+    st.builds(SnapshotFinding, job_id=TEXTS, key=TEXTS, snapshot=SNAPSHOTS, job=JOBS)
+    | st.builds(AudioFinding, job_id=TEXTS, key=TEXTS, audio_section=SECTIONS, job=JOBS)
+    | st.builds(StateChange, job_id=TEXTS, key=TEXTS, state=TEXTS.map(JobState), job=JOBS)
+    | st.builds(
+        VerdictChange, job_id=TEXTS, key=TEXTS, verdict=st.integers(-1, 9).map(Verdict), job=JOBS
+    )
+    | st.builds(WatchFailed, job_id=TEXTS, key=TEXTS, error=ERRORS)
 )
 OUTCOMES = st.builds(Outcome, job_id=TEXTS, job=JOBS) | st.builds(
     Outcome, job_id=TEXTS, error=ERRORS
@@ -143,7 +150,7 @@ def test_markup_is_not_interpreted(text: str) -> None:
         result=Verdict.SENSITIVE,
         snapshots=(Snapshot(label=text, text=text, result=Verdict.SENSITIVE),),
     )
-    finding = Finding(job_id=text, snapshot=job.snapshots[0], verdict=Verdict.SENSITIVE, job=job)
+    finding = SnapshotFinding(job_id=text, key="1", snapshot=job.snapshots[0], job=job)
     outcome = Outcome(job_id=text, job=job)
     assert printed("table", lambda output: output.job(job)).stdout.count(text) == 6
     assert printed("table", lambda output: output.finding(finding)).stdout.count(text) == 3
@@ -157,9 +164,9 @@ def test_unknown_words_of_the_service_are_shown() -> None:
     shown = printed("table", lambda output: output.job(job)).stdout
     for pattern in ("state +Resting", "verdict +verdict 7", "label +Novel"):
         assert re.search(rf"(?m)^{pattern} *$", shown)
-    state = Finding(job_id="av1", state=job.state, job=job)
+    state = StateChange(job_id="av1", key="1", state=job.state, job=job)
     assert printed("table", lambda output: output.finding(state)).stdout == "av1  Resting\n"
-    verdict = Finding(job_id="av1", verdict=job.result, job=job)
+    verdict = VerdictChange(job_id="av1", key="2", verdict=Verdict(7), job=job)
     assert printed("table", lambda output: output.finding(verdict)).stdout == (
         "av1  verdict 7  Novel\n"
     )
@@ -186,7 +193,7 @@ def test_long_texts_are_folded_and_not_cut(monkeypatch: pytest.MonkeyPatch) -> N
     shown = printed("table", lambda output: output.job(job)).stdout
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= 40
-    finding = Finding(job_id=job.job_id, snapshot=job.snapshots[0], job=job)
+    finding = SnapshotFinding(job_id=job.job_id, key="1", snapshot=job.snapshots[0], job=job)
     (line,) = printed("table", lambda output: output.finding(finding)).stdout.splitlines()
     assert line.endswith(text)
 

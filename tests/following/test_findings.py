@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-import pickle
 import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -18,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ci_live_audit import (
+    AudioFinding,
     AudioSection,
     AuditJob,
     ConfigurationError,
@@ -29,8 +28,12 @@ from ci_live_audit import (
     RetryPolicy,
     ServiceUnavailable,
     Snapshot,
+    SnapshotFinding,
+    StateChange,
     Verdict,
+    VerdictChange,
     WaitTimeout,
+    WatchFailed,
 )
 from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.findings import Findings, Seen
@@ -76,24 +79,34 @@ def response(
 
 def found(findings: Iterable[Finding]) -> list[Item]:
     """Return the items among findings, in their order."""
-    items = [finding.snapshot or finding.audio_section for finding in findings]
-    return [bare(item) for item in items if item is not None]
+    items: list[Item] = []
+    for finding in findings:
+        match finding:
+            case SnapshotFinding(snapshot=item) | AudioFinding(audio_section=item):
+                items.append(bare(item))
+            case _:
+                pass
+    return items
 
 
 def states(findings: Iterable[Finding]) -> list[JobState]:
     """Return the states among findings, in their order."""
-    return [finding.state for finding in findings if finding.state is not None]
+    return [finding.state for finding in findings if isinstance(finding, StateChange)]
 
 
 def overall(findings: Iterable[Finding]) -> list[Verdict]:
     """Return the verdicts of the job itself among findings, in their order."""
-    bare = [finding for finding in findings if not found([finding])]
-    return [finding.verdict for finding in bare if finding.verdict is not None]
+    return [finding.verdict for finding in findings if isinstance(finding, VerdictChange)]
+
+
+def failures(findings: Iterable[Finding]) -> list[WatchFailed]:
+    """Return the failures among findings, in their order."""
+    return [finding for finding in findings if isinstance(finding, WatchFailed)]
 
 
 def summary(finding: Finding) -> object:
     """Return a finding in short."""
-    if finding.state is not None:
+    if isinstance(finding, StateChange):
         return finding.state.value
     return (finding.label, finding.time) if found([finding]) else finding.verdict
 
@@ -120,11 +133,10 @@ def test_an_item_is_found_once_though_its_url_changes(item: Item) -> None:
     seen = running()
     first = response(item)
     (finding,) = seen.update(first)
+    assert isinstance(finding, SnapshotFinding | AudioFinding)
     assert (finding.job, finding.job_id, finding.verdict) == (first, "j", item.result)
-    assert [finding.snapshot, finding.audio_section] == [
-        *(first.snapshots or [None]),
-        *(first.audio_sections or [None]),
-    ]
+    (shown,) = first.snapshots + first.audio_sections
+    assert (finding.url, finding._item) == (shown.url, shown)
     assert [seen.update(response(item)) for _ in range(3)] == [[], [], []]
 
 
@@ -297,10 +309,8 @@ def test_the_state_is_found_first_and_at_every_change() -> None:
         ["Auditing", ("Normal", 2000), SUSPECTED],
         [("Porn", 3000), "Success"],
     ]
-    assert [finding.job is not None and finding.job.ended for finding in updates[-1]] == [
-        True,
-        True,
-    ]
+    last = [one.job for one in updates[-1] if not isinstance(one, WatchFailed)]
+    assert [job.ended for job in last] == [True, True]
 
 
 @pytest.mark.parametrize("end", [SUCCESS, JobState.FAILED, JobState.CANCELLED, JobState("cancel")])
@@ -394,67 +404,6 @@ def test_an_item_that_comes_after_the_verdict_is_found_too() -> None:
     assert (finding.verdict, finding.label, finding.time) == (SENSITIVE, "Porn", None)
     late: list[Item] = [frame(1, "Porn"), sound(2, "Porn")]
     assert found(seen.update(response(*late, state=SUCCESS, result=SENSITIVE))) == late
-
-
-# A finding
-
-
-def test_the_label_and_the_time_of_a_finding() -> None:
-    """They are those of the item; a state has the label of its job, and an error none."""
-    job = response(label="Ads")
-    picture = frame(1.5, "Porn")
-    section = sound(2.5, "Abuse")
-    assert [
-        (finding.label, finding.time)
-        for finding in (
-            Finding(job_id="j", snapshot=picture, job=job),
-            Finding(job_id="j", audio_section=section, job=job),
-            Finding(job_id="j", snapshot=Snapshot(), job=job),
-            Finding(job_id="j", audio_section=AudioSection(), job=job),
-            Finding(job_id="j", state=AUDITING, job=job),
-            Finding(job_id="j", verdict=SENSITIVE, job=job),
-            Finding(job_id="j", error=LiveAuditError("no")),
-        )
-    ] == [
-        ("Porn", 1500),
-        ("Abuse", 2500),
-        (None, None),
-        (None, None),
-        ("Ads", None),
-        ("Ads", None),
-        (None, None),
-    ]
-
-
-def test_findings_are_values() -> None:
-    """Equal findings compare and hash equal and survive pickling; none can be changed."""
-    job = response(frame(1, "Porn"))
-    (_, finding), (_, again) = Seen().update(job), Seen().update(job)
-    assert finding == again == pickle.loads(pickle.dumps(finding))
-    assert len({finding, again}) == 1
-    assert finding != attrs.evolve(finding, job_id="other")
-    assert finding != Finding(job_id="j", snapshot=finding.snapshot)
-    for name in ("verdict", "new"):
-        with pytest.raises(attrs.exceptions.FrozenInstanceError):
-            setattr(finding, name, SENSITIVE)
-    assert not hasattr(finding, "__dict__")
-
-
-def test_a_finding_as_plain_values() -> None:
-    """A finding is ready for json.dumps, with its label and time and without its job."""
-    (_, finding) = Seen().update(response(frame(1, "Porn")))
-    plain = json.loads(json.dumps(finding.to_dict()))
-    assert finding.snapshot is not None
-    assert plain.pop("snapshot")["url"] == finding.snapshot.url
-    assert plain == {
-        "job_id": "j",
-        "verdict": SENSITIVE,
-        "audio_section": None,
-        "state": None,
-        "error": None,
-        "label": "Porn",
-        "time": finding.time,
-    }
 
 
 # Any stream, any responses
@@ -572,8 +521,7 @@ async def test_the_example_of_the_contract() -> None:
             if finding.verdict == SENSITIVE:
                 await client.cancel(job_id)
     assert [finding.label for finding in findings if finding.verdict] == ["Ads", "Porn", "Abuse"]
-    assert states(findings)[-1] == JobState.CANCELLED
-    assert findings[-1].state == JobState.CANCELLED
+    assert summary(findings[-1]) == JobState.CANCELLED
     assert asyncio.get_running_loop().time() < 112
 
 
@@ -598,7 +546,7 @@ async def test_a_script_is_found_once_each_in_order() -> None:
         assert [
             (finding.label, finding.time - 1_700_000_000_000)
             if finding.time is not None
-            else finding.state
+            else summary(finding)
             for finding in findings
         ] == [
             "Submitted",
@@ -614,8 +562,10 @@ async def test_a_script_is_found_once_each_in_order() -> None:
             "Success",
         ]
         assert {finding.job_id for finding in findings} == {job_id}
-        assert watched.job == findings[-1].job
         assert watched.job is not None
+        assert findings[-1] == StateChange(
+            job_id=job_id, key=findings[-1].key, job=watched.job, state=SUCCESS
+        )
         assert (watched.job.ended, watched.job.data_id) == (True, "room 7")
         assert len(watched.job.snapshots) + len(watched.job.audio_sections) == 8
         assert [finding async for finding in watched] == []
@@ -629,7 +579,7 @@ async def test_a_failed_job_is_a_state() -> None:
     async with emulator.client() as client, client.watch(job_id, interval=10) as watched:
         findings = [finding async for finding in watched]
     assert states(findings) == ["Submitted", "Failed"]
-    assert findings[-1].job is not None
+    assert isinstance(findings[-1], StateChange)
     assert findings[-1].job.code == "ResourceDownloadFailed"
 
 
@@ -711,7 +661,7 @@ async def test_faults_that_pass_lose_nothing(fault: Fault, retry: RetryPolicy) -
         (item.snapshot_time, item.label) for item in script
     ]
     assert states(findings)[-1] == SUCCESS
-    assert [finding.error for finding in findings] == [None] * len(findings)
+    assert failures(findings) == []
 
 
 async def test_a_timeout_ends_an_outage() -> None:
@@ -780,13 +730,13 @@ async def test_many_jobs_one_of_them_unknown(*, lazy: bool) -> None:
     of = {name: [one for one in findings if one.job_id == name] for name in names}
     assert sum(len(its) for its in of.values()) == len(findings)
     (unknown,) = of.pop("unknown")
+    assert isinstance(unknown, WatchFailed)
     assert isinstance(unknown.error, JobNotFound)
-    assert unknown == Finding(job_id="unknown", error=unknown.error)
     for its in of.values():
         assert len(found(its)) == len(set(found(its))) == 10
         assert states(its) == ["Submitted", "Auditing", "Success"]
-        assert its[-1].state == SUCCESS
-        assert all(one.error is None for one in its)
+        assert summary(its[-1]) == SUCCESS
+        assert failures(its) == []
 
 
 async def test_an_empty_list_and_an_empty_source() -> None:
@@ -806,7 +756,7 @@ async def test_ids_that_are_no_texts() -> None:
     ids: list[Any] = [7, emulator.add_job(duration=5), b"av1", "no/id"]
     async with emulator.client() as client, client.watch(ids) as watched:
         findings = [finding async for finding in watched]
-    errors = {finding.job_id: type(finding.error) for finding in findings if finding.error}
+    errors = {failed.job_id: type(failed.error) for failed in failures(findings)}
     assert set(errors) == {7, b"av1", "no/id"}
     assert all(issubclass(error, LiveAuditError) for error in errors.values())
     assert states(findings) == ["Submitted", "Success"]
@@ -820,13 +770,14 @@ async def test_many_jobs_that_do_not_end_in_time() -> None:
     names = [emulator.add_job(f"job{n}", duration=20 * n) for n in range(1, 6)]
     async with emulator.client() as client, client.watch(names, timeout=50) as watched:
         findings = [finding async for finding in watched]
-    late = {one.job_id: one.error for one in findings if isinstance(one.error, WaitTimeout)}
+    late = {failed.job_id: failed.error for failed in failures(findings)}
     assert list(late) == ["job3", "job4", "job5"]
     for name, error in late.items():
+        assert isinstance(error, WaitTimeout)
         assert error.last is not None
         assert (error.last.job_id, error.last.state) == (name, AUDITING)
-        assert findings[-1].error is not None
-    assert [one.job_id for one in findings if one.state == SUCCESS] == ["job1", "job2"]
+    assert isinstance(findings[-1], WatchFailed)
+    assert [one.job_id for one in findings if summary(one) == SUCCESS] == ["job1", "job2"]
 
 
 async def test_something_bad_in_one_of_many_is_found_within_an_interval() -> None:
@@ -878,7 +829,7 @@ async def test_nothing_is_kept_of_ended_jobs() -> None:
     names = [emulator.add_job(f"job{n}", duration=9 * n) for n in range(1, 5)]
     async with emulator.client() as client, client.watch(names, timeout=30) as watched:
         async for finding in watched:
-            if finding.job_id == "job2" and finding.state == AUDITING:
+            if finding.job_id == "job2" and summary(finding) == AUDITING:
                 del emulator.jobs["job2"]
         assert watched._seen == {}
 
@@ -896,7 +847,8 @@ async def test_closing_the_client_ends_the_watching() -> None:
         findings: list[Finding] = []
         with pytest.raises(ConfigurationError, match="closed"):
             await collect(many, findings)
-    assert {finding.error for finding in findings} == {None}
+    assert findings
+    assert failures(findings) == []
 
 
 async def test_faults_among_many_jobs_lose_nothing() -> None:
@@ -910,7 +862,7 @@ async def test_faults_among_many_jobs_lose_nothing() -> None:
         findings = [finding async for finding in watched]
     times = [finding.time for finding in findings if finding.time is not None]
     assert Counter(times) == Counter({item.snapshot_time: 30 for item in script})
-    assert [finding.error for finding in findings if finding.error] == []
+    assert failures(findings) == []
     assert states(findings).count(SUCCESS) == 30
 
 
@@ -980,7 +932,7 @@ async def test_an_impatient_consumer_loses_nothing() -> None:
     job_id = emulator.add_job(duration=20, script=[frame(at) for at in range(1, 20)])
     findings: list[Finding] = []
     async with emulator.client() as client, client.watch(job_id, interval=2) as watched:
-        while not findings or findings[-1].state != SUCCESS:
+        while not findings or summary(findings[-1]) != SUCCESS:
             try:
                 findings.append(await asyncio.wait_for(anext(watched), 0.25))
             except TimeoutError:
@@ -1011,7 +963,7 @@ async def test_cancelling_the_job_is_found() -> None:
     job_id = emulator.add_job(duration=3600)
     async with emulator.client() as client, client.watch(job_id, interval=10) as watched:
         async for finding in watched:
-            if finding.state == AUDITING:
+            if summary(finding) == AUDITING:
                 await client.cancel(job_id)
         assert watched.job is not None
         assert watched.job.state == JobState.CANCELLED

@@ -23,7 +23,9 @@ from ci_live_audit import (
     LiveAuditError,
     Outcome,
     RetryPolicy,
+    StateChange,
     WaitTimeout,
+    WatchFailed,
 )
 from ci_live_audit.following.ids import Source
 from ci_live_audit.testing import Emulator, Fault
@@ -182,8 +184,8 @@ async def test_r11_a_watch_ends_each_job_once(seed: int) -> None:
     source = bulk.source(SOURCES[seed % 3], bulk.given)
     async with bulk.client() as client, client.watch(source, INTERVAL, TIMEOUT) as findings:
         async for finding in findings:
-            last = finding.state is not None and finding.job is not None and finding.job.ended
-            ends[finding.job_id] += last or finding.error is not None
+            ended = isinstance(finding, StateChange) and finding.job.ended
+            ends[finding.job_id] += ended or isinstance(finding, WatchFailed)
     assert ends == Counter(bulk.ids)
 
 

@@ -7,6 +7,7 @@ import logging
 import attrs
 import pytest
 
+from ci_live_audit import SnapshotFinding
 from ci_live_audit.models import ReadOnly, Scene, Verdict
 from ci_live_audit.testing import Emulator, frame
 
@@ -31,7 +32,7 @@ async def test_a_finding_beside_an_odd_value_is_handed_out(
         async with emulator.client() as client, client.watch(job_id, interval=10) as findings:
             found = [finding async for finding in findings if finding.verdict is Verdict.SENSITIVE]
             last = await client.query(job_id)
-    snapshots = [one.snapshot for one in found if getattr(one, "snapshot", None) is not None]
+    snapshots = [one.snapshot for one in found if isinstance(one, SnapshotFinding)]
     assert len(snapshots) == 3
     assert len(last.unreadable) == 6
     assert last.unreadable[0] == "JobsDetail.Snapshot[0].PornInfo.Score"

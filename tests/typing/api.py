@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
-from typing import assert_type
+from typing import Literal, assert_never, assert_type
 
 import httpx
 import httpx2
 
 from ci_live_audit import (
     Attempt,
+    AudioFinding,
     AudioSection,
     AuditJob,
     CancelledJob,
     Checkpoint,
     Credentials,
+    Finding,
+    JobFailed,
     JobState,
     LiveAuditClient,
     LiveAuditError,
@@ -26,10 +29,14 @@ from ci_live_audit import (
     Scene,
     ServiceError,
     Snapshot,
+    SnapshotFinding,
+    StateChange,
     SubmittedJob,
     TransportError,
     UserInfo,
     Verdict,
+    VerdictChange,
+    WatchFailed,
     decode,
     plan,
 )
@@ -106,12 +113,51 @@ async def following(client: LiveAuditClient, ids: AsyncIterator[str]) -> None:
     client.as_completed(iter(["av1"]), timeout=60)
     async with client.watch("av1", interval=10) as findings:
         async for finding in findings:
-            assert_type(finding.verdict, Verdict | None)
-            assert_type(finding.snapshot, Snapshot | None)
+            assert_type(finding, Finding)
+            if finding.verdict == Verdict.SENSITIVE:
+                assert_type(finding.job, AuditJob)
+            if finding.at is not None:
+                assert_type(finding.score, int | None)
+                assert_type(finding, SnapshotFinding | AudioFinding)
         assert_type(findings.job, AuditJob | None)
     client.watch(ids)
     assert_type(client.plan(1000).period, float)
     assert_type(plan(1000, rate=5), Plan)
+
+
+def told(finding: Finding) -> str:
+    assert_type(finding.job_id, str)
+    assert_type(finding.key, str)
+    assert_type(finding.source, Literal["poll", "callback"])
+    assert_type(finding.stream, None)
+    assert_type(finding.verdict, Verdict | None)
+    assert_type(finding.label, str | None)
+    assert_type(finding.score, int | None)
+    assert_type(finding.at, datetime | None)
+    assert_type(finding.time, int | None)
+    assert_type(finding.url, str | None)
+    assert_type(finding.hits, Mapping[str, Scene])
+    if not isinstance(finding, WatchFailed):
+        assert_type(finding.job, AuditJob)
+    match finding:
+        case SnapshotFinding(snapshot=snapshot):
+            return f"{assert_type(snapshot, Snapshot)}"
+        case AudioFinding(audio_section=section):
+            return f"{assert_type(section, AudioSection)}"
+        case StateChange(state=state):
+            return f"{assert_type(state, JobState)}"
+        case VerdictChange(verdict=verdict):
+            return f"{assert_type(verdict, Verdict)}"
+        case WatchFailed(error=error):
+            return f"{assert_type(error, LiveAuditError)}"
+        case _:
+            assert_never(finding)
+
+
+def times(snapshot: Snapshot, section: AudioSection) -> None:
+    assert_type(snapshot.taken_at, datetime | None)
+    assert_type(section.began_at, datetime | None)
+    assert_type(snapshot.hits, Mapping[str, Scene])
 
 
 def errors(error: ServiceError | TransportError) -> None:
@@ -121,6 +167,10 @@ def errors(error: ServiceError | TransportError) -> None:
         assert_type(error.retry_after, float | None)
     else:
         assert_type(error.sent, bool)
+
+
+def failed(error: JobFailed) -> None:
+    assert_type(error.job, AuditJob)
 
 
 async def kit(emulator: Emulator) -> None:
