@@ -78,7 +78,7 @@ class Service:
             self.times.append(now)
         return now
 
-    async def query(self, limiter: RateLimiter, job_id: str) -> AuditJob:
+    async def query(self, limiter: RateLimiter, job_id: str, _: object = None) -> AuditJob:
         """Return a job as it was when the request passed."""
         now = await self.pass_(limiter)
         self.in_flight += 1

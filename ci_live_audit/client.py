@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -24,6 +23,7 @@ from ci_live_audit.following.findings import Findings
 from ci_live_audit.following.ids import Source
 from ci_live_audit.following.outcomes import Outcomes
 from ci_live_audit.following.plan import Plan, plan
+from ci_live_audit.following.reading import Reading
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.limits.limiter import RateLimiter
 from ci_live_audit.limits.local import LocalRateLimiter
@@ -250,7 +250,8 @@ class LiveAuditClient:
 
         Raises:
             JobFailed: It ended in state Failed; ``.job`` is the job.
-            WaitTimeout: It did not end in ``timeout`` seconds; ``.last`` is the job as last seen.
+            WaitTimeout: It did not end in ``timeout`` seconds; ``.last`` is the job as last
+                seen, without its lists.
             LiveAuditError: It cannot be queried. Transient errors are waited out.
         """
         polling = attrs.evolve(self._polling(interval, timeout), keep_last=True)
@@ -341,9 +342,10 @@ class LiveAuditClient:
         return Polling(query, *limits, checkpoint, probe=probe, scope=scope)
 
 
-async def _query(caller: Caller, job_id: str) -> AuditJob:
+async def _query(caller: Caller, job_id: str, reading: Reading | None = None) -> AuditJob:
+    decode = results.job if reading is None else reading.read
+
     def read(body: bytes) -> AuditJob:
-        received_at = datetime.fromtimestamp(caller.clock.now(), UTC)
-        return results.job(body, received_at=received_at, pause=HAND_OVER)
+        return decode(body, received_at=caller.clock.utc(), pause=HAND_OVER)
 
     return await caller.call(requests.query(job_id), read)

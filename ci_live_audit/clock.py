@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 
 __all__ = ["Clock"]
 
@@ -33,6 +33,10 @@ class Clock:
     def now(self) -> float:
         """Return Unix seconds."""
         return self._now() + self.ahead
+
+    def utc(self) -> datetime:
+        """Return the date and the time in UTC."""
+        return datetime.fromtimestamp(self.now(), UTC)
 
     def learn(self, date: datetime | None, *, used: float) -> bool:
         """Adopt the time of a response, and return whether a new signature would do better.

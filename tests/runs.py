@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from ci_live_audit import Outcome, Outcomes
+from ci_live_audit import AuditJob, Finding, Outcome, Outcomes
+from ci_live_audit.following.findings import findings_of
+from ci_live_audit.following.ledger import Update
+from ci_live_audit.following.seen import News, Seen
 
 #: Seconds. The limiter's slots are even once it has seen that the loop is on time.
 SLOT = 1 / 20 + 0.0005
@@ -27,3 +30,19 @@ async def outcomes_of(run: Outcomes) -> list[Outcome]:
     """Return all outcomes of a run."""
     async with run:
         return [outcome async for outcome in run]
+
+
+class Watched:
+    """What has been seen of a job that is watched."""
+
+    def __init__(self) -> None:
+        self._seen = Seen()
+
+    def update(self, job: AuditJob) -> list[Finding]:
+        """Return the findings of a response."""
+        news = News(self._seen)
+        news.compare(job)
+        self._seen = news.seen
+        findings = list(findings_of(Update(job.job_id, job), news))
+        assert len(findings) == len(news)
+        return findings

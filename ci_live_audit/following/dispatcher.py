@@ -8,34 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import attrs
 
 from ci_live_audit._loop import cancel_and_wait, running_loop
 from ci_live_audit.errors import ConfigurationError, LiveAuditError, TransportError
+from ci_live_audit.following.backlog import Backlog
 from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.ids import Ids, Nothing, Source
 from ci_live_audit.following.ledger import Ledger, Update
+from ci_live_audit.following.reading import Reading
 from ci_live_audit.following.recent import REMEMBERED
 from ci_live_audit.following.schedule import Schedule
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.models import AuditJob
 
-__all__ = ["Dispatcher", "Items", "Polling", "Progress", "wait_for"]
+__all__ = ["Dispatcher", "HasRoom", "Polling", "Progress", "Reader", "wait_for"]
 
 T = TypeVar("T")
-Query: TypeAlias = Callable[[str], Awaitable[AuditJob]]
-Items: TypeAlias = Callable[[Update], Iterable[T]]
+T_co = TypeVar("T_co", covariant=True)
+R = TypeVar("R", bound=Reading)
+HasRoom: TypeAlias = Callable[[int], bool]
+Query: TypeAlias = Callable[[str, Reading], Awaitable[AuditJob]]
 
 #: The requests of this many seconds may be in flight, so that slow responses cost no slot.
 IN_FLIGHT = 10.0
-#: Nothing is polled while this many items wait for the consumer.
-READY = 50
 #: Known ids are skipped in portions of this many, and of at most this many seconds.
 SKIP, TURN = 1000, 0.005
 #: If the loop wakes up this many seconds late, the process was stopped, or the machine asleep. Then
@@ -86,16 +87,32 @@ class Progress:
     outage: float | None = None
 
 
-class Dispatcher(Generic[T]):
+class Reader(Protocol[R, T_co]):
+    """What a run makes of the responses."""
+
+    def reading(self, job_id: str, has_room: HasRoom) -> R:
+        """Return what reads the next response about a job.
+
+        ``has_room`` tells whether what is made of so many bytes can wait for the consumer.
+        """
+
+    def items(self, update: Update, reading: R | None) -> tuple[Iterator[T_co], int]:
+        """Return what an update is for the consumer, and how many items that will be.
+
+        ``reading`` has read the response, if the update comes of one.
+        """
+
+
+class Dispatcher(Generic[R, T]):
     """Polls the jobs of one run, and makes items for the consumer of each update.
 
     It sets ``changed`` when the consumer should look again; the consumer sets ``wake`` when
     something may be polled again.
     """
 
-    def __init__(self, polling: Polling, job_ids: Source, items: Items[T]) -> None:
+    def __init__(self, polling: Polling, job_ids: Source, reader: Reader[R, T]) -> None:
         self._polling = polling
-        self._items = items
+        self._reader = reader
         checkpoint = polling.checkpoint
         self._ids = (
             Ids(job_ids)
@@ -113,7 +130,7 @@ class Dispatcher(Generic[T]):
         self._max_in_flight = round(IN_FLIGHT * min(max(polling.rate, 5.0), 100.0))
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._new_first = False
-        self.ready: deque[T] = deque()
+        self.backlog: Backlog[T] = Backlog()
         self.job: AuditJob | None = None
         self.changed: asyncio.Event = asyncio.Event()
         self.wake: asyncio.Event = asyncio.Event()
@@ -215,7 +232,7 @@ class Dispatcher(Generic[T]):
 
     def _next_free(self, now: float) -> float:
         """Return when the next poll may be made; infinity until something happens."""
-        full = len(self._tasks) == self._max_in_flight or len(self.ready) >= READY
+        full = len(self._tasks) == self._max_in_flight or self.backlog.is_full
         if full or self.write_error is not None:
             return math.inf
         due = now if self._may_take_up(now) else self.schedule.due(now)
@@ -266,20 +283,23 @@ class Dispatcher(Generic[T]):
             self.changed.set()  # it has the next deadline
         return job_id
 
-    def _deliver(self, update: Update | None) -> None:
+    def _deliver(self, update: Update | None, reading: R | None = None) -> None:
         if update is not None:
             self.job = update.job or self.job
-            self.ready.extend(self._items(update))
+            size = 0 if reading is None else reading.size
+            self.backlog.add(*self._reader.items(update, reading), size)
 
     async def _poll(self, job_id: str) -> None:
         polling = self._polling
         query = polling.probe if self._ledger.health.is_out else None
+        reading = self._reader.reading(job_id, self.backlog.has_room)
         try:
-            job = await (query or polling.query)(job_id)
+            job = await (query or polling.query)(job_id, reading)
         except LiveAuditError as error:
             self._deliver(self._ledger.record_error(job_id, error, running_loop().time()))
         else:
-            self._deliver(self._ledger.record_job(job_id, job, running_loop().time()))
+            update = self._ledger.record_job(job_id, job, running_loop().time())
+            self._deliver(update, reading)
 
     def _end_poll(self, job_id: str, task: asyncio.Task[None]) -> None:
         problem = None if task.cancelled() else task.exception()

@@ -1,22 +1,13 @@
-"""Reports each new finding of running streams exactly once: `Findings` (watch).
-
-A snapshot is identified by its time and an audio section by its offset and duration, because their
-URLs are signed anew in every response; with another label or verdict an item counts as new again.
-Nothing is concluded from what a response leaves out: no document says whether a query shows
-findings while a stream runs, and how many.
-"""
+"""Reports each new finding of running streams exactly once: `Findings` (watch)."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Iterable
-from functools import partial
-from hashlib import blake2b
-from typing import TypeVar
+from collections.abc import Iterator
 
 import attrs
 
-from ci_live_audit.following.dispatcher import Polling
+from ci_live_audit.following.digests import digest
+from ci_live_audit.following.dispatcher import HasRoom, Polling
 from ci_live_audit.following.finding import (
     AudioFinding,
     Finding,
@@ -28,74 +19,10 @@ from ci_live_audit.following.finding import (
 from ci_live_audit.following.ids import Source
 from ci_live_audit.following.ledger import Update
 from ci_live_audit.following.run import Run
-from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot
+from ci_live_audit.following.seen import News, Seen
+from ci_live_audit.models import AuditJob, Snapshot
 
-__all__ = ["Findings", "Seen"]
-
-Item = TypeVar("Item", Snapshot, AudioSection)
-
-
-def key(job_id: str, *identity: Hashable) -> str:
-    """Return a text that is the same for the same finding in every process."""
-    return blake2b(repr((job_id, *identity)).encode(), digest_size=8).hexdigest()
-
-
-@attrs.define
-class Seen:
-    """What has been seen of one job."""
-
-    # How many items have been seen under each identity.
-    _items: dict[Hashable, int] = attrs.field(factory=dict[Hashable, int])
-    _state: JobState | None = None
-    _severity: int = 0
-
-    def update(self, job: AuditJob) -> list[Finding]:
-        """Return what a job shows for the first time, in the order of the stream."""
-        job_id = job.job_id
-        found: list[Finding] = [
-            SnapshotFinding(job_id=job_id, key=key(job_id, *which), job=job, snapshot=item)
-            for item, *which in self._unseen(job.snapshots)
-        ]
-        found += [
-            AudioFinding(job_id=job_id, key=key(job_id, *which), job=job, audio_section=item)
-            for item, *which in self._unseen(job.audio_sections)
-        ]
-        found.sort(key=lambda finding: (finding.time is None, finding.time or 0))
-        verdicts = [one.verdict for one in found if one.verdict is not None]
-        self._severity = max(self._severity, *(verdict.severity for verdict in verdicts), 0)
-        if job.result is not None and job.result.severity > self._severity:
-            # Lists may be capped, or absent until the end.
-            its_key = key(job_id, "verdict", job.result.value)
-            found.append(VerdictChange(job_id=job_id, key=its_key, job=job, verdict=job.result))
-            self._severity = job.result.severity
-        if job.state != self._state:
-            its_key = key(job_id, "state", job.state.value)
-            change = StateChange(job_id=job_id, key=its_key, job=job, state=job.state)
-            found.insert(len(found) if job.ended else 0, change)
-            self._state = job.state
-        return found
-
-    def _unseen(self, items: Iterable[Item]) -> list[tuple[Item, Hashable, int]]:
-        """Return what is new, each with its identity and its number among equal ones."""
-        unseen: list[tuple[Item, Hashable, int]] = []
-        shown: Counter[Hashable] = Counter()
-        for item in items:
-            identity = _identity(item)
-            shown[identity] += 1
-            if shown[identity] > self._items.get(identity, 0):
-                self._items[identity] = shown[identity]
-                unseen.append((item, identity, shown[identity]))
-        return unseen
-
-
-def _identity(item: Snapshot | AudioSection) -> Hashable:
-    """Return what stays the same from one response to the next."""
-    if isinstance(item, Snapshot):
-        if item.snapshot_time is not None:
-            return item.snapshot_time, item.label, item.result
-    elif item.offset_time is not None:
-        return item.offset_time, item.duration, item.label, item.result
-    return attrs.evolve(item, url=None, url_expires_at=None)
+__all__ = ["Findings", "findings_of"]
 
 
 class Findings(Run[Finding]):
@@ -108,9 +35,9 @@ class Findings(Run[Finding]):
     def __init__(self, polling: Polling, job_ids: str | Source) -> None:
         self._single = isinstance(job_ids, str)
         source = [job_ids] if isinstance(job_ids, str) else job_ids
-        self._seen: dict[str, Seen] = {}
         polling = attrs.evolve(polling, keep_last=self._single)
-        super().__init__(polling, source, partial(_findings, self._seen))
+        self._seen: dict[str, Seen] = {}
+        super().__init__(polling, source, _Watching(self._seen))
 
     @property
     def job(self) -> AuditJob | None:
@@ -126,14 +53,55 @@ class Findings(Run[Finding]):
         return finding
 
 
-def _findings(seen: dict[str, Seen], update: Update) -> list[Finding]:
-    """Return the findings of an update, and forget a job that is followed no longer."""
-    job_id, job, error = update.job_id, update.job, update.error
-    found = [] if job is None else seen.setdefault(job_id, Seen()).update(job)
-    if error is not None:
-        its_key = key(job_id, "error", type(error).__name__)
-        found.append(WatchFailed(job_id=job_id, key=its_key, error=error))
-    # An id that is no text may not be hashable.
-    if isinstance(job_id, str) and (error is not None or (job is not None and job.ended)):
-        seen.pop(job_id, None)
-    return found
+class _Watching:
+    """Keeps what has been seen of each job, and makes findings of what is new."""
+
+    def __init__(self, seen: dict[str, Seen]) -> None:
+        self._seen = seen
+
+    def reading(self, job_id: str, has_room: HasRoom) -> News:
+        """Return what reads the next response about a job."""
+        return News(self._seen.get(job_id) or Seen(), has_room)
+
+    def items(self, update: Update, reading: News | None) -> tuple[Iterator[Finding], int]:
+        """Return the findings of an update; forget a job that is followed no longer."""
+        job_id, error = update.job_id, update.error
+        news = None if update.job is None else reading
+        if news is not None:
+            self._seen[job_id] = news.seen
+        # An id that is no text may not be hashable.
+        ended = error is not None or (update.job is not None and update.job.ended)
+        if isinstance(job_id, str) and ended:
+            self._seen.pop(job_id, None)
+        number = (0 if news is None else len(news)) + (error is not None)
+        return findings_of(update, news), number
+
+
+def findings_of(update: Update, news: News | None) -> Iterator[Finding]:
+    """Make the findings of an update one by one, as they are taken."""
+    job_id, job = update.job_id, update.job
+    if job is not None and news is not None:
+        changes: list[Finding] = []
+        if news.state is not None:
+            key = _key(job_id, "state", news.state.value)
+            changes = [StateChange(job_id=job_id, key=key, job=job, state=news.state)]
+        if not job.ended:
+            yield from changes
+        for item, found in zip(news.items, news.digests, strict=True):
+            key = _key(job_id, found)
+            if isinstance(item, Snapshot):
+                yield SnapshotFinding(job_id=job_id, key=key, job=job, snapshot=item)
+            else:
+                yield AudioFinding(job_id=job_id, key=key, job=job, audio_section=item)
+        if news.verdict is not None:
+            key = _key(job_id, "verdict", news.verdict.value)
+            yield VerdictChange(job_id=job_id, key=key, job=job, verdict=news.verdict)
+        if job.ended:
+            yield from changes
+    if update.error is not None:
+        key = _key(job_id, "error", type(update.error).__name__)
+        yield WatchFailed(job_id=job_id, key=key, error=update.error)
+
+
+def _key(job_id: str, *what: object) -> str:
+    return f"{digest(job_id, *what):016x}"

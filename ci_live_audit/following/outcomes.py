@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -10,6 +11,7 @@ from ci_live_audit.errors import JobFailed, JobNotFound, LiveAuditError, WaitTim
 from ci_live_audit.following.dispatcher import Polling, Progress
 from ci_live_audit.following.ids import Source
 from ci_live_audit.following.ledger import Update
+from ci_live_audit.following.reading import Reading
 from ci_live_audit.following.run import Run
 from ci_live_audit.models import AuditJob, JobState, plain
 
@@ -55,7 +57,7 @@ class Outcomes(Run[Outcome]):
     """
 
     def __init__(self, polling: Polling, job_ids: Source) -> None:
-        super().__init__(polling, job_ids, _outcomes)
+        super().__init__(polling, job_ids, _Following())
         self._checkpoint = polling.checkpoint
         self._in_hand: Outcome | None = None
 
@@ -96,13 +98,25 @@ def _is_final(outcome: Outcome) -> bool:
     return ended or isinstance(outcome.error, JobNotFound)
 
 
-def _outcomes(update: Update) -> list[Outcome]:
-    """Return the outcome of an update if its job has ended or is given up."""
+class _Following:
+    """Makes the outcomes of a run."""
+
+    def reading(self, *_: object) -> Reading:
+        """Return what reads the next response about a job."""
+        return Reading()
+
+    def items(self, update: Update, _: Reading | None) -> tuple[Iterator[Outcome], int]:
+        """Return the outcome of an update if its job has ended or is given up."""
+        outcome = _outcome(update)
+        return iter([] if outcome is None else [outcome]), outcome is not None
+
+
+def _outcome(update: Update) -> Outcome | None:
     job_id, job, error = update.job_id, update.job, update.error
     if job is None or not job.ended:
         last = error.last if isinstance(error, WaitTimeout) else None
-        return [] if error is None else [Outcome(job_id=job_id, job=last, error=error)]
+        return None if error is None else Outcome(job_id=job_id, job=last, error=error)
     if job.state == JobState.FAILED:
         reason = " ".join(filter(None, [job.code, job.message])) or "no reason was given"
         error = JobFailed(f"the job failed: {reason}", job=job).about("wait", job_id)
-    return [Outcome(job_id=job_id, job=job, error=error)]
+    return Outcome(job_id=job_id, job=job, error=error)

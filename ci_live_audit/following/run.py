@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import anyio
 
 from ci_live_audit.errors import ConfigurationError
-from ci_live_audit.following.dispatcher import Dispatcher, Items, Polling, wait_for
+from ci_live_audit.following.dispatcher import Dispatcher, Polling, Reader, wait_for
 from ci_live_audit.following.ids import Source
 
 __all__ = ["Run"]
@@ -22,9 +22,9 @@ EXPIRED = 100
 class Run(Generic[T]):
     """Follows jobs until they have ended, and yields the items that come of each update."""
 
-    def __init__(self, polling: Polling, job_ids: Source, items: Items[T]) -> None:
-        # ``items`` has no reference to the run, which is freed as soon as it is left.
-        self._dispatcher = Dispatcher(polling, job_ids, items)
+    def __init__(self, polling: Polling, job_ids: Source, reader: Reader[Any, T]) -> None:
+        # ``reader`` has no reference to the run, which is freed as soon as it is left.
+        self._dispatcher = Dispatcher(polling, job_ids, reader)
         self._entered = self._left = self._awaited = False
         self._expired = 0
 
@@ -60,13 +60,13 @@ class Run(Generic[T]):
     async def _next(self) -> T:
         dispatcher = self._dispatcher
         while not self._left:
-            if not dispatcher.ready and dispatcher.expire():
+            if not dispatcher.backlog and dispatcher.expire():
                 self._expired += 1
                 if self._expired % EXPIRED == 0:
                     await asyncio.sleep(0)
-            if dispatcher.ready:
+            if dispatcher.backlog:
                 dispatcher.wake.set()
-                return dispatcher.ready.popleft()
+                return dispatcher.backlog.take()
             if dispatcher.error is not None:
                 raise dispatcher.error
             if dispatcher.write_error is not None:

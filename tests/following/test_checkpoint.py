@@ -704,7 +704,7 @@ async def run(generation):
     polled = {{}}
     rng = random.Random(generation)
 
-    async def query(job_id):
+    async def query(job_id, _=None):
         note("polled", f"{{generation:<8}}{{job_id}}")
         await asyncio.sleep(rng.random() / 1000)
         number = int(job_id[3:])

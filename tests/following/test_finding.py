@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import attrs
 import pytest
+from runs import Watched
 
 from ci_live_audit import (
     AudioFinding,
@@ -29,7 +30,6 @@ from ci_live_audit import (
     VerdictChange,
     WatchFailed,
 )
-from ci_live_audit.following.findings import Seen
 from ci_live_audit.models import ReadOnly
 
 SENSITIVE, NORMAL = Verdict.SENSITIVE, Verdict.NORMAL
@@ -173,7 +173,9 @@ def test_a_finding_as_plain_values(finding: Finding, values: dict[str, Any]) -> 
 
 TWICE = """if True:
     from ci_live_audit import decode
-    from ci_live_audit.following.findings import Seen
+    from ci_live_audit.following.findings import findings_of
+    from ci_live_audit.following.ledger import Update
+    from ci_live_audit.following.seen import News, Seen
     item = "<Snapshot><SnapshotTime>{}</SnapshotTime><Url>http://e.com/{}</Url></Snapshot>"
     seen = Seen()
     for state, result, shown in ("Auditing", 0, "77"), ("Success", 1, "7782"):
@@ -182,7 +184,10 @@ TWICE = """if True:
         section = "<AudioSection><OffsetTime>7</OffsetTime></AudioSection>"
         head = f"<JobId>j</JobId><State>{state}</State><Result>{result}</Result>"
         body = f"<Response><JobsDetail>{head}{items}{section}</JobsDetail></Response>"
-        for finding in seen.update(decode.job(body.encode())):
+        news = News(seen)
+        job = news.read(body.encode())
+        seen = news.seen
+        for finding in findings_of(Update("j", job), news):
             print(finding.key, type(finding).__name__)
 """
 
@@ -208,8 +213,8 @@ def test_a_key_is_the_same_in_every_process() -> None:
 def test_a_key_is_of_its_job() -> None:
     """The same in another job has another key, and in another response the same one."""
     (_, mine), (_, again) = (
-        Seen().update(attrs.evolve(JOB, result=None, snapshots=(picture,)))
+        Watched().update(attrs.evolve(JOB, result=None, snapshots=(picture,)))
         for picture in (PICTURE, attrs.evolve(PICTURE, url="https://e.com/1.jpg?signed=anew"))
     )
-    (_, other) = Seen().update(attrs.evolve(JOB, job_id="k", result=None, snapshots=(PICTURE,)))
+    (_, other) = Watched().update(attrs.evolve(JOB, job_id="k", result=None, snapshots=(PICTURE,)))
     assert mine.key == again.key != other.key

@@ -14,6 +14,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from runs import Watched
 
 from ci_live_audit import (
     AudioFinding,
@@ -36,7 +37,9 @@ from ci_live_audit import (
     WatchFailed,
 )
 from ci_live_audit.following.dispatcher import Polling
-from ci_live_audit.following.findings import Findings, Seen
+from ci_live_audit.following.findings import Findings
+from ci_live_audit.following.reading import Reading
+from ci_live_audit.following.seen import News
 from ci_live_audit.testing import Emulator, Fault, frame, sound
 
 Item: TypeAlias = Snapshot | AudioSection
@@ -117,9 +120,9 @@ async def collect(watched: Findings, into: list[Finding]) -> None:
         into.append(finding)  # noqa: PERF401 - kept when the next one raises
 
 
-def running() -> Seen:
+def running() -> Watched:
     """Return what has been seen of a running job that has shown nothing yet."""
-    seen = Seen()
+    seen = Watched()
     assert [summary(finding) for finding in seen.update(response())] == ["Auditing"]
     return seen
 
@@ -155,6 +158,8 @@ def test_an_item_is_found_once_though_its_url_changes(item: Item) -> None:
         (Snapshot(), AudioSection()),
         (Snapshot(label="Porn"), Snapshot(label="Ads")),
         (Snapshot(text="a"), Snapshot(text="b")),
+        (frame(0), frame(0, text="read later")),
+        (sound(0, duration=0), sound(0, duration=0, text="understood later")),
         (AudioSection(duration=3), AudioSection(duration=4)),
     ],
 )
@@ -172,8 +177,6 @@ def test_different_items(item: Item, other: Item) -> None:
         (frame(5), frame(5, text="read later")),
         (sound(5, duration=3), sound(5, duration=3, text="understood later")),
         (AudioSection(offset_time=5000), AudioSection(offset_time=5000, text="late")),
-        (frame(0), frame(0, text="read later")),
-        (sound(0, duration=0), sound(0, duration=0, text="understood later")),
     ],
 )
 def test_a_completed_item_is_not_new(item: Item, later: Item) -> None:
@@ -290,7 +293,7 @@ def test_findings_of_a_response_come_in_the_order_of_the_stream() -> None:
 
 def test_the_state_is_found_first_and_at_every_change() -> None:
     """A state comes before the items of its response, an end after them."""
-    seen = Seen()
+    seen = Watched()
     first, second, third = frame(1), sound(2), frame(3, "Porn")
     updates = [
         seen.update(one)
@@ -316,7 +319,7 @@ def test_the_state_is_found_first_and_at_every_change() -> None:
 @pytest.mark.parametrize("end", [SUCCESS, JobState.FAILED, JobState.CANCELLED, JobState("cancel")])
 def test_a_job_that_has_ended_before_it_is_watched(end: JobState) -> None:
     """Everything comes in one response, the state last."""
-    findings = Seen().update(response(frame(1), Snapshot(), state=end, result=SENSITIVE))
+    findings = Watched().update(response(frame(1), Snapshot(), state=end, result=SENSITIVE))
     assert [summary(finding) for finding in findings] == [
         ("Normal", 1000),
         (None, None),
@@ -345,7 +348,7 @@ def test_unknown_states() -> None:
 @pytest.mark.parametrize("spelling", ["Canceled", "cancelled", "CANCEL"])
 def test_spellings_of_a_state_are_no_change(spelling: str) -> None:
     """A state has one finding, however it is spelt."""
-    seen = Seen()
+    seen = Watched()
     assert states(seen.update(response(state=JobState.CANCELLED))) == ["Cancelled"]
     assert seen.update(response(state=JobState(spelling))) == []
 
@@ -485,7 +488,7 @@ def test_states_and_verdicts_of_any_job(
     course: list[tuple[str, Verdict | None, list[Verdict | None]]], end: str
 ) -> None:
     """A state is found when it changes; a verdict, when it is worse than all before."""
-    seen = Seen()
+    seen = Watched()
     at = itertools.count()
     before: JobState | None = None
     verdicts: list[Verdict | None] = []
@@ -1004,18 +1007,21 @@ class Service:
         self._overall = overall
         self._began = asyncio.get_running_loop().time()
 
-    async def query(self, job_id: str) -> AuditJob:
+    async def query(self, job_id: str, reading: Reading) -> AuditJob:
         """Return the job as it is now."""
         await asyncio.sleep(0.05)
         seconds = int(asyncio.get_running_loop().time() - self._began)
         until_now = self.items[:seconds]
         ended = seconds >= len(self.items)
         bad = any(item.result == SENSITIVE for item in until_now)
-        return response(
+        job = response(
             *self._shows(until_now, ended),
             state=SUCCESS if ended else AUDITING,
             result=SENSITIVE if bad and (ended or self._overall) else NORMAL,
         )
+        assert isinstance(reading, News)
+        reading.compare(job)
+        return job
 
     async def findings(self, interval: float = 10) -> list[tuple[float, Finding]]:
         """Return all findings and when they came."""

@@ -45,6 +45,8 @@ from ci_live_audit import (
 )
 from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.ids import Source
+from ci_live_audit.following.reading import Reading
+from ci_live_audit.following.seen import News
 from ci_live_audit.limits.background import BackgroundRateLimiter
 
 
@@ -62,7 +64,7 @@ class Service:
         self.polled: list[tuple[str, float]] = []
         self.in_flight: dict[asyncio.Task[Any] | None, str] = {}
 
-    async def query(self, job_id: str) -> AuditJob:
+    async def query(self, job_id: str, reading: Reading) -> AuditJob:
         await self.limiter.acquire()
         self.polled.append((job_id, now()))
         self.in_flight[asyncio.current_task()] = job_id
@@ -73,7 +75,10 @@ class Service:
             del self.in_flight[asyncio.current_task()]
         if self.errors.get(job_id):
             raise self.errors[job_id].pop(0)
-        return job(job_id, ended=now() >= self.ends.get(job_id, math.inf))
+        found = job(job_id, ended=now() >= self.ends.get(job_id, math.inf))
+        if isinstance(reading, News):
+            reading.compare(found)
+        return found
 
     def follow(
         self,
@@ -179,7 +184,7 @@ async def test_two_runs_share_the_quota_and_let_urgent_calls_pass() -> None:
     others = service.limiter.sibling()
     polled: list[str] = []
 
-    async def query(job_id: str) -> AuditJob:
+    async def query(job_id: str, _: object = None) -> AuditJob:
         await others.acquire()
         polled.append(job_id)
         return job(job_id, ended=False)
@@ -268,7 +273,7 @@ async def test_a_job_may_be_polled_again_in_the_step_of_its_response(steps: int)
         while (job_id := await ids.get()) is not None:
             yield job_id
 
-    async def query(job_id: str) -> AuditJob:
+    async def query(job_id: str, _: object = None) -> AuditJob:
         assert job_id not in in_flight
         polled.append(job_id)
         in_flight.append(job_id)
@@ -625,8 +630,8 @@ async def test_failures_count_in_a_row() -> None:
     service = Service({"b": 2000.0})
     results = {10, 21, 40}
 
-    async def query(job_id: str) -> AuditJob:
-        found = await service.query(job_id)
+    async def query(job_id: str, _: object = None) -> AuditJob:
+        found = await service.query(job_id, Reading())
         polled = len(service.times("a"))
         if job_id == "a" and polled not in results:
             raise TransportError("reset")
@@ -706,12 +711,12 @@ async def test_a_query_that_cancels_itself_is_repeated() -> None:
     service = Service({"a": 0.0})
     polled = 0
 
-    async def query(job_id: str) -> AuditJob:
+    async def query(job_id: str, _: object = None) -> AuditJob:
         nonlocal polled
         polled += 1
         if polled < 3:
             raise asyncio.CancelledError
-        return await service.query(job_id)
+        return await service.query(job_id, Reading())
 
     (outcome,) = await outcomes_of(Outcomes(Polling(query, 10), ["a"]))
     assert outcome.unwrap().ended
@@ -774,7 +779,7 @@ async def test_a_timed_out_job_is_there_as_it_was_last_seen(*, keep_last: bool) 
         job_id="a", state=JobState.AUDITING, result=Verdict.SENSITIVE, snapshots=(Snapshot(),)
     )
 
-    async def query(job_id: str) -> AuditJob:
+    async def query(job_id: str, _: object = None) -> AuditJob:
         if now() > 22:
             await asyncio.sleep(math.inf)
         return attrs.evolve(seen, job_id=job_id)
@@ -812,7 +817,7 @@ async def test_a_first_query_that_hangs_is_cancelled_at_the_deadline() -> None:
 async def test_a_response_after_the_deadline_does_not_count() -> None:
     """A query that cannot be cancelled ends after its deadline without a second outcome."""
 
-    async def query(job_id: str) -> AuditJob:
+    async def query(job_id: str, _: object = None) -> AuditJob:
         with anyio.CancelScope(shield=True):
             try:
                 await asyncio.sleep(30)
@@ -1086,9 +1091,9 @@ async def test_cancelled_twice_everything_stops() -> None:
     """A second cancellation during the first one leaves no task and no query."""
     rng = random.Random(10)
 
-    async def query(job_id: str) -> AuditJob:
+    async def query(job_id: str, _: object = None) -> AuditJob:
         try:
-            return await service.query(job_id)
+            return await service.query(job_id, Reading())
         finally:
             await asyncio.sleep(0.5)
 
@@ -1240,7 +1245,7 @@ async def test_cancelled_twice_a_run_still_stops_reading() -> None:
         finally:
             closed = True
 
-    async def query(job_id: str) -> AuditJob:
+    async def query(job_id: str, _: object = None) -> AuditJob:
         try:
             await asyncio.sleep(100)
         finally:
@@ -1280,7 +1285,7 @@ async def test_an_exception_of_an_async_source_is_not_lost(before: int) -> None:
 async def test_a_deadline_is_exact_if_the_last_look_fails() -> None:
     """After a failed last poll the job times out at the deadline, not before."""
 
-    async def query(job_id: str) -> AuditJob:
+    async def query(job_id: str, _: object = None) -> AuditJob:
         if now() > 22:
             raise ServiceUnavailable(status=503)
         return job(job_id, ended=False)

@@ -200,7 +200,7 @@ from ci_live_audit.following.dispatcher import Polling
 
 polled = {{}}
 
-async def query(job_id):
+async def query(job_id, _=None):
     await asyncio.sleep(random.random() / 500)
     number = int(job_id[2:])
     polled[job_id] = polled.get(job_id, 0) + 1

@@ -264,7 +264,7 @@ async def test_a_job_that_alone_fails_is_given_up(
     ids = [emulator.add_job(duration=2000) for _ in range(3)]
     query = client.query
 
-    async def poll(job_id: str) -> AuditJob:
+    async def poll(job_id: str, _: object = None) -> AuditJob:
         job = await query(job_id)
         if job_id == ids[0]:
             raise ServiceError(status=500, code="")
@@ -473,7 +473,7 @@ async def test_a_day_of_jobs_stays_within_20_mb(monkeypatch: pytest.MonkeyPatch)
 async def _grown_by(number: int) -> float:
     """Return the bytes by which memory grows from the 1,000th job of a run to this one."""
 
-    async def query(job_id: str) -> AuditJob:
+    async def query(job_id: str, _: object = None) -> AuditJob:
         return attrs.evolve(LONGER, job_id=job_id, state=JobState.SUCCESS)
 
     ids = (f"av{index:032}" for index in range(number))
@@ -496,7 +496,7 @@ async def test_duplicates_of_an_endless_source_are_known_within_a_bound() -> Non
     """The last 50,000 finished ids of a source are not polled again."""
     polls: Counter[str] = Counter()
 
-    async def query(job_id: str) -> AuditJob:
+    async def query(job_id: str, _: object = None) -> AuditJob:
         polls[job_id] += 1
         return attrs.evolve(LONGER, job_id=job_id, state=JobState.SUCCESS)
 
