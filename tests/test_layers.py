@@ -76,6 +76,7 @@ ORDER = (
     "cli/streams",
     "cli/output",
     "cli/session",
+    "cli/lines",
     "cli/ids",
     "cli/results",
     "cli/bulk",
