@@ -21,6 +21,7 @@ from command_line import NO_CREDENTIALS, SCRIPT, Service, closed_port, parsed, r
 from terminal import PATIENCE, start
 
 from ci_live_audit import cli
+from ci_live_audit.cli.commands import StandardError
 from ci_live_audit.cli.commands import cli as commands
 from ci_live_audit.credentials import chain as default_chain
 from ci_live_audit.testing import Fault, frame
@@ -254,6 +255,12 @@ def test_verbose_goes_to_standard_error(service: Service, flag: str, loggers: se
     assert service.emulator.credentials.secret_key not in result.stderr
     assert "q-signature" not in result.stderr
     assert service.start("query", "clean").stderr == ""
+
+
+def test_a_log_is_harmless(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is logged moves no cursor and sets no colour; lines stay lines."""
+    StandardError().write("\u8272\x9b31m\x1b[2J\u202e\ud800\tx\ny\n")
+    assert capsys.readouterr().err == "\u8272\\x9b31m\\x1b[2J\\u202e\\ud800\tx\ny\n"
 
 
 def test_verbose_configures_logging(monkeypatch: pytest.MonkeyPatch, service: Service) -> None:
