@@ -330,9 +330,10 @@ def test_texts_of_the_service_on_a_terminal(
         assert not [line for line in text.splitlines() if line.startswith("av2")]
 
 
-def test_the_encoding_of_a_process(service: Service) -> None:
-    """With an ASCII output, tables are escaped and JSON is complete."""
-    environ = {"PYTHONIOENCODING": "ascii:strict"}
+@pytest.mark.parametrize("encoding", ["ascii:strict", "cp1252"])
+def test_the_encoding_of_a_process(service: Service, encoding: str) -> None:
+    """With another encoding, tables are escaped and JSON is complete."""
+    environ = {"PYTHONIOENCODING": encoding}
     result = service.start("query", "av3", "-o", "json", **environ)
     assert (result.returncode, result.stderr) == (1, "")
     assert parsed(result)[0]["data_id"] == "房"

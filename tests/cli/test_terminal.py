@@ -316,3 +316,17 @@ def test_an_id_beside_a_spinner() -> None:
         shown = terminal.shown.decode()
     assert "waiting for" in shown
     assert not re.search("[\x9b\u202e]", shown)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437"])
+def test_a_terminal_of_another_encoding(service: Service, encoding: str) -> None:
+    """What a terminal cannot show is escaped, beside the bar, too, and ends no command."""
+    text = "\u8272 \xe9 \u2013"
+    job_id = service.emulator.add_job(duration=0.01, failure=(text, text))
+    command = [sys.executable, "-m", "ci_live_audit", "poll", "-o", "table", job_id, "\u623f"]
+    with Terminal(command, columns=200, environment={"PYTHONIOENCODING": encoding}) as terminal:
+        assert terminal.finish() == 1
+        shown = terminal.shown.decode(encoding)
+    assert text.encode(encoding, "backslashreplace").decode(encoding) in shown
+    assert "2 done, 0 sensitive, 0 suspected, 2 errors" in shown
+    assert "Error:" not in shown
