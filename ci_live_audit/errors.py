@@ -98,7 +98,8 @@ class LiveAuditError(Exception):
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for ``json.dumps``: class, text and attributes.
 
-        Jobs that the error carries are left out.
+        Jobs that the error carries are left out. ``text`` is one line, as ``str(error)`` is; what
+        the service sent is as sent, control characters included.
         """
         names = ("operation", "job_id", "attempts", "request_id", "may_have_happened", "transient")
         known = {name: getattr(self, name) for name in names} | vars(self)

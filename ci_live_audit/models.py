@@ -177,7 +177,9 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain values, ready for ``json.dumps``.
 
-        Keys are the names of the attributes; times become ISO 8601 texts, enums their values.
+        Keys are the names of the attributes; times become ISO 8601 texts, enums their values. Texts
+        are as sent, control characters included: who shows them escapes them, as ``json.dumps``
+        does unless it is given ``ensure_ascii=False``.
         """
         names = attrs.fields_dict(type(self))  # type: ignore[arg-type]
         return {name: plain(getattr(self, name)) for name in names}

@@ -82,6 +82,7 @@ ORDER = (
     "cli/streams",
     "cli/output",
     "cli/session",
+    "cli/lines",
     "cli/ids",
     "cli/results",
     "cli/bulk",

@@ -278,6 +278,18 @@ def test_to_dict() -> None:
     assert (type(sent["state"]), type(sent["result"])) == (str, int)
 
 
+def test_to_dict_keeps_texts_as_sent() -> None:
+    """Nothing is escaped in plain values, and everything in the JSON that Python makes of them."""
+    text = "\x1b[2J\x9b31m\u202e\n\ud800"
+    job = AuditJob(
+        job_id=text, state=JobState(text), message=text, extra=ReadOnly({text: (text, None)})
+    )
+    plain = job.to_dict()
+    assert [plain[name] for name in ("job_id", "state", "message")] == [text] * 3
+    assert plain["extra"] == {text: [text, None]}
+    assert json.dumps(plain).isprintable()
+
+
 def test_to_dict_is_ready_for_json() -> None:
     """A complete job becomes JSON and comes back as the same plain values."""
     assert json.loads(json.dumps(JOB.to_dict(), allow_nan=False)) == JOB.to_dict()

@@ -108,8 +108,19 @@ async def test_the_service_answers(emulator: Emulator) -> None:
         app.state_of_lifespan = state
         found = await http.get(f"/jobs/{job_id}")
         lost = await http.get("/jobs/nobody")
-        emulator.inject(Fault.error(503))
+        arrived = len(emulator.arrivals)
+        typos = [
+            await http.get(f"/jobs/{typo}") for typo in ("a%20b", "%E6%88%BF", "%00", 200 * "a")
+        ]
+        assert len(emulator.arrivals) == arrived
+        emulator.inject(Fault.error(503), times=4)
         down = await http.get(f"/jobs/{job_id}")
+        emulator.credentials = ci_live_audit.Credentials("AKIDEXAMPLE", "another")
+        denied = await http.get(f"/jobs/{job_id}")
+    assert [(typo.status_code, typo.json()["error"]) for typo in typos] == 4 * [
+        (422, "InvalidInput")
+    ]
+    assert (denied.status_code, denied.json()["error"]) == (502, "AccessDenied")
     assert (found.status_code, found.json()["job_id"]) == (200, job_id)
     assert lost.status_code == 404
     assert (down.status_code, down.json()["error"]) == (503, "ServiceUnavailable")

@@ -27,8 +27,13 @@ class StandardError:
     """Writes to the current `sys.stderr`, which a progress bar may have replaced."""
 
     def write(self, text: str) -> None:
-        """Write a text."""
-        sys.stderr.write(text)
+        """Write a text, of which nothing moves the cursor of a terminal."""
+        kept = "\t\n"  # of tracebacks
+        signs = (
+            one if one.isprintable() or one in kept else one.encode("unicode_escape").decode()
+            for one in text
+        )
+        sys.stderr.write("".join(signs))
 
 
 class Commands(click.Group):

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import platform
-import re
-import ssl
 from collections.abc import AsyncGenerator
-from contextlib import closing
+from contextlib import aclosing
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import attrs
 
+from ci_live_audit._threads import Threads
 from ci_live_audit._version import __version__
 from ci_live_audit.cli.output import Exit
 from ci_live_audit.cli.session import Settings
 from ci_live_audit.credentials.chain import search
-from ci_live_audit.errors import AccessDenied, JobNotFound, LiveAuditError
-from ci_live_audit.wire.responses import http_date
+from ci_live_audit.errors import AccessDenied, ConfigurationError, JobNotFound, LiveAuditError
+from ci_live_audit.transport.connections import environment_certificates, environment_proxy
+from ci_live_audit.transport.exchange import Transport
+from ci_live_audit.transport.state import ExchangeState
+from ci_live_audit.wire import requests
 
 __all__ = ["doctor"]
 
@@ -60,14 +61,14 @@ async def _checks(settings: Settings) -> AsyncGenerator[_Check, None]:
         return
     yield _Check("settings", True, base_url)
     try:
-        source, credentials = await asyncio.to_thread(search)
+        source, credentials = await Threads(1).run(search)
     except LiveAuditError as error:
         yield _Check("credentials", False, str(error))
         return
     token = "with" if credentials.token else "without"
     yield _Check("credentials", True, f"from {source}; {token} a token")
     reached = True
-    async for check in _reach(urlsplit(base_url)):
+    async for check in _reach(base_url):
         reached = reached and (check.good or check.name == "clock")
         yield check
     if reached:
@@ -84,39 +85,44 @@ def _versions() -> str:
     return ", ".join(found)
 
 
-async def _reach(server: SplitResult) -> AsyncGenerator[_Check, None]:
-    """Check whether the host responds, over TLS if it should, and compare the clocks."""
+async def _reach(base_url: str) -> AsyncGenerator[_Check, None]:
+    """Check whether the host responds to what a client would send, and compare the clocks."""
+    server = urlsplit(base_url)
+    request = attrs.evolve(requests.query(NO_JOB), headers={"host": server.netloc})
+    state = ExchangeState()
     try:
-        address, head = await _head(server)
-    except asyncio.IncompleteReadError:
-        yield _Check("network", False, f"{server.hostname}: it hung up without a response")
+        way, proxied = _way(base_url)
+        async with aclosing(Transport(base_url)) as transport:
+            response = await transport.send(request, timeout=TIMEOUT, state=state)
+    except ConfigurationError as error:  # in the environment
+        yield _Check("network", False, str(error))
         return
-    except (OSError, UnicodeError, asyncio.LimitOverrunError) as problem:
-        reason = str(problem) or f"no response within {TIMEOUT:g} s"
-        yield _Check("network", False, f"{server.hostname}: {reason}")
+    if not response.status:
+        yield _Check("network", False, f"{server.hostname}: {response.error}{way}")
         return
-    yield _Check("network", True, address)
-    date = re.search(r"(?im)^date: *(.*?)\r?$", head.decode("latin-1"))
-    time = http_date(date[1]) if date else None
-    if time is not None:
-        ahead = (datetime.now(UTC) - time).total_seconds()
+    address, *tls = state.peer.split()
+    there = " ".join([(server.hostname or "") if proxied else address, *tls])
+    yield _Check("network", True, f"{there}{way}")
+    if response.date is not None:
+        ahead = (datetime.now(UTC) - response.date).total_seconds()
         text = f"{ahead:+.0f} s relative to the service"
         yield _Check("clock", abs(ahead) < TOLERANCE, text)
 
 
-async def _head(server: SplitResult) -> tuple[str, bytes]:
-    """Return the server's address with the version of TLS, and the head of a response."""
-    secure = server.scheme == "https"
-    port = server.port or (443 if secure else 80)
-    context = ssl.create_default_context() if secure else None
-    async with asyncio.timeout(TIMEOUT):
-        reader, writer = await asyncio.open_connection(server.hostname, port, ssl=context)
-        with closing(writer):
-            address = writer.get_extra_info("peername")[0]
-            session = writer.get_extra_info("ssl_object")
-            writer.write(f"HEAD / HTTP/1.1\r\nHost: {server.netloc}\r\n\r\n".encode())
-            head = await reader.readuntil(b"\r\n\r\n")
-    return " ".join(filter(None, [address, session and session.version()])), head
+def _way(base_url: str) -> tuple[str, bool]:
+    """Return what lies between here and the service, and whether a proxy does.
+
+    Raises:
+        ConfigurationError: The environment names a proxy that cannot be used.
+    """
+    parts: list[str] = []
+    proxy = environment_proxy(base_url)
+    if proxy is not None:  # without its password
+        parts.append(f"through the proxy {proxy[1].url} ({proxy[0]})")
+    if base_url.startswith("https:"):
+        name, place = environment_certificates() or ("", "")
+        parts.append(f"certificates of {place} ({name})" if name else "certificates of certifi")
+    return "".join(f"; {part}" for part in parts), proxy is not None
 
 
 async def _query(settings: Settings) -> _Check:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import select
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import attrs
-
-from ci_live_audit.errors import ConfigurationError
+from ci_live_audit.cli.lines import Lines, Piece
 
 __all__ = ["read", "read_input"]
 
 #: Bytes of standard input that are read at once; at most two such pieces wait to be followed.
 PIECE = 16384
+#: Bytes of a file that are read at once.
+BLOCK = 2**20
 #: Bytes by which a piece is read on, one by one, to the end of its last line.
 LINE = 256
 #: Seconds to wait at the end for a read that should not take any.
@@ -31,13 +30,20 @@ def read(ids: Iterable[str], files: Iterable[Path]) -> list[str]:
     """Return the ids given as arguments and in files.
 
     Raises:
-        ConfigurationError: A line of JSON has no ``job_id``.
+        ConfigurationError: These are no ids, or a line of JSON has no ``job_id``.
         OSError: A file cannot be read.
     """
     found = list(ids)
     for path in files:
-        with path.open("rb") as lines:
-            found.extend(_ids(lines, str(path)))
+        lines = Lines(str(path))
+        with path.open("rb") as file:
+            for data in iter(lambda: file.read(BLOCK), b""):
+                lines.feed(data)
+        lines.feed(b"", final=True)
+        piece = lines.take()
+        if piece.error is not None:
+            raise piece.error
+        found += piece.ids
     return found
 
 
@@ -51,7 +57,7 @@ async def read_input(
         note: Called with each id of standard input as soon as it has been read.
 
     Raises:
-        ConfigurationError: A line of JSON has no ``job_id``.
+        ConfigurationError: These are no ids, or a line of JSON has no ``job_id``.
         OSError: Standard input cannot be read, or an id not be noted.
     """
     for job_id in ids:
@@ -68,14 +74,6 @@ async def read_input(
         source.close()
 
 
-@attrs.define
-class _Piece:
-    """The ids of some lines, and the first error among them."""
-
-    ids: list[str] = attrs.field(factory=list[str])
-    error: Exception | None = None
-
-
 class _Input:
     """Standard input, read by a thread in pieces of a bounded size, which end with a line.
 
@@ -85,14 +83,14 @@ class _Input:
     def __init__(self, note: Callable[[str], object]) -> None:
         # Unbuffered, as Python aborts when it exits while a thread reads from a buffered stream.
         self._stream: Any = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
-        self._rest, self._number, self._ended = b"", 0, False
+        self._lines, self._ended = Lines("standard input"), False
         self._note = note
         self._missed: list[str] = []
         self._loop = asyncio.get_running_loop()
-        self._read: deque[_Piece | None] = deque()
+        self._read: deque[Piece | None] = deque()
         self._lock = threading.Lock()
         self._closed = False
-        self.pieces: asyncio.Queue[_Piece | None] = asyncio.Queue()
+        self.pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
         self.slots = threading.Semaphore(2)
         threading.Thread(target=self._read_all, daemon=True).start()
 
@@ -106,7 +104,7 @@ class _Input:
         self.slots.release()
         # Not for ever, as another process may have read what the thread was about to read.
         if self._lock.acquire(timeout=PATIENCE):
-            self._take(self._to_line_end() if self._rest else b"")
+            self._take(b"")
             self._lock.release()
         self._receive()
         for job_id in self._missed:
@@ -135,67 +133,24 @@ class _Input:
                 try:
                     chunk = self._stream.read(PIECE)
                     self._ended = chunk == b""
-                    chunk = chunk or b""  # None if another process was faster
-                    self._take(chunk + (self._to_line_end() if chunk[-1:] != b"\n" else b""))
+                    self._take(chunk or b"")  # None if another process was faster
                 except (OSError, ValueError) as problem:
                     self._ended = True
-                    self._read += [_Piece(error=problem), None]
+                    self._read += [Piece(error=problem), None]
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._receive)
 
-    def _to_line_end(self) -> bytes:
-        """Read to the end of a line, if that is there and not far away."""
-        found = b""
+    def _take(self, chunk: bytes) -> None:
+        """Keep the ids of whole lines; read on to the end of the last one, if that is near."""
+        self._lines.feed(chunk, final=self._ended)
         with suppress(OSError, ValueError):
-            while len(found) < LINE and found[-1:] != b"\n" and not self._ended:
-                if not select.select([self._stream], [], [], 0)[0]:
+            for _ in range(LINE):
+                whole = self._lines.ended or self._ended
+                if whole or not select.select([self._stream], [], [], 0)[0]:
                     break
                 byte = self._stream.read(1)
                 self._ended = byte == b""
-                found += byte or b""
-        return found
-
-    def _take(self, chunk: bytes) -> None:
-        """Keep the ids of whole lines, and the rest for later."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        if self._ended:
-            lines.append(self._rest)
-            self._rest = b""
-        self._read.append(_piece(lines, self._number))
-        self._number += len(lines)
+                self._lines.feed(byte or b"", final=self._ended)
+        self._read.append(self._lines.take())
         if self._ended:
             self._read.append(None)
-
-
-def _piece(lines: Iterable[bytes], number: int) -> _Piece:
-    """Read all ids of some lines, even if some of the lines are invalid."""
-    piece = _Piece()
-    for line in lines:
-        try:
-            piece.ids += _ids([line], "standard input", number)
-        except ConfigurationError as problem:
-            piece.error = piece.error or problem
-        number += 1
-    return piece
-
-
-def _ids(lines: Iterable[bytes], place: str, number: int = 0) -> Iterator[str]:
-    """Yield one id a line, plain or JSON with a ``job_id``; skip blanks and ``#`` comments."""
-    for line in lines:
-        number += 1
-        text = line.decode("utf-8-sig", "replace").strip()
-        if text.startswith("{"):
-            yield _from_json(text, f"{place}, line {number}")
-        elif text and not text.startswith("#"):
-            yield text
-
-
-def _from_json(text: str, place: str) -> str:
-    try:
-        record: Any = json.loads(text)
-    except (ValueError, RecursionError):
-        record = {}
-    job_id = cast("dict[str, Any]", record).get("job_id")
-    if not isinstance(job_id, str):
-        raise ConfigurationError(f"{place}: JSON without a job_id")
-    return job_id

@@ -23,7 +23,7 @@ from ci_live_audit.following.finding import (
 from ci_live_audit.following.outcomes import Outcome
 from ci_live_audit.models import AudioSection, AuditJob, Snapshot, Verdict
 
-__all__ = ["STYLES", "Exit", "Output", "Terminal", "is_flagged", "show_cursor", "to_line"]
+__all__ = ["STYLES", "Exit", "Output", "Terminal", "clean", "is_flagged", "show_cursor", "to_line"]
 
 STYLES: dict[Verdict | None, str] = {Verdict.SENSITIVE: "bold red", Verdict.SUSPECTED: "yellow"}
 SCHEMA = 1
@@ -60,6 +60,9 @@ class Output:
         self.console: Console = Terminal(stderr=True, highlight=False, soft_wrap=True)
         self.results: Console = Terminal(highlight=False, soft_wrap=True)
         self.json: bool = style == "json" or (style == "auto" and not sys.stdout.isatty())
+        # A progress bar's stand-in for the stream would not say.
+        self._terminal: bool = sys.stdout.isatty()
+        self._encoding: str = sys.stdout.encoding or "utf-8"
         reconfigure: Any = getattr(sys.stdout, "reconfigure", None)
         if not self.json and reconfigure is not None:
             # Characters that the terminal cannot show are no reason to fail.
@@ -72,12 +75,11 @@ class Output:
             text: The message.
             prose: Whether a terminal may wrap it between words, as nobody will copy it.
         """
-        self.console.print(_clean(text), soft_wrap=not (prose and self.console.is_terminal))
+        self.console.print(clean(text), soft_wrap=not (prose and self.console.is_terminal))
 
     def result(self, kind: str, value: Mapping[str, Any]) -> None:
-        """Print one line of JSON."""
-        # A progress bar's stand-in for the stream has no encoding.
-        sys.stdout.write(to_line(kind, value, sys.stdout.encoding or "utf-8"))
+        """Print one line of JSON, on a terminal without raw control characters."""
+        sys.stdout.write(to_line(kind, value, self._encoding, printable=self._terminal))
         sys.stdout.flush()
 
     def facts(self, facts: Mapping[str, object]) -> None:
@@ -87,13 +89,13 @@ class Output:
         table.add_column(overflow="fold")
         for name, value in facts.items():
             if value is not None:
-                table.add_row(name, _clean(value))
+                table.add_row(name, clean(value))
         self.results.print(table)
 
     def checked(self, name: str, text: str, *, good: bool) -> None:
         """Print the result of a check on one line."""
         mark = Text("ok  " if good else "FAIL", style="green" if good else "bold red")
-        self.results.print(Text(" ").join([mark, Text(f"{name}:"), _clean(text)]))
+        self.results.print(Text(" ").join([mark, Text(f"{name}:"), clean(text)]))
 
     def job(self, job: AuditJob) -> None:
         """Print a job: all of it as JSON; for people its facts and its flagged findings."""
@@ -124,7 +126,7 @@ class Output:
         for item in flagged:
             time = item.snapshot_time if isinstance(item, Snapshot) else item.offset_time
             cells = (type(item).__name__, time, _word(item.result), item.label, item.text)
-            texts = ("" if cell is None else _clean(cell) for cell in cells)
+            texts = ("" if cell is None else clean(cell) for cell in cells)
             table.add_row(*texts, style=STYLES.get(item.result))
         self.results.print(table)
 
@@ -162,14 +164,25 @@ class Output:
         self._line(parts, STYLES.get(job.result))
 
     def _line(self, parts: Iterable[object], style: str | None) -> None:
-        texts = [_clean(part) for part in parts if part is not None and part != ""]
+        texts = [clean(part) for part in parts if part is not None and part != ""]
         self.results.print(Text("  ").join(texts), style=style)
 
 
-def to_line(kind: str, value: Mapping[str, Any], encoding: str = "utf-8") -> str:
-    """Return one line of JSON; characters that the encoding does not have are escaped."""
+def to_line(
+    kind: str, value: Mapping[str, Any], encoding: str = "utf-8", *, printable: bool = False
+) -> str:
+    """Return one line of JSON; characters that the encoding does not have are escaped.
+
+    Args:
+        kind: What the value is.
+        value: Plain values, as of ``to_dict()``.
+        encoding: Of the stream to which the line goes.
+        printable: Whether characters that a terminal may obey are escaped, too.
+    """
     fields = {"schema": SCHEMA, "kind": kind, **value}
     text = json.dumps(fields, ensure_ascii=False, allow_nan=False, default=str)
+    if printable and not text.isprintable():
+        text = "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -189,7 +202,7 @@ def is_flagged(verdict: Verdict | None) -> bool:
     return verdict is not None and verdict.severity > 0
 
 
-def _clean(value: object) -> Text:
+def clean(value: object) -> Text:
     """Return a text without control characters, as some texts come from streams."""
     return Text("".join(one if one.isprintable() else "\ufffd" for one in str(value)))
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import attrs
 
+from ci_live_audit._threads import Threads
 from ci_live_audit.cli.output import Exit, Output, show_cursor
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.credentials.chain import search
@@ -53,7 +54,7 @@ class Settings:
         Raises:
             CredentialsError: No credentials were found.
         """
-        await asyncio.to_thread(search)
+        await Threads(1).run(search)
 
     def required_bucket(self) -> str:
         """Return the bucket.

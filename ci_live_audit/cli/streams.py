@@ -105,7 +105,7 @@ def prepare() -> None:
 def _unbuffered(stream: Any, file: Callable[[int], io.FileIO]) -> Any:
     """Return a text stream over a file, which writes at once, in place of an ordinary one."""
     if stream is None:
-        return Path(os.devnull).open("w")
+        return Path(os.devnull).open("w", encoding="utf-8", errors="backslashreplace")
     buffer = getattr(stream, "buffer", None)
     raw = getattr(buffer, "raw", buffer)
     if type(raw) is not io.FileIO:  # a console of Windows, for example

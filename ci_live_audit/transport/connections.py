@@ -14,6 +14,7 @@ import re
 import ssl
 import urllib.request
 from collections import deque
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -30,7 +31,7 @@ from ci_live_audit.wire.endpoint import is_this_machine
 from ci_live_audit.wire.requests import Request
 from ci_live_audit.wire.responses import Response
 
-__all__ = ["Connections"]
+__all__ = ["Connections", "environment_certificates", "environment_proxy"]
 
 MAX_IDLE = 100
 # Seconds; below the shortest time after which servers in use close an idle connection (5 s).
@@ -217,10 +218,15 @@ class Connections:
             await self._idle.popleft().connection.aclose()
 
 
+def environment_certificates() -> tuple[str, str] | None:
+    """Return the variable that names the trusted certificates, and where they are."""
+    names = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+    return next(((name, place) for name in names if (place := os.environ.get(name))), None)
+
+
 def _tls_context() -> ssl.SSLContext:
     """Return the TLS context, with the certificates that the environment names, if it does."""
-    name = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
-    place = os.environ.get(name)
+    name, place = environment_certificates() or ("SSL_CERT_FILE", None)
     try:
         if place and name == "SSL_CERT_DIR":
             os.scandir(place).close()  # OpenSSL takes a missing folder for an empty one
@@ -230,10 +236,13 @@ def _tls_context() -> ssl.SSLContext:
     raise ConfigurationError(f"{name}: no certificates can be read from {place!r} ({reason})")
 
 
-def _factory(base_url: str, **options: Any) -> httpcore.AsyncConnectionPool:
-    """Return what makes the connections, through the environment's proxy if it names one.
+def environment_proxy(base_url: str) -> tuple[str, httpx.Proxy] | None:
+    """Return the environment's proxy for a server, after the variables that name it.
 
     https://www.python-httpx.org/environment_variables/
+
+    Raises:
+        ConfigurationError: It is malformed.
     """
     parts = urlsplit(base_url)
     host = parts.hostname or ""
@@ -244,24 +253,30 @@ def _factory(base_url: str, **options: Any) -> httpcore.AsyncConnectionPool:
     kind = parts.scheme if proxies.get(parts.scheme) else "all"
     url = proxies.get(kind)
     if bypass or url is None:
-        return httpcore.AsyncConnectionPool(**options)
-    # The text of an error about the URL may quote a part of the password.
-    fault = PROXY_FORM
-    if PROXY.fullmatch(url):
-        try:
-            proxy = httpx.Proxy(url if "://" in url else f"http://{url}")
-            options |= {"proxy_url": str(proxy.url), "proxy_auth": proxy.raw_auth}
-            if proxy.url.scheme.startswith("socks5"):
-                return httpcore.AsyncSOCKSProxy(**options)
-            return httpcore.AsyncHTTPProxy(**options)
-        except RuntimeError as problem:  # a package is missing
-            fault = str(problem)
-        except (ValueError, httpx.InvalidURL):
-            pass
+        return None
     names = [name for name in os.environ if name.lower() == f"{kind}_proxy"]
-    raise ConfigurationError(
-        f"the proxy of the environment ({', '.join(names) or 'its settings'}): {fault}"
-    )
+    source = ", ".join(names) or "its settings"
+    # The text of an error about the URL may quote a part of the password.
+    if PROXY.fullmatch(url):
+        with suppress(ValueError, httpx.InvalidURL):
+            return source, httpx.Proxy(url if "://" in url else f"http://{url}")
+    raise ConfigurationError(f"the proxy of the environment ({source}): {PROXY_FORM}")
+
+
+def _factory(base_url: str, **options: Any) -> httpcore.AsyncConnectionPool:
+    """Return what makes the connections, through the environment's proxy if it names one."""
+    found = environment_proxy(base_url)
+    if found is None:
+        return httpcore.AsyncConnectionPool(**options)
+    source, proxy = found
+    options |= {"proxy_url": str(proxy.url), "proxy_auth": proxy.raw_auth}
+    if not proxy.url.scheme.startswith("socks5"):
+        return httpcore.AsyncHTTPProxy(**options)
+    try:
+        return httpcore.AsyncSOCKSProxy(**options)
+    except RuntimeError as problem:  # a package is missing
+        fault = str(problem)
+    raise ConfigurationError(f"the proxy of the environment ({source}): {fault}")
 
 
 async def _trace(
@@ -277,6 +292,9 @@ async def _trace(
     """
     if event.endswith("connect_tcp.complete"):
         opened.append(info["return_value"])
+        state.peer = str((info["return_value"].get_extra_info("server_addr") or ["?"])[0])
+    if event.endswith("start_tls.complete"):
+        state.peer += f" {info['return_value'].get_extra_info('ssl_object').version()}"
     # A proxy is asked for a tunnel by a request of its own.
     if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
         state.sent = True

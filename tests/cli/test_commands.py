@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from pathlib import Path
 import click
 import pytest
 from command_line import NO_CREDENTIALS, SCRIPT, Service, closed_port, parsed, run, serving
+from terminal import PATIENCE, start
 
 from ci_live_audit import cli
+from ci_live_audit.cli.commands import StandardError
 from ci_live_audit.cli.commands import cli as commands
 from ci_live_audit.credentials import chain as default_chain
 from ci_live_audit.testing import Fault, frame
@@ -252,6 +255,12 @@ def test_verbose_goes_to_standard_error(service: Service, flag: str, loggers: se
     assert service.emulator.credentials.secret_key not in result.stderr
     assert "q-signature" not in result.stderr
     assert service.start("query", "clean").stderr == ""
+
+
+def test_a_log_is_harmless(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is logged moves no cursor and sets no colour; lines stay lines."""
+    StandardError().write("\u8272\x9b31m\x1b[2J\u202e\ud800\tx\ny\n")
+    assert capsys.readouterr().err == "\u8272\\x9b31m\\x1b[2J\\u202e\\ud800\tx\ny\n"
 
 
 def test_verbose_configures_logging(monkeypatch: pytest.MonkeyPatch, service: Service) -> None:
@@ -517,3 +526,28 @@ def test_emulate_reports_an_invalid_duration(duration: str) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: duration: expected seconds, above 0 and finite; got ")
+
+
+@pytest.mark.parametrize("arguments", [["doctor"], CALLS["poll"], CALLS["watch"], CALLS["query"]])
+def test_credentials_that_never_come_hold_nobody_up(
+    service: Service, tmp_path: Path, arguments: list[str]
+) -> None:
+    """One Ctrl-C ends a command while it reads a file of credentials that has no end."""
+    path = tmp_path / ".tencentcloud" / "credentials"
+    path.parent.mkdir()
+    os.mkfifo(path)
+    environ = {**os.environ, **service.environ, "HOME": str(tmp_path)}
+    for name in NO_CREDENTIALS:
+        del environ[name]
+    with (
+        start(
+            *(SCRIPT, *arguments),
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process,
+        path.open("w"),  # when it is being read
+    ):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130

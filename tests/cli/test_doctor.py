@@ -12,8 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import servers
 import trustme
+from anyio.from_thread import start_blocking_portal
 from command_line import NO_CREDENTIALS, Service, closed_port, parsed, run, serving
+from servers import Proxy
 
 from ci_live_audit import Credentials
 from ci_live_audit.cli import doctor
@@ -219,7 +222,8 @@ def test_a_refused_connection(service: Service) -> None:
     with closed_port() as endpoint:
         found = checks(service, "--endpoint", endpoint)
     assert failed(found) == ["network"]
-    assert "Connect call failed" in found["network"][1]
+    assert found["network"][1].startswith("127.0.0.1: ")
+    assert "Connect" in found["network"][1]
 
 
 def test_a_silent_server(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +238,7 @@ def test_a_silent_server(service: Service, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(
     ("response", "reason"),
-    [(b"", "it hung up without a response"), (b"x" * 200_000, "limit")],
+    [(b"", "Server disconnected without sending"), (b"x" * 200_000, "buffer too long")],
 )
 def test_a_server_that_is_not_a_web_server(service: Service, response: bytes, reason: str) -> None:
     """A server that does not speak HTTP fails the network check."""
@@ -244,14 +248,17 @@ def test_a_server_that_is_not_a_web_server(service: Service, response: bytes, re
     assert reason in found["network"][1]
 
 
-def test_an_untrusted_certificate(service: Service) -> None:
+def test_an_untrusted_certificate(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """An untrusted certificate is reported, and nothing is sent."""
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
     certificate = trustme.CA().issue_cert("127.0.0.1")
     with responding(refusal(404, "AuditingJobNotFound"), certificate) as address:
         found = checks(service, "--endpoint", f"https://{address}")
     assert list(found) == NAMES[:4]
     assert failed(found) == ["network"]
     assert "certificate verify failed" in found["network"][1]
+    assert found["network"][1].endswith("; certificates of certifi")
 
 
 def test_a_certificate_for_another_host(
@@ -279,7 +286,9 @@ def test_a_trusted_certificate(
     with responding(refusal(404, "AuditingJobNotFound"), certificate) as address:
         found = checks(service, "--endpoint", f"https://{address}")
     assert failed(found) == []
-    assert re.fullmatch(r"127\.0\.0\.1 TLSv1\.[23]", found["network"][1])
+    known, _, certificates = found["network"][1].partition("; ")
+    assert re.fullmatch(r"127\.0\.0\.1 TLSv1\.[23]", known)
+    assert certificates == f"certificates of {tmp_path / 'ca.pem'} (SSL_CERT_FILE)"
 
 
 # The clock
@@ -347,18 +356,119 @@ def test_keys_that_were_copied_wrongly(service: Service, wrapped: str) -> None:
     assert "canary" not in text
 
 
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
 def test_certificates_that_are_not_there(
-    service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
 ) -> None:
     """A variable that names no certificates is a failed check, not the end of the command."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path / "none"))
+    found = checks(service, "--endpoint", "https://127.0.0.1:1")
+    assert failed(found) == ["network"]
+    assert found["network"][1].startswith(f"{variable}: no certificates")
+
+
+# The way of the client
+
+
+@contextlib.contextmanager
+def proxy(to: str, refusal: bytes | None = None) -> Iterator[tuple[str, Proxy]]:
+    """Serve a proxy whose tunnels lead to an address; give its own address."""
+    tunnels = Proxy(to, refusal)
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(servers.serving(tunnels)) as door,
+    ):
+        yield door.url.removeprefix("http://"), tunnels
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.LeafCert:
+    """Return a certificate for a host that no name server knows, and trust its authority."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    trusting = ssl.create_default_context(cafile=tmp_path / "ca.pem")
-    monkeypatch.setattr(ssl, "create_default_context", lambda **_: trusting)
-    response = HEAD.format(200, 0, "").encode()
-    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
-    with responding(response, authority.issue_cert("127.0.0.1")) as address:
-        found = checks(service, "--endpoint", f"https://{address}")
-    assert failed(found) == ["service"]
-    assert found["service"][1].startswith("SSL_CERT_DIR: no certificates")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    return authority.issue_cert("ci.example.test")
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+def test_a_proxy_is_used_and_named(
+    service: Service,
+    certificate: trustme.LeafCert,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+) -> None:
+    """Where only a proxy knows the host, all is well, and the proxy's password is not shown."""
+    with (
+        responding(refusal(404, "AuditingJobNotFound"), certificate) as address,
+        proxy(address) as (door, tunnels),
+    ):
+        monkeypatch.setenv(variable, f"http://user:canary@{door}")
+        found = checks(service, "--endpoint", "https://ci.example.test")
+    assert failed(found) == []
+    assert re.fullmatch(
+        rf"ci\.example\.test TLSv1\.[23]; through the proxy http://{door} \({variable}\); "
+        rf"certificates of {tmp_path}/ca\.pem \(SSL_CERT_FILE\)",
+        found["network"][1],
+    )
+    assert "canary" not in str(found)
+    assert {head.split(b"\r\n")[0] for head in tunnels.heads} == {
+        b"CONNECT ci.example.test:443 HTTP/1.1"
+    }
+
+
+@pytest.mark.parametrize(
+    "answer", ["407 Proxy Authentication Required", "403 Forbidden", "502 Bad Gateway"]
+)
+def test_a_proxy_that_refuses(
+    service: Service, certificate: trustme.LeafCert, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    """What the proxy says is shown, and which one it is."""
+    with proxy("127.0.0.1:1", f"HTTP/1.1 {answer}\r\n\r\n".encode()) as (door, _):
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:canary@{door}")
+        found = checks(service, "--endpoint", "https://ci.example.test")
+    assert failed(found) == ["network"]
+    assert answer[:3] in found["network"][1]
+    assert f"through the proxy http://{door} (HTTPS_PROXY); " in found["network"][1]
+    assert "canary" not in str(found)
+
+
+def test_a_proxy_that_is_down(
+    service: Service, certificate: trustme.LeafCert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy is named, and the host."""
+    with closed_port() as door:
+        monkeypatch.setenv("HTTPS_PROXY", door)
+        found = checks(service, "--endpoint", "https://ci.example.test")
+    assert failed(found) == ["network"]
+    assert found["network"][1].startswith("ci.example.test: ")
+    assert f"; through the proxy {door} (HTTPS_PROXY); " in found["network"][1]
+
+
+def test_a_proxy_that_cannot_be_used(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its variable is named, and its password is not shown."""
+    monkeypatch.setenv("HTTPS_PROXY", "htp:/user:canary@proxy.example")
+    found = checks(service, "--endpoint", "https://ci.example.test")
+    assert failed(found) == ["network"]
+    assert "(HTTPS_PROXY): expected http" in found["network"][1]
+    assert "canary" not in str(found)
+
+
+def test_a_host_that_needs_no_proxy(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host on this machine is reached directly, whatever the environment names."""
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    found = checks(service)
+    assert failed(found) == []
+    assert found["network"][1] == "127.0.0.1"
+
+
+def test_a_proxy_without_tls(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host without TLS is reached through its proxy, which is named."""
+    with responding(refusal(404, "AuditingJobNotFound")) as address:
+        monkeypatch.setenv("HTTP_PROXY", address)
+        found = checks(service, "--endpoint", "http://ci.example.test", "--allow-http")
+    assert failed(found) == []
+    assert (
+        found["network"][1] == f"ci.example.test; through the proxy http://{address} (HTTP_PROXY)"
+    )

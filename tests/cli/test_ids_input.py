@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import json
 import math
@@ -132,6 +133,63 @@ def test_json_without_an_id_is_located(tmp_path: Path, line: bytes) -> None:
     assert str(caught.value) == f"{tmp_path / 'ids'}, line 4: JSON without a job_id"
 
 
+@pytest.mark.parametrize(
+    "encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-16-be-sig", "utf-32"]
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("last", [True, False])
+def test_the_encodings_of_windows(tmp_path: Path, encoding: str, end: str, last: bool) -> None:
+    """What PowerShell and editors save is read, with and without a byte order mark."""
+    mark = "\ufeff" if encoding.endswith("be-sig") else ""
+    text = mark + end.join(["# \u623f\u0a0a", "av1", '{"job_id": "av\u623f"}', "", "av2"])
+    content = (text + end * last).encode(encoding.removesuffix("-sig") if mark else encoding)
+    assert read(content, tmp_path) == ["av1", "av\u623f", "av2"]
+
+
+def test_files_that_were_joined(tmp_path: Path) -> None:
+    """The marks of files that were joined into one are no part of an id."""
+    assert read(2 * "av1\r\n".encode("utf-8-sig"), tmp_path) == ["av1", "av1"]
+    assert read("\ufeffav1\n\ufeffav2\n".encode("utf-16"), tmp_path) == ["av1", "av2"]
+
+
+#: What is no list of ids, and what it looks like.
+SHAPES = [
+    ('["av1", "av2"]\n', "a JSON array"),
+    ('[\n  "av1",\n  "av2"\n]\n', "a JSON array"),
+    ('[{"job_id": "av1"}]', "a JSON array"),
+    ("id,name\nav1,one\nav2,two\n", "a table (CSV)"),
+    ("\ufeffJobId;Name\r\nav1;one\r\n", "a table (CSV)"),
+    ("job_id\tname\nav1\tone\n", "a table (CSV)"),
+    ("sep=;\nav1;one\n", "a table (CSV)"),
+    ('"job_id","name"\n"av1","one"\n', "a table (CSV)"),
+    ('"job_id"\n"av1"\n"av2"\n', "quoted text, as in CSV"),
+    ("'av1'\n'av2'\n", "quoted text, as in CSV"),
+    ('<?xml version="1.0"?>\n<Response>\n', "XML or HTML"),
+    ("job_id\nav1\n", "a table (CSV)"),
+    ("ID\nav1\n", "a table (CSV)"),
+    ("JobId\n-----\nav1\n", "a table (CSV)"),
+    ("av1  Success  Porn\nav2  Failed\n", "a table (CSV)"),
+    ("# ids\n\nav1,av2,av3\n", "a table (CSV)"),
+    ("PK\x03\x04\x14\x00\n\n", "no text"),
+    ("\x1f\ufffd\x08\x00\n", "no text"),
+]
+
+
+@pytest.mark.parametrize(("text", "looks_like"), SHAPES)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_what_is_no_list_of_ids_is_named_once(
+    tmp_path: Path, text: str, looks_like: str, encoding: str
+) -> None:
+    """A table or an array is one error, which says what to pass."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(text.encode(encoding), tmp_path)
+    number = 3 if text.startswith("# ids") else 1
+    assert str(caught.value) == (
+        f"{tmp_path / 'ids'}, line {number}: this looks like {looks_like}; expected one job id "
+        "a line, or JSON Lines with a job_id"
+    )
+
+
 def test_arguments_come_before_files(tmp_path: Path) -> None:
     """Ids are returned in the order of arguments, then files."""
     paths = [tmp_path / name for name in "ab"]
@@ -231,6 +289,35 @@ async def test_an_invalid_line_of_standard_input_is_located(pipe: FileIO) -> Non
     with pytest.raises(ConfigurationError, match="standard input, line 4: JSON without a job_id"):
         await anext(reading)
     pipe.close()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-8-sig"])
+async def test_any_encoding_arrives_in_any_pieces(pipe: FileIO, encoding: str) -> None:
+    """Ids on standard input may arrive byte by byte, and are yielded at the end of a line."""
+    reading = ids.read_input([])
+    for byte in "av1\r\n".encode(encoding):
+        pipe.write(bytes([byte]))
+    assert await anext(reading) == "av1"
+    more = "\ufeffav2\u0a0a\r\nlast".encode(encoding.removesuffix("-sig"))
+    for byte in more.removeprefix(codecs.BOM_UTF16_LE):
+        pipe.write(bytes([byte]))
+    pipe.close()
+    assert [job_id async for job_id in reading] == ["av2\u0a0a", "last"]
+
+
+@pytest.mark.parametrize(("text", "looks_like"), SHAPES[1:7:2])
+def test_what_is_no_list_of_ids_costs_no_request(
+    service: Service, tmp_path: Path, text: str, looks_like: str
+) -> None:
+    """Nothing of it is sent, and nothing gets into the checkpoint."""
+    path = tmp_path / "checkpoint"
+    result = service.run("poll", "--checkpoint", str(path), input=text.encode())
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.count("error: ") == 1
+    assert f"this looks like {looks_like}; expected one job id a line" in result.stderr
+    with Checkpoint(path) as checkpoint:
+        assert (list(checkpoint.open), checkpoint.answered) == ([], 0)
+    assert service.emulator.arrivals == []
 
 
 async def test_the_last_line_needs_no_newline(pipe: FileIO) -> None:
@@ -411,6 +498,34 @@ async def test_a_piece_ends_with_a_line(pipe: FileIO, monkeypatch: pytest.Monkey
     await reading.aclose()
     assert noted == [f"av{number}" for number in range(1, len(noted) + 1)]
     assert sys.stdin.buffer.read(4 * (7 - len(noted)) + 3)[:2] == b"av"
+
+
+async def test_a_piece_of_utf_16_ends_with_a_line(
+    pipe: FileIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line of two bytes a character is as whole."""
+    monkeypatch.setattr(ids, "PIECE", 7)
+    noted: list[str] = []
+    reading = ids.read_input([], noted.append)
+    text = "".join(f"av{number}\r\n" for number in range(1, 9))
+    pipe.write(text.encode("utf-16-le"))
+    assert await anext(reading) == "av1"
+    await reading.aclose()
+    pipe.close()
+    left = sys.stdin.buffer.read().decode("utf-16-le")
+    assert "".join(f"{job_id}\r\n" for job_id in noted) + left == text
+
+
+@pytest.mark.parametrize(("piece", "line"), [(2, 256), (6, 3), (3, 1), (1, 1)])
+async def test_lines_longer_than_pieces(
+    pipe: FileIO, monkeypatch: pytest.MonkeyPatch, piece: int, line: int
+) -> None:
+    """A line that is not at an end nearby is put together from several pieces."""
+    monkeypatch.setattr(ids, "PIECE", piece)
+    monkeypatch.setattr(ids, "LINE", line)
+    pipe.write(b"av1\nav23456789\nav3\n")
+    pipe.close()
+    assert [one async for one in ids.read_input([])] == ["av1", "av23456789", "av3"]
 
 
 async def test_a_line_that_is_complete_at_the_end_is_noted(pipe: FileIO) -> None:

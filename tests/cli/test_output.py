@@ -34,6 +34,7 @@ from ci_live_audit import (
     WatchFailed,
 )
 from ci_live_audit.cli.output import Output, is_flagged
+from ci_live_audit.models import ReadOnly
 from ci_live_audit.testing import frame
 
 #: Texts that a terminal, rich or a reader of lines would interpret.
@@ -85,15 +86,32 @@ class Printed:
     stderr: str
 
 
-def printed(style: str, show: Callable[[Output], object], encoding: str = "utf-8") -> Printed:
-    """Return what is printed without a terminal, or without colours."""
-    streams = [io.TextIOWrapper(io.BytesIO(), encoding, newline="") for _ in range(2)]
+class Stream(io.TextIOWrapper):
+    """A stream in memory that may say that it is a terminal."""
+
+    terminal = False
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+def printed(
+    style: str,
+    show: Callable[[Output], object],
+    encoding: str = "utf-8",
+    *,
+    terminal: bool = False,
+) -> Printed:
+    """Return what is printed without a terminal, or on one without colours."""
+    written = [io.BytesIO(), io.BytesIO()]
+    streams = [Stream(buffer, encoding, newline="") for buffer in written]
+    streams[0].terminal = terminal
     streams[1].reconfigure(errors="backslashreplace")  # as Python does for standard error
     with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
         show(Output(style))
     for stream in streams:
-        stream.seek(0)
-    out, err = (stream.buffer.read().decode(encoding) for stream in streams)
+        stream.flush()
+    out, err = (buffer.getvalue().decode(encoding) for buffer in written)
     return Printed(out, err)
 
 
@@ -229,19 +247,60 @@ def test_json_is_one_valid_line(job: AuditJob, finding: Finding, outcome: Outcom
     }
 
 
+@given(JOBS, FINDINGS, OUTCOMES)
+def test_json_on_a_terminal_is_escaped(job: AuditJob, finding: Finding, outcome: Outcome) -> None:
+    """On a terminal no control character is raw, and the values are those of a pipe."""
+
+    def show(output: Output) -> None:
+        output.job(job)
+        output.finding(finding)
+        output.outcome(outcome)
+
+    shown = printed("json", show, terminal=True).stdout
+    assert harmless(shown)
+    assert parse(shown) == parse(printed("json", show).stdout)
+
+
+def test_what_can_be_printed_is_not_escaped() -> None:
+    """One control character costs nothing around it."""
+    job = AuditJob(
+        job_id="av1",
+        state=JobState.SUCCESS,
+        label="\u8272\u60c5 \x9b31m \u202e \U000e0041\U0001f600",
+    )
+    shown = printed("json", lambda output: output.job(job), terminal=True).stdout
+    assert '"\u8272\u60c5 \\u009b31m \\u202e \\udb40\\udc41\U0001f600"' in shown
+    assert json.loads(shown)["label"] == job.label
+
+
+def test_json_in_a_pipe_is_as_sent() -> None:
+    """A reader of a pipe gets what the service sent, in valid UTF-8 whatever that is."""
+    job = AuditJob(job_id="av1", state=JobState.SUCCESS, label="\x9b\u202e\u8272")
+    assert '"\x9b\u202e\u8272"' in printed("json", lambda output: output.job(job)).stdout
+    torn = AuditJob(
+        job_id="av1", state=JobState.SUCCESS, label="\ud83d", extra=ReadOnly({"\udcff": "\u8272"})
+    )
+    for terminal in (True, False):
+        shown = printed("json", lambda output: output.job(torn), terminal=terminal).stdout
+        found = json.loads(shown)
+        assert (found["label"], found["extra"]) == ("\ud83d", {"\udcff": "\u8272"})
+
+
 def test_nan_is_refused() -> None:
     """NaN is refused, as it is not valid JSON."""
     with pytest.raises(ValueError, match="not JSON compliant"):
         printed("json", lambda output: output.result("check", {"off": math.nan}))
 
 
+@pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize(
-    ("encoding", "readable"), [("utf-8", True), ("gbk", True), ("ascii", False)]
+    ("encoding", "readable"),
+    [("utf-8", True), ("gbk", True), ("ascii", False), ("cp1252", False)],
 )
-def test_characters_outside_the_encoding(encoding: str, readable: bool) -> None:
+def test_characters_outside_the_encoding(encoding: str, readable: bool, terminal: bool) -> None:
     """Characters outside the output's encoding are escaped; JSON still parses to them."""
     job = AuditJob(job_id="av1", state=JobState.SUCCESS, label="色情", message="房")
-    line = printed("json", lambda output: output.job(job), encoding).stdout
+    line = printed("json", lambda output: output.job(job), encoding, terminal=terminal).stdout
     assert json.loads(line)["label"] == "色情"
     assert ("色情" in line) is readable
     table = printed("table", lambda output: output.job(job), encoding).stdout
@@ -278,9 +337,10 @@ def test_texts_of_the_service_on_a_terminal(
         assert not [line for line in text.splitlines() if line.startswith("av2")]
 
 
-def test_the_encoding_of_a_process(service: Service) -> None:
-    """With an ASCII output, tables are escaped and JSON is complete."""
-    environ = {"PYTHONIOENCODING": "ascii:strict"}
+@pytest.mark.parametrize("encoding", ["ascii:strict", "cp1252"])
+def test_the_encoding_of_a_process(service: Service, encoding: str) -> None:
+    """With another encoding, tables are escaped and JSON is complete."""
+    environ = {"PYTHONIOENCODING": encoding}
     result = service.start("query", "av3", "-o", "json", **environ)
     assert (result.returncode, result.stderr) == (1, "")
     assert parsed(result)[0]["data_id"] == "房"

@@ -247,6 +247,18 @@ def test_every_command_keeps_its_exit_code(
     assert shell('"$@"', *arguments).returncode == code
 
 
+def test_a_closed_stream_has_any_encoding() -> None:
+    """A locale without the characters of a message does not matter if nobody reads it."""
+    emulator = Emulator(rate=1000, clock=time.monotonic)
+    bad = frame(0.0, "Porn", score=90, result=Verdict.SENSITIVE)
+    job_id = emulator.add_job(duration=0, script=[bad], failure=("\u623f", "\xe9"))
+    ascii_only = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    with served(emulator) as environ:
+        for closed in ("2>&-", ">&- 2>&-"):
+            done = shell(f'"$@" {closed}', "wait", job_id, **environ, **ascii_only)
+            assert done.returncode == 3
+
+
 # The streams of this process
 
 
@@ -258,7 +270,7 @@ def test_streams_that_are_not_files_stay(monkeypatch: pytest.MonkeyPatch) -> Non
     streams.prepare()
     assert sys.stdout is shown
     assert sys.stdin.read() == ""
-    print("nothing", file=sys.stderr)
+    print("nothing \u623f \ud800", file=sys.stderr)
     sys.stdin.close()
     sys.stderr.close()
 

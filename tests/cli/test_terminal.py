@@ -287,3 +287,46 @@ def test_standard_streams_may_be_closed(service: Service, closed: str) -> None:
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
     assert bool(done.stdout) == (closed != ">&-")
     assert bool(done.stderr) == (closed != "2>&-")
+
+
+@pytest.mark.parametrize(
+    ("command", "encoding"),
+    [*((command, "utf-8") for command in ("query", "wait", "watch", "poll")), ("poll", "cp1252")],
+)
+def test_json_on_a_terminal(service: Service, command: str, encoding: str) -> None:
+    """Control characters of a text are escaped on a terminal, whatever it can show."""
+    text = "\x9b31m\u202e\u8272"
+    job_id = service.emulator.add_job(duration=0.01, script=[frame(0, "Porn", text=text)])
+    arguments = [SCRIPT, command, job_id, "-o", "json"]
+    environment = {"PYTHONIOENCODING": encoding}
+    with Terminal(arguments, columns=10_000, environment=environment) as terminal:
+        assert terminal.finish() == 3
+        shown = terminal.shown.decode(encoding)
+    assert "\\u009b31m\\u202e" in shown
+    assert ("\u8272" in shown) == (encoding == "utf-8")
+    codes = r"\x1b\[[0-9;?]*[mKhlAG]|[\r\n]|\\u28.."  # and dots of a spinner
+    assert re.sub(codes, "", shown).isprintable()
+
+
+def test_an_id_beside_a_spinner() -> None:
+    """Not even an id that was passed reaches a terminal raw."""
+    environment = {"CI_LIVE_AUDIT_BUCKET": "b-1250000000", "TENCENTCLOUD_REGION": "ap-beijing"}
+    with Terminal([SCRIPT, "wait", "\x9b31m\u202e"], environment=environment) as terminal:
+        assert terminal.finish() == 1
+        shown = terminal.shown.decode()
+    assert "waiting for" in shown
+    assert not re.search("[\x9b\u202e]", shown)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437"])
+def test_a_terminal_of_another_encoding(service: Service, encoding: str) -> None:
+    """What a terminal cannot show is escaped, beside the bar, too, and ends no command."""
+    text = "\u8272 \xe9 \u2013"
+    job_id = service.emulator.add_job(duration=0.01, failure=(text, text))
+    command = [sys.executable, "-m", "ci_live_audit", "poll", "-o", "table", job_id, "\u623f"]
+    with Terminal(command, columns=200, environment={"PYTHONIOENCODING": encoding}) as terminal:
+        assert terminal.finish() == 1
+        shown = terminal.shown.decode(encoding)
+    assert text.encode(encoding, "backslashreplace").decode(encoding) in shown
+    assert "2 done, 0 sensitive, 0 suspected, 2 errors" in shown
+    assert "Error:" not in shown

@@ -18,7 +18,7 @@ import attrs
 import pytest
 import trustme
 from proofs import BACKENDS
-from servers import Handler, Recorder, Served, answering, client_over, serving
+from servers import Handler, Proxy, Recorder, Served, answering, client_over, pass_on, serving
 
 from ci_live_audit import (
     AudioFinding,
@@ -113,28 +113,6 @@ async def secured(handler: Handler, context: ssl.SSLContext) -> AsyncIterator[Se
         yield served
     finally:
         server.close()
-
-
-async def pass_on(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, heard: bytearray
-) -> None:
-    """Carry bytes to a port of this machine and back, and note what the client sent."""
-    there_reader, there = await asyncio.open_connection("127.0.0.1", port)
-
-    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(65536):
-                if sink is there:
-                    heard.extend(data)
-                sink.write(data)
-        sink.close()
-
-    try:
-        await asyncio.gather(pump(reader, there), pump(there_reader, writer))
-    finally:
-        there.close()
-        with contextlib.suppress(OSError):
-            await there.wait_closed()
 
 
 @contextlib.asynccontextmanager
@@ -328,25 +306,6 @@ async def test_s04_redirects_are_not_followed(backend: str, operation: str, stat
 
 
 # S11: proxies of the environment
-
-
-class Proxy:
-    """A proxy whose tunnels all lead to one server, whatever host is named."""
-
-    def __init__(self, to: str, refusal: bytes | None = None) -> None:
-        self._port = int(to.rpartition(":")[2])
-        self._refusal = refusal
-        self.heads: list[bytes] = []
-        self.heard = bytearray()
-
-    async def __call__(self, reader: Any, writer: asyncio.StreamWriter) -> None:
-        head = await reader.inner.readuntil(b"\r\n\r\n")
-        self.heads.append(head)
-        if self._refusal is not None:
-            writer.write(self._refusal)
-            return
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await pass_on(reader.inner, writer, self._port, self.heard)
 
 
 HOST = "ci.example.test"
