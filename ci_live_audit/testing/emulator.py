@@ -58,7 +58,8 @@ class Emulator:
     enforced, errors have the service's codes, statuses and bodies.
 
     Where the service's behaviour is undocumented, a choice was made: a cancelled job has the state
-    ``Cancelled``; cancelling a job that has ended is an ``InvalidArgument``.
+    ``Cancelled``; cancelling a job that has ended is an ``InvalidArgument``, and so is a stream
+    whose URL is none.
 
     Args:
         bucket: The bucket it serves.
