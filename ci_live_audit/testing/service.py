@@ -152,7 +152,7 @@ class Service:
             return self._submit(call)
         if call.operation not in {"query", "cancel"}:
             return Refusal(404, "InvalidUrl", "The URL is not one of this service.")
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", call.job_id):
+        if not re.fullmatch(r"[_-]*[A-Za-z0-9][A-Za-z0-9_-]*", call.job_id):
             return Refusal(400, "InvalidArgument", "auditing jobId is illegal.")
         job = self.jobs.get(call.job_id)
         if job is None:

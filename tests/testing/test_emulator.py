@@ -432,6 +432,7 @@ REFUSALS: dict[str, tuple[httpx.Request, int, str]] = {
     "wrong method": (signed("DELETE"), 404, "InvalidUrl"),
     "empty id": (signed(path="/video/auditing/"), 400, "InvalidArgument"),
     "illegal id": (signed(path="/video/auditing/a.b"), 400, "InvalidArgument"),
+    "id without a letter": (signed(path="/video/auditing/---"), 400, "InvalidArgument"),
     "illegal id to cancel": (signed("POST", f"{CANCEL}!"), 400, "InvalidArgument"),
     "unknown job": (signed(path=f"{QUERY}0"), 404, "AuditingJobNotFound"),
     "unknown job to cancel": (signed("POST", f"{CANCEL}0"), 404, "AuditingJobNotFound"),
