@@ -88,6 +88,13 @@ def full(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or PARALLEL), env=env)
 
 
+@nox.session
+def real(session: nox.Session) -> None:
+    """Run all calls through nginx, squid and tinyproxy, as far as the system has them."""
+    session.install(".[all]", *group("test"))
+    session.run("pytest", "-m", "real", *(session.posargs or PARALLEL), env=INSTALLED)
+
+
 @nox.session(python=PYTHONS[0], venv_backend="uv")
 def lowest(session: nox.Session) -> None:
     """Run the tests with the lowest versions of the dependencies, on the oldest Python."""

@@ -137,7 +137,7 @@ class TransportError(LiveAuditError):
         sent: Whether the request may have arrived. False only if it certainly did not.
         reused: Whether an idle connection failed: the server may just have closed it.
         transient: False if a certificate cannot be verified, if client and server share no version
-            of TLS, and if a proxy refuses with 403 or 407; otherwise True.
+            of TLS, and if a proxy refuses with 401, 403 or 407; otherwise True.
     """
 
     transient = True

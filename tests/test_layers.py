@@ -70,6 +70,7 @@ ORDER = (
     "__init__",
     "testing/virtual_time",
     "testing/render",
+    "testing/browsers",
     "testing/verify",
     "testing/streams",
     "testing/service",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -18,6 +19,7 @@ from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.credentials.values import Credentials
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.models import AudioSection, Snapshot
+from ci_live_audit.testing import browsers
 from ci_live_audit.testing.faults import Fault, Faults
 from ci_live_audit.testing.render import Refusal
 from ci_live_audit.testing.service import Call, Quota, Service
@@ -56,7 +58,8 @@ class Emulator:
     enforced, errors have the service's codes, statuses and bodies.
 
     Where the service's behaviour is undocumented, a choice was made: a cancelled job has the state
-    ``Cancelled``; cancelling a job that has ended is an ``InvalidArgument``.
+    ``Cancelled``; cancelling a job that has ended is an ``InvalidArgument``, and so is a stream
+    whose URL is none.
 
     Args:
         bucket: The bucket it serves.
@@ -187,31 +190,39 @@ class Emulator:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request: https://asgi.readthedocs.io/en/latest/specs/www.html."""
-        arrival = Arrival(self.clock(), scope["method"], scope["path"])
+        host, path = _target(scope)
+        arrival = Arrival(self.clock(), scope["method"], path)
         self.arrivals.append(arrival)
         if len(self.arrivals) > MOST_ARRIVALS:
             del self.arrivals[:-ARRIVALS]
         call = Call(
             method=arrival.method,
             path=arrival.path,
-            query=scope["query_string"].decode(),
+            query=scope["query_string"].decode(errors="replace"),
             headers={
                 name.decode("latin-1").lower(): value.decode("latin-1")
                 for name, value in scope["headers"]
-            },
+            }
+            | host,
             body=await _body(receive),
             request_id=self._new_id(),
         )
-        fault = self.faults.pick(call.operation) or NO_FAULT
-        # The rate applies when a request arrives, not when it is handled.
-        refusal = self._quota.refusal(arrival.time) if fault.counted else None
-        await asyncio.sleep(fault.delay)
-        now = self._now() + fault.ahead
-        response = refusal or fault.refusal or self._service.respond(call, self.credentials, now)
+        if call.method == "OPTIONS":  # browsers ask by themselves: it is no call of the service
+            fault, now = NO_FAULT, self._now()
+            response = self._service.preflight(call)
+        else:
+            fault = self.faults.pick(call.operation) or NO_FAULT
+            # The rate applies when a request arrives, not when it is handled.
+            refusal = self._quota.refusal(arrival.time) if fault.counted else None
+            await asyncio.sleep(fault.delay)
+            now = self._now() + fault.ahead
+            response = (
+                refusal or fault.refusal or self._service.respond(call, self.credentials, now)
+            )
         if fault.aborts:
             _abort(scope)
         arrival.status = response.status if isinstance(response, Refusal) else 200
-        await _respond(send, response, fault, now, call.request_id)
+        await _respond(send, call, response, fault, now)
 
     def clock(self) -> float:
         """Return the seconds of the emulator's clock."""
@@ -231,19 +242,29 @@ async def _body(receive: Receive) -> bytes:
     return body
 
 
+def _target(scope: Scope) -> tuple[dict[str, str], str]:
+    """Return the ``Host`` header that a target with one has in place of the sent, and its path.
+
+    https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2
+    """
+    whole = re.fullmatch(r"(?is)https?://([^/]*)(.*)", scope["path"])
+    return ({"host": whole[1]}, whole[2] or "/") if whole else ({}, scope["path"])
+
+
 async def _respond(
-    send: Send, response: bytes | Refusal, fault: Fault, now: float, request_id: str
+    send: Send, call: Call, response: bytes | Refusal, fault: Fault, now: float
 ) -> None:
     """Send a response, with the parts of the fault that concern it."""
     headers = {
         "content-type": "application/xml",
         "date": format_datetime(datetime.fromtimestamp(now, UTC), usegmt=True),
         "server": "tencent-ci",
-        "x-ci-request-id": request_id,
+        "x-ci-request-id": call.request_id,
+        **browsers.permissions(call.method, call.headers),
     }
     if isinstance(response, Refusal):
-        status, body = response.status, response.document(request_id)
-        headers["x-ci-trace-id"] = request_id[::-1]
+        status, body = response.status, response.document(call.request_id)
+        headers["x-ci-trace-id"] = call.request_id[::-1]
         if response.retry_after is not None:
             headers["retry-after"] = f"{response.retry_after:g}"
     else:

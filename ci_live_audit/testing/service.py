@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
+from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Mapping
+from hashlib import md5
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -22,6 +25,7 @@ from ci_live_audit.models import (
     UserInfo,
     tags,
 )
+from ci_live_audit.testing import browsers
 from ci_live_audit.testing.render import Refusal, render
 from ci_live_audit.testing.streams import LiveJob, Stream
 from ci_live_audit.testing.verify import verify
@@ -148,7 +152,7 @@ class Service:
             return self._submit(call)
         if call.operation not in {"query", "cancel"}:
             return Refusal(404, "InvalidUrl", "The URL is not one of this service.")
-        if not call.job_id.replace("-", "").replace("_", "").isalnum():
+        if not re.fullmatch(r"[_-]*[A-Za-z0-9][A-Za-z0-9_-]*", call.job_id):
             return Refusal(400, "InvalidArgument", "auditing jobId is illegal.")
         job = self.jobs.get(call.job_id)
         if job is None:
@@ -158,13 +162,31 @@ class Service:
         found = job.found(self._clock(), now, self._storage)
         return render(attrs.evolve(found, request_id=call.request_id))
 
-    def _check(self, call: Call, credentials: Credentials, now: float) -> Refusal | None:
+    def preflight(self, call: Call) -> bytes | Refusal:
+        """Allow or refuse what a browser asks for, which is not signed."""
+        allowed = browsers.permissions(call.method, call.headers)
+        return self._check_host(call) or (b"" if allowed else browsers.NOT_ALLOWED)
+
+    def _check_host(self, call: Call) -> Refusal | None:
         host = call.headers.get("host", "")
-        if host.endswith(".myqcloud.com") and host != self.host:
+        name = re.sub(r"\.?(:\d*)?$", "", host.lower())
+        if name.endswith(".myqcloud.com") and name != self.host:
             return Refusal(404, "NoSuchBucket", "The bucket does not exist.", {"Resource": host})
+        return None
+
+    def _check(self, call: Call, credentials: Credentials, now: float) -> Refusal | None:
+        refusal = self._check_host(call)
+        if refusal is not None:
+            return refusal
         if call.method == "POST" and "content-length" not in call.headers:
             return Refusal(411, "MissingContentLength", "Content-Length is missing.")
-        return verify(call.method, call.path, call.query, call.headers, credentials, now)
+        refusal = verify(call.method, call.path, call.query, call.headers, credentials, now)
+        if refusal is not None:
+            return refusal
+        digest = b64encode(md5(call.body, usedforsecurity=False).digest()).decode()
+        if call.headers.get("content-md5", digest) != digest:
+            return Refusal(400, "InvalidContent", "Content-MD5 is not that of the body.")
+        return None
 
     def _cancel(self, job: LiveJob, call: Call) -> bytes | Refusal:
         if job.state(self._clock()) in ENDED:
@@ -187,12 +209,10 @@ class Service:
             request = ET.fromstring(call.body)  # noqa: S314 - from a test on this machine
         except (ET.ParseError, LookupError, ValueError):
             return Refusal(400, "InvalidContent", "The body is not well-formed XML.")
-        url = request.findtext("Input/Url")
-        if request.tag != "Request" or request.findtext("Type") != "live_video" or not url:
-            return Refusal(400, "InvalidArgument", "Type must be live_video, with an Input.Url.")
-        data_id = request.findtext("Input/DataId")
-        if data_id is not None and len(data_id.encode()) > 512:
-            return Refusal(400, "InvalidArgument", "DataId is longer than 512 bytes.")
+        fault = _fault(request)
+        if fault is not None:
+            return Refusal(400, "InvalidArgument", fault)
+        url, data_id = request.findtext("Input/Url", ""), request.findtext("Input/DataId")
         stream = self.streams.get(url, Stream.scripted(60.0, None, None))
         job = self.add(stream, url=url, data_id=data_id, user_info=_user_info(request))
         return render(
@@ -204,6 +224,27 @@ class Service:
                 request_id=call.request_id,
             )
         )
+
+
+def _fault(request: ET.Element) -> str | None:
+    """Return what is wrong with a submission; None if nothing is.
+
+    https://www.tencentcloud.com/document/product/1045/49340
+    """
+    if request.tag != "Request" or request.findtext("Type") != "live_video":
+        return "The body must be a Request whose Type is live_video."
+    url, callback = request.findtext("Input/Url", ""), request.findtext("Conf/Callback")
+    if fault := endpoint.url_fault(url, {"rtmp", "hls", "http", "https"}):
+        return f"Input.Url is not the URL of a stream: {fault}."
+    if callback is not None and (fault := endpoint.url_fault(callback, {"http", "https"})):
+        return f"Conf.Callback is not a URL: {fault}."
+    if request.findtext("Conf/CallbackType", "1") not in {"1", "2"}:
+        return "CallbackType must be 1 or 2."
+    for path, limit in {"Input/DataId": 512, "Input/UserInfo/*": 128}.items():
+        for node in request.findall(path):
+            if len((node.text or "").encode()) > limit:
+                return f"{node.tag} is longer than {limit} bytes."
+    return None
 
 
 def _user_info(request: ET.Element) -> UserInfo | None:

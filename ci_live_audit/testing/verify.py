@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl
 
 import attrs
@@ -39,9 +40,26 @@ def verify(  # noqa: PLR0917 - the parts of a request, in its order
         credentials: The only credentials that are accepted.
         now: Unix seconds.
     """
-    if "authorization" not in headers:
+    refusal: Refusal | None = None
+    for params in _readings(query):
+        refusal = _verify(method, path, params, headers, credentials, now)
+        if refusal is None:
+            break
+    return refusal
+
+
+def _verify(  # noqa: PLR0917 - the parts of a request, in its order
+    method: str,
+    path: str,
+    params: Mapping[str, str],
+    headers: Mapping[str, str],
+    credentials: Credentials,
+    now: float,
+) -> Refusal | None:
+    fields = _signature(params, headers)
+    if fields is None:
         return Refusal(401, "MissingAuthorization", "The Authorization header is missing.")
-    auth = _Authorization.parse(headers["authorization"])
+    auth = _Authorization.parse(fields)
     if auth is None:
         return Refusal(401, "InvalidAuthorization", "The Authorization header is malformed.")
     if auth.secret_id != credentials.secret_id:
@@ -50,18 +68,17 @@ def verify(  # noqa: PLR0917 - the parts of a request, in its order
         return Refusal(403, "RequestTimeTooSkewed", "The signature is not valid yet.")
     if now > auth.end:
         return Refusal(401, "SignatureExpired", "The signature has expired.")
-    token = headers.get("x-ci-security-token", headers.get("x-cos-security-token"))
-    if token != credentials.token:
+    if _token({**params, **headers}) != credentials.token:
         return Refusal(403, "AccessDenied", "The security token is not that of the SecretId.")
 
-    params = _encoded(dict(parse_qsl(query, keep_blank_values=True)))
+    arrived_params = _encoded(params)
     more: dict[str, str] = {}
     for host in _spellings(headers.get("host", "")):
         arrived = _encoded({**headers, "host": host})
         try:
             http_string = (
                 f"{method.lower()}\n{path}\n"
-                + "&".join(f"{name}={params[name]}" for name in auth.param_names)
+                + "&".join(f"{name}={arrived_params[name]}" for name in auth.param_names)
                 + "\n"
                 + "&".join(f"{name}={arrived[name]}" for name in auth.header_names)
                 + "\n"
@@ -77,6 +94,27 @@ def verify(  # noqa: PLR0917 - the parts of a request, in its order
     return Refusal(403, "SignatureDoesNotMatch", "The signature does not match.", more)
 
 
+def _signature(params: Mapping[str, str], headers: Mapping[str, str]) -> Mapping[str, str] | None:
+    """Return the fields of the signature, from the header or from one of two forms of URLs."""
+    if "authorization" in headers:
+        return _fields(headers["authorization"])
+    if any(name.startswith("q-") for name in params):
+        return params
+    return _fields(params["sign"]) if "sign" in params else None
+
+
+def _fields(text: str) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for part in text.split("&"):
+        name, _, value = part.partition("=")
+        fields[name] = value
+    return fields
+
+
+def _token(fields: Mapping[str, str]) -> str | None:
+    return fields.get("x-ci-security-token", fields.get("x-cos-security-token"))
+
+
 @attrs.frozen
 class _Authorization:
     secret_id: str
@@ -88,11 +126,7 @@ class _Authorization:
     signature: str
 
     @classmethod
-    def parse(cls, text: str) -> _Authorization | None:
-        fields: dict[str, str] = {}
-        for part in text.split("&"):
-            name, _, value = part.partition("=")
-            fields[name] = value
+    def parse(cls, fields: Mapping[str, str]) -> _Authorization | None:
         try:
             header_names = [name for name in fields["q-header-list"].split(";") if name]
             param_names = [name for name in fields["q-url-param-list"].split(";") if name]
@@ -117,9 +151,23 @@ class _Authorization:
         return auth if well_formed else None
 
 
-def _spellings(host: str) -> list[str]:
-    """Return the host without and with its port: the vendor's SDKs sign it without."""
-    return [host.rpartition(":")[0] or host, host]
+def _spellings(host: str) -> Iterable[str]:
+    """Return the host in small letters and as it arrived, each without and with its port.
+
+    The vendor's SDKs sign it without its port, and URLs have it in small letters.
+    """
+    names = [host.lower(), host]
+    return dict.fromkeys(
+        spelling for name in names for spelling in (re.sub(r":\d*$", "", name), name)
+    )
+
+
+def _readings(query: str) -> Iterable[dict[str, str]]:
+    """Return the parameters of a query: a plus is a plus to URLs, and a blank to forms."""
+    return (
+        dict(parse_qsl(reading, keep_blank_values=True))
+        for reading in dict.fromkeys([query.replace("+", "%2B"), query])
+    )
 
 
 def _encoded(fields: Mapping[str, str]) -> dict[str, str]:

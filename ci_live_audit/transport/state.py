@@ -82,4 +82,4 @@ def _is_lasting(problem: BaseException) -> bool:
     """Return whether a problem is one of configuration: trying again does not help."""
     if isinstance(problem, ssl.SSLError):
         return isinstance(problem, ssl.SSLCertVerificationError) or problem.reason in NOTHING_SHARED
-    return type(problem).__name__ == "ProxyError" and str(problem)[:3] in {"403", "407"}
+    return type(problem).__name__ == "ProxyError" and str(problem)[:3] in {"401", "403", "407"}

@@ -343,13 +343,14 @@ async def test_s11_https_goes_through_a_tunnel(
     "refusal",
     [
         b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 Connection established\r\n\r\n",
         b"HTTP/1.1 2",
         b"",
     ],
-    ids=["407", "403", "502", "dies in the tunnel", "dies in its response", "dies"],
+    ids=["407", "401", "403", "502", "dies in the tunnel", "dies in its response", "dies"],
 )
 async def test_s11_a_proxy_that_fails_leaves_the_request_unsent(
     backend: str, monkeypatch: pytest.MonkeyPatch, refusal: bytes
@@ -367,7 +368,7 @@ async def test_s11_a_proxy_that_fails_leaves_the_request_unsent(
     if backend == "own" or b"Content-Length" in refusal:
         assert not caught.value.sent, repr(caught.value.__cause__)
     assert caught.value.attempts == 1
-    assert caught.value.transient == (not refusal.startswith((b"HTTP/1.1 403", b"HTTP/1.1 407")))
+    assert caught.value.transient == (not refusal.startswith(b"HTTP/1.1 4"))
 
 
 async def test_s11_a_proxy_that_is_silent_leaves_the_request_unsent(

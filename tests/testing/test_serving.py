@@ -12,11 +12,13 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import anyio
 import httpx
 import pytest
+from command_line import Clock
+from signed import HOST, OTHER, QUERY, answer, presigned, signed, still
 
 from ci_live_audit import (
     ConfigurationError,
@@ -81,6 +83,65 @@ def assert_gone(url: str) -> None:
     with socket.socket() as probe:
         assert probe.connect_ex((parts.hostname, parts.port)) == errno.ECONNREFUSED
     assert threads() == []
+
+
+# As in process
+
+
+def over_socket(request: httpx.Request, target: str) -> bytes:
+    """Return a signed request as it is written, to a target that no URL library touches."""
+    head = [f"{request.method} {target} HTTP/1.1".encode(), b"connection: close"]
+    head += [name + b": " + value for name, value in request.headers.raw]
+    return b"\r\n".join([*head, b"", request.content])
+
+
+ODD_REQUESTS = {
+    "a whole URL": (signed(), f"http://{HOST}{QUERY}", 200),
+    "a whole URL with a query": (signed(params={"a": "1"}), f"http://{HOST}{QUERY}?a=1", 200),
+    "a whole URL of another bucket": (signed(), f"http://{OTHER}:80{QUERY}", 404),
+    "a plus in the query": (signed(params={"a": "x+y"}), f"{QUERY}?a=x+y", 200),
+    "a signature in the query": (presigned(), f"{QUERY}?{presigned().url.query.decode()}", 200),
+    "an escaped id": (signed(path="/video/auditing/avé"), "/video/auditing/av%C3%A9", 400),
+    "half a letter": (signed(path="/video/auditing/av\ufffd"), "/video/auditing/av%C3", 400),
+    "an escaped slash": (signed(path="/video/auditing/a/b"), "/video/auditing/a%2Fb", 404),
+    "a preflight": (
+        httpx.Request(
+            "OPTIONS",
+            f"https://{HOST}{QUERY}",
+            headers={"origin": "https://example.com", "access-control-request-method": "GET"},
+        ),
+        QUERY,
+        200,
+    ),
+    "a preflight of everything": (httpx.Request("OPTIONS", f"https://{HOST}"), "*", 403),
+}
+
+
+@pytest.mark.parametrize(
+    ("request_", "target", "status"), ODD_REQUESTS.values(), ids=list(ODD_REQUESTS)
+)
+async def test_an_odd_request_is_answered_as_in_process(
+    request_: httpx.Request, target: str, status: int
+) -> None:
+    """What a server hands on and what an in-process client does are read alike."""
+    emulator = still(Clock())
+    path, _, query = target.partition("?")
+    scope = {
+        "type": "http",
+        "method": request_.method,
+        "path": unquote(path),
+        "query_string": query.encode(),
+        "headers": request_.headers.raw,
+    }
+    start, _ = await answer(emulator, scope)
+    async with emulator.serve() as url:
+        wire = await Wire.open(url)
+        wire.writer.write(over_socket(request_, target))
+        head = await wire.reader.readuntil(b"\r\n\r\n")
+        await wire.close()
+    assert (start["status"], head.split()[1]) == (status, str(status).encode())
+    names = {line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:-2]}
+    assert names - {b"connection"} == {name for name, _ in start["headers"]}
 
 
 # From beginning to end

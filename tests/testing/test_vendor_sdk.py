@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio.to_thread
 import attrs
+import httpx
 import pytest
 from qcloud_cos import CosConfig, CosS3Client, CosServiceError
 
@@ -146,6 +147,20 @@ async def test_the_sdk_is_accepted_with_a_token(url: str, emulator: Emulator) ->
     await vendor.query(job_id)
     await vendor.cancel(job_id)
     assert [arrival.status for arrival in emulator.arrivals] == [200] * 3
+
+
+async def test_a_url_that_the_sdk_signed_is_accepted(vendor: Vendor, emulator: Emulator) -> None:
+    """Whoever has the URL can query the job, with nothing but a plain HTTP client."""
+    url = vendor.client.get_presigned_url(
+        emulator.bucket,
+        f"video/auditing/{emulator.add_job()}",
+        "GET",
+        Params={"a": "x + y/é"},
+        UseCiEndPoint=True,
+    )
+    async with httpx.AsyncClient() as http:
+        assert (await http.get(url)).status_code == 200
+        assert (await http.get(url.replace("&a=", "&a=b"))).status_code == 403
 
 
 @pytest.mark.parametrize(
