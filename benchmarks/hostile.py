@@ -33,6 +33,8 @@ SIZES = {2**16: 11, 2**22: 5}
 HONEST = "honest"
 #: Bytes of a snapshot and a section of an honest response.
 PER_SNAPSHOT = 1714
+#: What no document may hold.
+BROKEN = b"<Broken>&#0;</Broken>"
 #: The default bound on a decoded body.
 MAX_BODY = 2**26
 
@@ -121,8 +123,11 @@ def _bodies(size: int) -> dict[str, bytes]:
     scenes = b"".join(b"<A%xInfo><B/></A%xInfo>" % (n, n) for n in range(size // 26))
     attributes = b"".join(b"a%x='' " % number for number in range(size // 11))
     defaults = b"".join(b"a%x CDATA 'x' " % number for number in range(size // 18))
+    # As dear as a document may be that is read again, repaired, for what is broken at its end.
+    long_names = b"".join(b"<A%017x/>" % number for number in range(size // 21))
+    honest = service.answer(max(size // PER_SNAPSHOT, 1))
     return {
-        HONEST: service.answer(max(size // PER_SNAPSHOT, 1)),
+        HONEST: honest,
         "empty elements": flood(b"<A/>"),
         "elements of all names": _response(named),
         "snapshots": flood(b"<Snapshot/>"),
@@ -144,6 +149,19 @@ def _bodies(size: int) -> dict[str, bytes]:
         "blanks": b" " * size,
         "blanks before": b" " * size + _response(),
         "encodings": b"<!--" + b"encoding " * (size // 9) + b"-->" + _response(),
+        "honest, broken": honest.replace(b"</JobsDetail>", BROKEN + b"</JobsDetail>"),
+        "keywords, broken": flood(
+            b"<Keywords>a</Keywords>", b"<PornInfo>", BROKEN + b"</PornInfo>"
+        ),
+        "long names, broken": _response(long_names + BROKEN),
+        "empty elements, broken": flood(b"<A/>", back=BROKEN),
+        "forbidden references": flood(b"&#0;", b"<Label>", b"</Label>"),
+        "forbidden characters": flood(b"\0", b"<Label>", b"</Label>"),
+        "no characters": flood(b"\xff", b"<Label>", b"</Label>"),
+        "halves of characters": flood(b"\xed\xa0\xbd", b"<Label>", b"</Label>"),
+        "gbk": b"<?xml version='1.0' encoding='gbk'?>"
+        + flood(b"\xba\xda", b"<Label>", b"</Label>"),
+        "json of halves": _json(b'"' + rb"\ud83d" * (size // 6) + b'",'),
         "json of objects": _json(b"{}," * (size // 3)),
         "json of a text": _json(b'"' + b"x" * (size - 100) + b'",'),
     }

@@ -30,6 +30,7 @@ ORDER = (
     "wire/signature",
     "wire/responses",
     "wire/scalars",
+    "wire/repair",
     "wire/documents",
     "wire/items",
     "wire/nodes",

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
 from typing import Any, TypeAlias, cast
 from xml.parsers import expat
 
 import xmltodict
 
 from ci_live_audit.errors import DecodeError
+from ci_live_audit.wire import repair
 from ci_live_audit.wire.scalars import MAX_EXCERPT, Value
 
 __all__ = ["LARGE_BODY", "MAX_DEPTH", "AfterSlice", "Opened", "beginning", "is_json", "read"]
@@ -23,6 +25,7 @@ __all__ = ["LARGE_BODY", "MAX_DEPTH", "AfterSlice", "Opened", "beginning", "is_j
 #: Names of the open elements and the children of each that have closed, the root first.
 Opened: TypeAlias = list[tuple[str, dict[str, Value]]]
 AfterSlice: TypeAlias = Callable[[Opened], object]
+Watch: TypeAlias = Callable[[], AfterSlice]
 
 # Bodies above this are read in a worker thread.
 LARGE_BODY = 64 * 1024
@@ -37,10 +40,11 @@ MAX_TAGS = 8_000_000
 # JSON is parsed in one go; only callbacks are JSON, and they are small.
 MAX_JSON = 4 * 2**20
 AS_SENT: Any = {"xml_attribs": False, "strip_whitespace": False, "disable_entities": True}
-# Bounds, entities and encodings are refused with ValueError and LookupError.
-UNPARSEABLE = (expat.ExpatError, ValueError, LookupError, RecursionError)
+# Bounds, entities and encodings are refused with ValueError and LookupError; some codecs warn, too.
+UNPARSEABLE = (expat.ExpatError, ValueError, LookupError, RecursionError, Warning)
 # A bracket, or a text, which may contain brackets too.
 JSON_PART = re.compile(r'[{}\[\]]|"(?:[^"\\]|\\.)*"?', re.DOTALL)
+JSON_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 JSON_OBJECT = re.compile(rb"[\xef\xbb\xbf \t\r\n]*\{")
 
 
@@ -54,13 +58,14 @@ def beginning(body: bytes) -> str:
     return body[: 4 * MAX_EXCERPT].decode("utf-8", "replace")[:MAX_EXCERPT]
 
 
-def read(body: bytes, after_slice: AfterSlice | None = None) -> dict[str, Any]:
+def read(body: bytes, watch: Watch | None = None) -> dict[str, Any]:
     """Parse XML or JSON; raise `DecodeError` if it is not a document, or exceeds a bound.
 
-    ``after_slice`` is called after each slice of XML; it may replace children that have closed.
+    ``watch`` is called each time that XML is read from its beginning, and what it returns after
+    each slice; that may replace children that have closed.
     """
     try:
-        return _read_json(body) if is_json(body) else _read_xml(body, after_slice)
+        return _read_json(body) if is_json(body) else _read_xml(body, watch)
     except UNPARSEABLE as problem:
         reason = f"not a document: {problem}" if body.strip() else "an empty body"
         raise DecodeError(reason, excerpt=beginning(body)) from problem
@@ -69,9 +74,14 @@ def read(body: bytes, after_slice: AfterSlice | None = None) -> dict[str, Any]:
 def _read_json(body: bytes) -> dict[str, Any]:
     if len(body) > MAX_JSON:
         raise ValueError(f"JSON of more than {MAX_JSON} bytes")
-    text = body.decode("utf-8-sig")  # https://www.rfc-editor.org/rfc/rfc8259#section-8.1
+    try:
+        text = body.decode("utf-8-sig")  # https://www.rfc-editor.org/rfc/rfc8259#section-8.1
+    except UnicodeDecodeError:
+        text = repair.text(body).removeprefix("\ufeff")
     _check_depth(text)
-    document: dict[str, Any] = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    document: dict[str, Any] = _load(text)
+    if JSON_SURROGATE.search(text):
+        document = _load(repair.without_surrogates(json.dumps(document, ensure_ascii=False)))
     return document
 
 
@@ -94,11 +104,52 @@ def _finite(text: str) -> float:
     return number
 
 
-def _read_xml(body: bytes, after_slice: AfterSlice | None) -> dict[str, Any]:
+# Not strict: texts may contain control characters as they are.
+_load = partial(json.loads, strict=False, parse_constant=_finite, parse_float=_finite)
+
+
+class _OutOfBounds(ValueError):
+    """A document that exceeds a bound, repaired or not."""
+
+
+def _read_xml(body: bytes, watch: Watch | None) -> dict[str, Any]:
     if body.count(b"<") > MAX_TAGS:
-        raise ValueError(f"more than {MAX_TAGS} tags")
+        raise _OutOfBounds(f"more than {MAX_TAGS} tags")
+    document = _read_as_it_is(body, watch)
+    return document if document is not None else _read_repaired(body, watch)
+
+
+def _read_as_it_is(body: bytes, watch: Watch | None) -> dict[str, Any] | None:
+    """Return a document, or None if it has to be repaired, or to lose the prefix of its root."""
+    pieces = (body[start : start + SLICE] for start in range(0, len(body), SLICE))
+    try:
+        document = _parse(pieces, watch)
+    except _OutOfBounds:
+        raise
+    except UNPARSEABLE as problem:
+        if not repair.is_worthwhile(body, problem):
+            raise
+        return None
+    is_prefixed = any(":" in root for root in document)
+    return None if is_prefixed and repair.is_worthwhile(body) else document
+
+
+def _read_repaired(body: bytes, watch: Watch | None) -> dict[str, Any]:
+    start = repair.start(body)
+    pieces = repair.slices(body, start, SLICE)
+    return _parse(pieces, watch, "utf-8", {start.prefix: ""} if start.prefix else None)
+
+
+def _parse(
+    pieces: Iterable[bytes],
+    watch: Watch | None,
+    encoding: str | None = None,
+    prefixes: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Parse XML; ``prefixes`` are those of names that others take the place of."""
     parsers = _Parsers()
-    return xmltodict.parse(parsers.slices(body, after_slice), expat=parsers, **AS_SENT)
+    slices = parsers.slices(pieces, watch)
+    return xmltodict.parse(slices, encoding, parsers, namespaces=prefixes, **AS_SENT)
 
 
 class _Parsers:
@@ -112,16 +163,18 @@ class _Parsers:
         self.parser.StartDoctypeDeclHandler = _refuse_type
         return self.parser
 
-    def slices(self, body: bytes, after_slice: AfterSlice | None) -> Generator[bytes, None, None]:
-        for start in range(0, len(body), SLICE):
-            end = min(start + SLICE, len(body))
-            yield body[start:end]
+    def slices(self, pieces: Iterable[bytes], watch: Watch | None) -> Generator[bytes, None, None]:
+        after_slice = watch and watch()
+        end = 0
+        for piece in pieces:
+            yield piece
+            end += len(piece)
             if end - self.parser.CurrentByteIndex > MAX_TOKEN:
-                raise ValueError(f"a tag or a comment of more than {MAX_TOKEN} bytes")
+                raise _OutOfBounds(f"a tag or a comment of more than {MAX_TOKEN} bytes")
             # xmltodict's own bookkeeping: handlers of ours would make parsing a tenth slower.
             state: Any = cast("Any", self.parser.StartElementHandler).__self__
             if len(state.path) > MAX_DEPTH:
-                raise ValueError(f"nested deeper than {MAX_DEPTH} elements")
+                raise _OutOfBounds(f"nested deeper than {MAX_DEPTH} elements")
             if after_slice is not None:
                 _, *children = (*(item for item, _ in state.stack), state.item)
                 opened = zip(state.path, children, strict=True)
@@ -129,4 +182,4 @@ class _Parsers:
 
 
 def _refuse_type(*_: object) -> None:
-    raise ValueError("document types are not accepted")
+    raise _OutOfBounds("document types are not accepted")

@@ -5,6 +5,7 @@ Pure: takes bytes, returns a value or raises a `LiveAuditError`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -24,13 +25,17 @@ from ci_live_audit.models import (
 )
 from ci_live_audit.wire import documents, items, nodes, refusals
 from ci_live_audit.wire.responses import Response
-from ci_live_audit.wire.scalars import Unreadable, Value, as_word, is_null
+from ci_live_audit.wire.scalars import Unreadable, Value, as_word, is_nothing, is_null
 
 __all__ = ["cancelled", "job", "job_without", "submitted"]
 
 # "Each URL is valid for two hours": https://www.tencentcloud.com/document/product/1045/49342
 URL_LIFE = timedelta(hours=2)
 LISTS: dict[str, type[Any]] = dict(zip(items.LISTS, (Snapshot, AudioSection), strict=True))
+# What may be in a response that says nothing about a job.
+BARE = {"RequestId", "JobsDetail", nodes.TEXT}
+# All that some gateways say of a success.
+DONE = re.compile(rb'\s*"?(?:ok|success)?"?\s*', re.IGNORECASE)
 
 Pause: TypeAlias = Callable[[], object]
 R = TypeVar("R", AuditJob, SubmittedJob, CancelledJob)
@@ -64,7 +69,7 @@ def job_without(
     Return None if the body has to be read whole: the job has ended, or something is unusual.
     """
     try:
-        found = _decode(AuditJob, rest.body, received_at, pause, rest.runs)
+        found = _decode(AuditJob, rest.body, received_at, pause, runs=rest.runs)
     except LiveAuditError:
         return None
     return None if found.ended or found.unreadable else found
@@ -81,13 +86,14 @@ def submitted(body: bytes) -> SubmittedJob:
 def cancelled(body: bytes, *, job_id: str | None = None) -> CancelledJob:
     """Decode the response to a cancellation; raises as `job` does.
 
-    With the ``job_id`` of the request, the body may be empty: the status says enough.
+    With the ``job_id`` of the request, the body may be empty, or say no more than OK or a request
+    id: the status says enough.
 
     Source: https://www.tencentcloud.com/document/product/1045/49341
     """
-    if job_id is not None and not body.strip():
+    if job_id is not None and DONE.fullmatch(body):
         return CancelledJob(job_id=job_id)
-    return _decode(CancelledJob, body)
+    return _decode(CancelledJob, body, job_id=job_id)
 
 
 def _decode(
@@ -95,7 +101,9 @@ def _decode(
     body: bytes,
     received_at: datetime | None = None,
     pause: Pause | None = None,
+    *,
     runs: Mapping[str, int] = EMPTY,
+    job_id: str | None = None,
 ) -> R:
     context = nodes.Context(
         expires_at=received_at and received_at + URL_LIFE,
@@ -103,11 +111,13 @@ def _decode(
         max_shared=0 if documents.is_json(body) else nodes.MAX_SHARED,
     )
     streamed = cls is AuditJob and len(body) > documents.LARGE_BODY
-    document = documents.read(body, _reader_of_lists(context, pause) if streamed else None)
+    document = documents.read(body, partial(_reader_of_lists, context, pause) if streamed else None)
     response: Value = document.get("Response", document)
     sent = response if isinstance(response, dict) else {}
     if "Error" in sent and sent.get("JobsDetail") is None:
         raise refusals.refusal(Response(status=200, body=body))
+    if job_id is not None and _is_bare(response):
+        sent = {**sent, "JobsDetail": {wire_name("job_id"): job_id}}
     if not isinstance(sent.get("JobsDetail"), dict):
         raise DecodeError(
             "expected a Response with one JobsDetail", excerpt=documents.beginning(body)
@@ -141,6 +151,16 @@ def _remove_marks(details: dict[str, Value], runs: Mapping[str, int]) -> None:
             raise DecodeError("an item is not where it was expected", path=f"Response.{tag}")
 
 
+def _is_bare(response: Value) -> bool:
+    """Return whether a response says no more than its request id."""
+    if not isinstance(response, dict):
+        return is_null(response)
+    rest = {
+        tag: value for tag, value in response.items() if not (is_null(value) or is_nothing(value))
+    }
+    return response.keys() <= BARE and rest.keys() <= {"RequestId"}
+
+
 def _details(cls: Any, node: Any, context: nodes.Context) -> dict[str, Any]:
     known = nodes.values(nodes.reader(cls), node, context)
     for name in ("job_id", "state") if cls is AuditJob else ("job_id",):
@@ -161,8 +181,11 @@ def _whole(cls: Any) -> nodes.Reader:
 def _reader_of_lists(context: nodes.Context, pause: Pause | None) -> documents.AfterSlice:
     """Return what reads snapshots and sections after each slice, so that no large tree builds up.
 
-    Unreadable ones are left for the end: until then, the body may not be a document at all.
+    Unreadable ones are left for the end: until then, the body may not be a document at all. What
+    was noted in a reading before, of the document as it came, is forgotten.
     """
+    context.early.clear()
+    context.noted = 0
     counts = dict.fromkeys(LISTS, 0)
 
     def read_lists(opened: documents.Opened) -> None:

@@ -55,7 +55,8 @@ def _outcome(read: Callable[[bytes], Result], body: bytes) -> Result | None:
         _check_error(error)
         return None
     plain = result.to_dict()
-    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    sent = json.dumps(plain, allow_nan=False, ensure_ascii=False).encode()
+    assert json.loads(sent) == plain
     assert pickle.loads(pickle.dumps(result)) == result
     assert isinstance(result.job_id, str)
     hash(result)

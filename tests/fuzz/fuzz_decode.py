@@ -27,7 +27,7 @@ def main() -> None:
     with atheris.instrument_imports(
         include=[
             *(f"ci_live_audit.wire.{name}" for name in ("results", "refusals", "documents")),
-            *(f"ci_live_audit.wire.{name}" for name in ("nodes", "scalars")),
+            *(f"ci_live_audit.wire.{name}" for name in ("nodes", "repair", "scalars")),
             "xmltodict",
         ]
     ):

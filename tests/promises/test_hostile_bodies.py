@@ -22,6 +22,7 @@ from proofs import BACKENDS, times
 from servers import Handler, Recorder, Served, answering, serving
 
 from ci_live_audit import (
+    CancelledJob,
     Credentials,
     DecodeError,
     LiveAuditClient,
@@ -32,6 +33,7 @@ from ci_live_audit import (
     TransportError,
     decode,
 )
+from ci_live_audit.testing.render import error_document
 from ci_live_audit.wire import documents
 
 pytestmark = pytest.mark.waits  # on sockets
@@ -419,28 +421,20 @@ MALFORMED: dict[str, bytes] = {
     "xhtml": b"<html><head><title>Login</title></head><body/></html>",
     "text": b"upstream connect error or disconnect/reset before headers",
     "nul": b"\0",
-    "nul inside": response("<Label>a\0b</Label>"),
-    "control inside": response("<Label>\x01</Label>"),
-    "utf-16 that is utf-8": b'<?xml version="1.0" encoding="utf-16"?>' + response(),
+    "nul in a tag": response("<A\0/>"),
+    "nul and another fault": response("<Label>a\0b & c</Label>"),
     "utf-16 cut in a character": response().decode().encode("utf-16")[:-1],
-    "gbk": response("<Label>\u9ed1\u9ed1</Label>").decode().encode("gbk"),
-    "gbk declared": b'<?xml version="1.0" encoding="gbk"?>'
-    + response("<Label>\u9ed1</Label>").decode().encode("gbk"),
     "unknown encoding": b'<?xml version="1.0" encoding="x-none"?>' + response(),
     "mark alone": b"\xef\xbb\xbf",
-    "marks": b"\xef\xbb\xbf\xef\xbb\xbf" + response(),
     "declaration alone": b'<?xml version="1.0"?>',
-    "declaration not first": b' <?xml version="1.0"?>' + response(),
     "two roots": response() + response(),
     "text after the root": response() + b"x",
     "wrong case": response().replace(b"Response", b"response"),
     "wrong case of details": response().replace(b"JobsDetail", b"jobsdetail"),
     "wrong case of id": response().replace(b"JobId", b"jobid"),
     "wrong root": response().replace(b"Response", b"Result"),
-    "namespace": response().replace(b"Response", b"a:Response"),
     "several details": response(around="<JobsDetail><JobId>k</JobId></JobsDetail>"),
-    "empty details": b"<Response><JobsDetail/></Response>",
-    "no details": b"<Response><RequestId>r</RequestId></Response>",
+    "namespace cut": response().replace(b"<Response", b"<a:Response"),
     "details of text": b"<Response><JobsDetail>j</JobsDetail></Response>",
     "two ids": response("<JobId>k</JobId>"),
     "empty id": response().replace(b">j<", b"><"),
@@ -448,7 +442,6 @@ MALFORMED: dict[str, bytes] = {
     "no value": response("<A b/>"),
     "ampersand": response("<Label>a & b</Label>"),
     "entity of html": response("<Label>&nbsp;</Label>"),
-    "reference to nothing": response("<Label>&#0;</Label>"),
     "json list": b"[]",
     "json list of jobs": b'[{"JobsDetail":{"JobId":"j","State":"x"}}]',
     "json text": b'"j"',
@@ -464,10 +457,20 @@ MALFORMED: dict[str, bytes] = {
     "json of another": b'{"error":"not found"}',
     "json id of null": b'{"JobsDetail":{"JobId":null,"State":"x"}}',
     "json id of a list": b'{"JobsDetail":{"JobId":["j"],"State":"x"}}',
-    "json that is not utf-8": b'{"JobsDetail":{"JobId":"j","State":"\xff"}}',
     **{
         f"cut at {at}": response("<Label>\u9ed1</Label>")[:at] for at in (1, 9, 10, 30, 77, 79, 100)
     },
+}
+# To a cancellation they say enough, with their status.
+BARE: dict[str, bytes] = {
+    "empty": b"",
+    "blanks": b" \r\n\t ",
+    "OK": b"OK",
+    "empty response": b"<Response/>",
+    "empty details": b"<Response><JobsDetail/></Response>",
+    "no details": b"<Response><RequestId>r</RequestId></Response>",
+    "empty json": b"{}",
+    "json without details": b'{"Response":{"RequestId":"r"}}',
 }
 VERBS: dict[str, Callable[[LiveAuditClient], Any]] = {
     "query": lambda client: client.query("j"),
@@ -487,9 +490,7 @@ async def test_s08_a_malformed_body_is_one_error_with_all_the_facts(
     response would have it too.
     """
     id_line = "x-ci-request-id: NjI2\r\n"
-    # A cancellation may be answered with an empty body: the status says enough.
-    nothing = {} if verb == "cancel" else {"empty": b"", "blanks": b" \r\n\t "}
-    for name, body in (MALFORMED | nothing).items():
+    for name, body in (MALFORMED | ({} if verb == "cancel" else BARE)).items():
         close = raw(f"HTTP/1.1 200 OK\r\n{id_line}\r\n".encode() + body)
         handler = answering(body, headers=id_line) if framed else close
         async with client_of(handler, retry=RETRY) as (served, client):
@@ -515,6 +516,12 @@ async def test_s08_a_malformed_body_is_one_error_with_all_the_facts(
         pytest.param(response().decode().encode("utf-16-be"), id="utf-16 without a mark"),
         pytest.param(b"\n" + response() + b"\n\n", id="blank lines"),
         pytest.param(b"<!-- c -->" + response() + b"<?p?>", id="comment and instruction around"),
+        pytest.param(b"\xef\xbb\xbf\xef\xbb\xbf" + response(), id="marks"),
+        pytest.param(b' \n<?xml version="1.0"?>' + response(), id="declaration not first"),
+        pytest.param(b'<?xml version="1.0" encoding="utf8"?>' + response(), id="utf8"),
+        pytest.param(b'<?xml version="1.0" encoding="gbk"?>' + response(), id="gbk"),
+        pytest.param(b'<?xml version="1.0" encoding="utf-16"?>' + response(), id="not utf-16"),
+        pytest.param(response().replace(b"Response", b"a:Response"), id="prefix"),
         pytest.param(b'\xef\xbb\xbf{"JobsDetail":{"JobId":"j","State":"Auditing"}}', id="json"),
     ],
 )
@@ -523,3 +530,57 @@ async def test_s08_other_spellings_of_a_response_are_read(body: bytes) -> None:
     async with client_of(answering(body)) as (_, client):
         job = await client.query("j")
     assert (job.job_id, job.state.value, dict(job.extra)) == ("j", "Auditing", {})
+
+
+TEXTS = {
+    "nul": (b"a\0b", "a\ufffdb"),
+    "control": (b"\x01", "\ufffd"),
+    "reference": (b"&#x1f;", "\ufffd"),
+    "surrogates": (b"&#xD83D;&#xDE00;", "\U0001f600"),
+    "half": (b"a\xe9\xbb", "a\ufffd"),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+async def test_s08_what_viewers_wrote_costs_itself(name: str) -> None:
+    """Characters that XML forbids are U+FFFD in a text, and everything beside it is read."""
+    sent, text = TEXTS[name]
+    body = response("<Label>L</Label>").replace(b"L<", sent + b"<")
+    async with client_of(answering(body)) as (_, client):
+        job = await client.query("j")
+    assert (job.job_id, job.state.value, job.label) == ("j", "Auditing", text)
+    assert job.to_dict()["label"].encode().decode() == text
+
+
+@pytest.mark.parametrize("name", BARE)
+async def test_s08_a_cancellation_needs_no_details(name: str) -> None:
+    """A response that says no more than a request id is done, as its status says."""
+    id_line = "x-ci-request-id: NjI2\r\n"
+    async with client_of(answering(BARE[name], headers=id_line)) as (served, client):
+        done = await client.cancel("j")
+    assert done == CancelledJob(
+        job_id="j", request_id="r" if b"RequestId" in BARE[name] else "NjI2"
+    )
+    assert len(served.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "code", ["InternalError", "ServiceUnavailable", "NeverHeardOf", "AccessDenied"]
+)
+async def test_s08_a_submission_is_sent_once_whatever_a_success_says(code: str) -> None:
+    """After an error document with status 200 the job may run, so a second one is not submitted."""
+    async with client_of(answering(error_document(code, "why", "r")), retry=RETRY) as (
+        served,
+        client,
+    ):
+        with pytest.raises(ServiceError) as caught:
+            await client.submit("rtmp://host/app")
+        error = caught.value
+        sent = len(served.requests)
+        with pytest.raises(ServiceError):
+            await client.query("j")
+    assert (sent, error.attempts, error.code, error.status) == (1, 1, code, 200)
+    assert error.may_have_happened is (code != "AccessDenied")
+    assert len(served.requests) - sent == (
+        3 if code in {"InternalError", "ServiceUnavailable"} else 1
+    )

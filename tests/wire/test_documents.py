@@ -78,7 +78,7 @@ def test_the_open_elements_are_shown_after_each_slice(monkeypatch: pytest.Monkey
                 children["c"] = "new"
 
     body = b"<a><x/><b><c>1</c>     <d/></b></a>"
-    document = documents.read(body, after_slice)
+    document = documents.read(body, lambda: after_slice)
     assert document == {"a": {"x": None, "b": {"c": "new", "d": None, "#text": "     "}}}
     assert shown == [
         [("a", {"x": None})],

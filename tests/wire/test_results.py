@@ -1004,10 +1004,50 @@ def test_urls_expire_two_hours_after_the_response() -> None:
 # Bodies that are not a result
 
 
-@pytest.mark.parametrize("body", [b"", b" \n"])
-def test_cancellation_without_a_body(body: bytes) -> None:
-    """The response to a cancellation may be empty: its status says enough."""
-    assert decode.cancelled(body, job_id="j") == CancelledJob(job_id="j")
+BARE = [
+    *(b"", b" \n", b"OK", b" ok\r\n", b'"Success"', b"{}", b'{"RequestId": null}', b"<Response/>"),
+    *(b"<Response> </Response>", b"<RequestId/>", b'{"Response": {}}', b'{"Response": null}'),
+    b'<?xml version="1.0"?>\n<Response>\n  <JobsDetail/>\n  <RequestId> </RequestId>\n</Response>',
+]
+IDENTIFIED = [
+    b"<Response><RequestId>r</RequestId></Response>",
+    b"<Response>\n\t<RequestId>r</RequestId>\n</Response>",
+    b"<Response><JobsDetail/><RequestId>r</RequestId></Response>",
+    b'{"RequestId": "r"}',
+    b'{"Response": {"RequestId": "r", "JobsDetail": {}}}',
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "request_id"), [(body, None) for body in BARE] + [(body, "r") for body in IDENTIFIED]
+)
+def test_cancellation_without_details(body: bytes, request_id: str | None) -> None:
+    """The response to a cancellation may say no more than a request id: its status says enough."""
+    done = CancelledJob(job_id="j", request_id=request_id)
+    assert decode.cancelled(body, job_id="j") == done
+    with pytest.raises(DecodeError):
+        decode.cancelled(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"<html/>", b"<html><body/></html>", b"<Response>x</Response>", b"nope", b"OK!", b"[]"),
+        *(b"<Response><JobsDetail>j</JobsDetail></Response>", b'{"Response": 1}', b'{"error": ""}'),
+        *(b"<Response><State>Auditing</State></Response>", b"<Response><Html/></Response>"),
+        *(b"<Response><JobsDetail><State>x</State></JobsDetail></Response>", b'{"Response": []}'),
+    ],
+)
+def test_a_cancellation_that_says_something_else_is_refused(body: bytes) -> None:
+    """A page of a gateway, or details of no job, do not show that the service has heard of it."""
+    with pytest.raises(DecodeError):
+        decode.cancelled(body, job_id="j")
+
+
+def test_an_error_document_is_no_cancellation() -> None:
+    """An error document says that it is not done, whatever its status."""
+    with pytest.raises(AccessDenied):
+        decode.cancelled(b"<Error><Code>AccessDenied</Code></Error>", job_id="j")
 
 
 @pytest.mark.parametrize(
@@ -1027,10 +1067,7 @@ def test_cancellation_without_a_body(body: bytes) -> None:
             response().replace(b"</Resp", b"<JobsDetail><A/></JobsDetail></Resp"), id="two"
         ),
         pytest.param(response() + response(), id="two documents"),
-        pytest.param(response("\0"), id="nul inside"),
         pytest.param(response("<Label>&nbsp;</Label>"), id="entity of html"),
-        pytest.param(b"\n<?xml version='1.0'?>" + response(), id="declaration not first"),
-        pytest.param(response("<Label>\u00e9</Label>").decode().encode("latin-1"), id="latin-1"),
         pytest.param(b"{}", id="empty json"),
         pytest.param(b'{"JobsDetail": []}', id="json list"),
         pytest.param(b'{"JobsDetail": {"JobId": "j"', id="cut json"),
@@ -1113,7 +1150,7 @@ def test_declared_encodings(encoding: str) -> None:
     assert decode.job(text.encode(encoding)).label == "é"
 
 
-@pytest.mark.parametrize("encoding", ["gbk", "utf-32", "utf-7", "hex", "undefined", "idna", "none"])
+@pytest.mark.parametrize("encoding", ["utf-32", "utf-7", "hex", "undefined", "idna", "none"])
 def test_encodings_that_cannot_be_read(encoding: str) -> None:
     """A wrong or unknown encoding is a `DecodeError`."""
     body = f'<?xml version="1.0" encoding="{encoding}"?>'.encode() + response("<Label>é</Label>")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from proofs import IN_FULL
 
 from ci_live_audit import decode
-from ci_live_audit.errors import LiveAuditError, ServiceError
+from ci_live_audit.errors import DecodeError, LiveAuditError, ServiceError
 from ci_live_audit.models import (
     AuditJob,
     CancelledJob,
@@ -353,6 +354,37 @@ def test_an_odd_value_costs_no_other(job: AuditJob, chosen: list[int], data: st.
     assert differences(found, expected) <= len(chosen)
     assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
     assert pickle.loads(pickle.dumps(found)) == found
+
+
+# Halves of characters, controls, references: what makes a document not well-formed.
+debris = st.binary(min_size=1, max_size=1) | st.sampled_from(
+    [b"\0", b"\x1f", b"\xe9", b"\xbb", b"\xed\xa0\xbd", b"&#0;", b"&#xD83D;", b"&#xDE00;", b"&#x"]
+)
+
+
+@pytest.mark.timeout(900)
+@settings(slow, max_examples=10_000 if IN_FULL else 300)
+@given(
+    jobs(xml_extras), st.lists(st.tuples(st.integers(0, 10**6), debris), min_size=1, max_size=20)
+)
+def test_damaged_bytes_cost_no_other_text(job: AuditJob, damage: list[tuple[int, bytes]]) -> None:
+    """Bytes replaced in texts leave all others as they are, unless it is no document at all."""
+    body = bytearray(render.render(job))
+    texts = [found.span(1) for found in re.finditer(rb">([^<>]*[^<>\s][^<>]*)<", body)]
+    places = [place for span in texts for place in range(*span)]
+    damaged: set[tuple[int, int]] = set()
+    for number, put in damage:
+        start = places[number % len(places)]
+        span = next(span for span in texts if start < span[1])
+        end = min(start + len(put), span[1])
+        body[start:end] = put[: end - start]
+        damaged.add(span)
+    try:
+        found = decode.job(bytes(body), received_at=job.received_at)
+    except DecodeError:
+        return
+    assert differences(found, job) <= len(damaged)
+    json.dumps(found.to_dict(), ensure_ascii=False).encode()
 
 
 @given(results(SubmittedJob, xml_extras) | results(CancelledJob, xml_extras))
