@@ -19,7 +19,6 @@ from ci_live_audit.credentials.chain import search
 from ci_live_audit.errors import AccessDenied, ConfigurationError, JobNotFound, LiveAuditError
 from ci_live_audit.transport.connections import environment_certificates, environment_proxy
 from ci_live_audit.transport.exchange import Transport
-from ci_live_audit.transport.state import ExchangeState
 from ci_live_audit.wire import requests
 
 __all__ = ["doctor"]
@@ -89,18 +88,17 @@ async def _reach(base_url: str) -> AsyncGenerator[_Check, None]:
     """Check whether the host responds to what a client would send, and compare the clocks."""
     server = urlsplit(base_url)
     request = attrs.evolve(requests.query(NO_JOB), headers={"host": server.netloc})
-    state = ExchangeState()
     try:
         way, proxied = _way(base_url)
         async with aclosing(Transport(base_url)) as transport:
-            response = await transport.send(request, timeout=TIMEOUT, state=state)
+            response = await transport.send(request, timeout=TIMEOUT)
     except ConfigurationError as error:  # in the environment
         yield _Check("network", False, str(error))
         return
     if not response.status:
         yield _Check("network", False, f"{server.hostname}: {response.error}{way}")
         return
-    address, *tls = state.peer.split()
+    address, *tls = transport.peer.split()
     there = " ".join([(server.hostname or "") if proxied else address, *tls])
     yield _Check("network", True, f"{there}{way}")
     if response.date is not None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from ci_live_audit.cli.output import Exit, Output, clean, is_flagged
+from ci_live_audit.cli.output import Exit, Output, is_flagged
 from ci_live_audit.cli.session import Settings
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import CredentialsError, JobFailed, LiveAuditError, WaitTimeout
@@ -159,7 +159,7 @@ def _print(output: Output, kind: str, result: Any) -> None:
 @asynccontextmanager
 async def _status(output: Output, text: str) -> AsyncGenerator[None, None]:
     if output.console.is_terminal:
-        with output.console.status(clean(text)):
+        with output.spinner(text):
             yield
     else:
         output.say(text)

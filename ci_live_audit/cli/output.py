@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import Any
 
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +24,7 @@ from ci_live_audit.following.finding import (
 from ci_live_audit.following.outcomes import Outcome
 from ci_live_audit.models import AudioSection, AuditJob, Snapshot, Verdict
 
-__all__ = ["STYLES", "Exit", "Output", "Terminal", "clean", "is_flagged", "show_cursor", "to_line"]
+__all__ = ["STYLES", "Exit", "Output", "Terminal", "is_flagged", "show_cursor", "to_line"]
 
 STYLES: dict[Verdict | None, str] = {Verdict.SENSITIVE: "bold red", Verdict.SUSPECTED: "yellow"}
 SCHEMA = 1
@@ -75,7 +76,11 @@ class Output:
             text: The message.
             prose: Whether a terminal may wrap it between words, as nobody will copy it.
         """
-        self.console.print(clean(text), soft_wrap=not (prose and self.console.is_terminal))
+        self.console.print(_clean(text), soft_wrap=not (prose and self.console.is_terminal))
+
+    def spinner(self, text: str) -> Status:
+        """Return a spinner beside a message, for a terminal of standard error."""
+        return self.console.status(_clean(text))
 
     def result(self, kind: str, value: Mapping[str, Any]) -> None:
         """Print one line of JSON, on a terminal without raw control characters."""
@@ -89,13 +94,13 @@ class Output:
         table.add_column(overflow="fold")
         for name, value in facts.items():
             if value is not None:
-                table.add_row(name, clean(value))
+                table.add_row(name, _clean(value))
         self.results.print(table)
 
     def checked(self, name: str, text: str, *, good: bool) -> None:
         """Print the result of a check on one line."""
         mark = Text("ok  " if good else "FAIL", style="green" if good else "bold red")
-        self.results.print(Text(" ").join([mark, Text(f"{name}:"), clean(text)]))
+        self.results.print(Text(" ").join([mark, Text(f"{name}:"), _clean(text)]))
 
     def job(self, job: AuditJob) -> None:
         """Print a job: all of it as JSON; for people its facts and its flagged findings."""
@@ -126,7 +131,7 @@ class Output:
         for item in flagged:
             time = item.snapshot_time if isinstance(item, Snapshot) else item.offset_time
             cells = (type(item).__name__, time, _word(item.result), item.label, item.text)
-            texts = ("" if cell is None else clean(cell) for cell in cells)
+            texts = ("" if cell is None else _clean(cell) for cell in cells)
             table.add_row(*texts, style=STYLES.get(item.result))
         self.results.print(table)
 
@@ -164,7 +169,7 @@ class Output:
         self._line(parts, STYLES.get(job.result))
 
     def _line(self, parts: Iterable[object], style: str | None) -> None:
-        texts = [clean(part) for part in parts if part is not None and part != ""]
+        texts = [_clean(part) for part in parts if part is not None and part != ""]
         self.results.print(Text("  ").join(texts), style=style)
 
 
@@ -202,7 +207,7 @@ def is_flagged(verdict: Verdict | None) -> bool:
     return verdict is not None and verdict.severity > 0
 
 
-def clean(value: object) -> Text:
+def _clean(value: object) -> Text:
     """Return a text without control characters, as some texts come from streams."""
     return Text("".join(one if one.isprintable() else "\ufffd" for one in str(value)))
 

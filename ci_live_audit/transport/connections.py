@@ -86,6 +86,8 @@ class Connections:
         self._factory = _factory(base_url, network_backend=self._backend, ssl_context=context)
         #: Whether a connection can be opened ahead: not through a proxy.
         self._direct = type(self._factory) is httpcore.AsyncConnectionPool
+        #: Address that the newest connection leads to, and its version of TLS.
+        self.peer = ""
         self._most = max_connections
         self._idle: deque[_Idle] = deque()
         #: One for each connection that may be open; the idle ones hold none.
@@ -152,7 +154,7 @@ class Connections:
         extensions = {
             # Seconds for each step of opening a connection.
             "timeout": {"connect": timeout / 2},
-            "trace": partial(_trace, opened, state),
+            "trace": partial(_trace, self, opened, state),
         }
         connection = self._factory.create_connection(self._origin)
         try:
@@ -280,6 +282,7 @@ def _factory(base_url: str, **options: Any) -> httpcore.AsyncConnectionPool:
 
 
 async def _trace(
+    pool: Connections,
     opened: list[httpcore.AsyncNetworkStream],
     state: ExchangeState,
     event: str,
@@ -292,9 +295,9 @@ async def _trace(
     """
     if event.endswith("connect_tcp.complete"):
         opened.append(info["return_value"])
-        state.peer = str((info["return_value"].get_extra_info("server_addr") or ["?"])[0])
+        pool.peer = str((info["return_value"].get_extra_info("server_addr") or ["?"])[0])
     if event.endswith("start_tls.complete"):
-        state.peer += f" {info['return_value'].get_extra_info('ssl_object').version()}"
+        pool.peer += f" {info['return_value'].get_extra_info('ssl_object').version()}"
     # A proxy is asked for a tunnel by a request of its own.
     if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
         state.sent = True

@@ -76,6 +76,11 @@ class Transport:
         self._calls: set[asyncio.Timeout] = set()
         self._closed = False
 
+    @property
+    def peer(self) -> str:
+        """Address that our own newest connection leads to, and its version of TLS."""
+        return getattr(self._backend, "peer", "")
+
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
         if self._owner is not None and self._backend.cancellable and not self._closed:
             text = f'the client of {self.base_url} was not closed: use "async with" or aclose()'
@@ -135,13 +140,7 @@ class Transport:
             task.exception()  # nobody awaits it
 
     async def send(
-        self,
-        request: Request,
-        *,
-        timeout: float,
-        spent: float = 0.0,
-        reuse: bool = True,
-        state: ExchangeState | None = None,
+        self, request: Request, *, timeout: float, spent: float = 0.0, reuse: bool = True
     ) -> Response:
         """Send a request and return the response, with an ``error`` if it is not complete.
 
@@ -150,10 +149,8 @@ class Transport:
             timeout: Seconds to the last byte of the response.
             spent: Seconds of these that have passed already, with preparing.
             reuse: Whether an idle connection will do.
-            state: Where to note how far it gets, for who wants to know.
         """
-        state = state or ExchangeState()
-        task = asyncio.create_task(self._exchange(request, state, timeout, spent, reuse=reuse))
+        task = asyncio.create_task(self._exchange(request, timeout, spent, reuse=reuse))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
@@ -204,11 +201,12 @@ class Transport:
             )
 
     async def _exchange(
-        self, request: Request, state: ExchangeState, timeout: float, spent: float, *, reuse: bool
+        self, request: Request, timeout: float, spent: float, *, reuse: bool
     ) -> Response:
         """Return the response, also after an error: a task that nobody awaits must not raise."""
         own = {"accept-encoding": "identity", "user-agent": f"ci-live-audit/{__version__}"}
         request = attrs.evolve(request, headers={**request.headers, **own})
+        state = ExchangeState()
         try:
             until = asyncio.get_running_loop().time() + timeout - spent
             # What has been sent may have been answered while the process was stopped.

@@ -41,13 +41,11 @@ class ExchangeState:
         sent: Whether the request began to leave; None if only the error can tell.
         reused: Whether the connection had been idle.
         head: The head of the response, once it has arrived.
-        peer: Address of what our own new connection leads to, and its version of TLS.
     """
 
     sent: bool | None = None
     reused: bool = False
     head: Response | None = None
-    peer: str = ""
 
     def explain(self, problem: Exception, timeout: float) -> TransportError:
         """Return the error for what a library raised at this point of an exchange.
