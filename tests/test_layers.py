@@ -41,6 +41,7 @@ ORDER = (
     "limits/background",
     "retry",
     "clock",
+    "transport/memory",
     "transport/body",
     "transport/state",
     "transport/streams",
