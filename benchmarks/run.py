@@ -1,8 +1,8 @@
 """Runs all measurements, or those that are named, and prints their tables.
 
 ``python benchmarks/run.py [NAME...] [--json FILE] [--plot FILE] [--quick]``, where a name is one
-of ``limiter importing calls decoding heartbeat hostile deadlines polling endurance profiling
-soak``.
+of ``limiter importing calls decoding heartbeat memory hostile deadlines polling endurance
+profiling soak``.
 
 Everything runs on this machine and needs no account: the service is the emulator or a server with
 one response. ``--quick`` takes a few minutes in place of half an hour, to see that everything
@@ -26,6 +26,7 @@ import heartbeat
 import hostile
 import importing
 import limiter
+import memory
 import picture
 import polling
 import profiling
@@ -47,6 +48,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "calls": calls.run,
     "decoding": decoding.run,
     "heartbeat": heartbeat.run,
+    "memory": memory.run,
     "hostile": hostile.run,
     "deadlines": deadlines.run,
     "polling": polling.run,

@@ -33,7 +33,10 @@ def running_loop() -> asyncio.AbstractEventLoop:
 
 @asynccontextmanager
 async def deadline(
-    when: float, *, may_end: Callable[[], bool] = lambda: True
+    when: float,
+    *,
+    may_end: Callable[[], bool] = lambda: True,
+    put_off: Callable[[], float] = lambda: 0.0,
 ) -> AsyncGenerator[None, None]:
     """Raise a TimeoutError at a time of the loop, unless the context has ended before.
 
@@ -44,18 +47,25 @@ async def deadline(
     Args:
         when: The time of the loop; infinity for none.
         may_end: Whether what the context waits for may have come; without it there is no delay.
+        put_off: Seconds for which it does not count that time passes, so far.
     """
     loop = asyncio.get_running_loop()
     scope = asyncio.timeout(None)
+    due = when
 
-    def notice() -> None:
-        late = min(loop.time() - when, GRACE)
+    def notice(again: Callable[..., None]) -> None:  # by its own name it would keep itself alive
+        nonlocal due
+        if when + put_off() > due:
+            due = when + put_off()
+            timers.append(loop.call_at(due, again, again))
+            return
+        late = min(loop.time() - due, GRACE)
         if late > 0 and may_end():
             timers.append(loop.call_later(late, scope.reschedule, when))
         else:
             scope.reschedule(when)
 
-    timers = [loop.call_at(when, notice)] if when < math.inf else []
+    timers = [loop.call_at(when, notice, notice)] if when < math.inf else []
     try:
         async with scope:
             yield

@@ -42,10 +42,14 @@ class Threads:
         self._running = 0
         self._waiting: deque[Callable[[], None]] = deque()
 
-    async def run(self, function: Callable[[], T]) -> T:
+    async def run(self, function: Callable[[], T], ended: Callable[[], object] | None = None) -> T:
         """Call a function in a thread, and return its result or raise what it raises.
 
         A caller that is cancelled leaves at once; a function that has begun goes on to its end.
+
+        Args:
+            function: The function.
+            ended: Called on the loop once the function has ended, or will not be called.
 
         Raises:
             RuntimeError: The system has no more threads.
@@ -54,35 +58,47 @@ class Threads:
             self._reset()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Callable[[], T]] = loop.create_future()
+        if ended is not None:
+            future.add_done_callback(lambda _: ended())
         job = partial(_work, contextvars.copy_context(), function, loop, future)
         with self._lock:
-            starts = self._running < self.most
-            if starts:
-                self._running += 1
-            else:
-                self._waiting.append(job)
-        if starts:
-            self._start(job)
-        return (await future)()
-
-    def _start(self, job: Callable[[], None]) -> None:
+            self._waiting.append(job)
         try:
-            threading.Thread(
-                target=self._serve, args=(job,), name="ci_live_audit", daemon=True
-            ).start()
+            self._start()
+            await asyncio.wait([future])
+        finally:
+            if not future.done():
+                self._leave(job, future)
+        return future.result()()
+
+    def _start(self) -> None:
+        """Start a thread if one more may run."""
+        with self._lock:
+            if self._running == self.most:
+                return
+            self._running += 1
+        try:
+            threading.Thread(target=self._serve, name="ci_live_audit", daemon=True).start()
         except RuntimeError:
             with self._lock:
                 self._running -= 1
             raise
 
-    def _serve(self, job: Callable[[], None] | None) -> None:
+    def _leave(self, job: Callable[[], None], future: asyncio.Future[Any]) -> None:
+        """Take a job that has not begun out of the line."""
+        with self._lock, suppress(ValueError):
+            self._waiting.remove(job)
+            future.cancel()
+
+    def _serve(self) -> None:
         """Work until nothing waits."""
-        while job is not None:
-            job()
+        while True:
             with self._lock:
-                job = self._waiting.popleft() if self._waiting else None
-                if job is None:
+                if not self._waiting:
                     self._running -= 1
+                    return
+                job = self._waiting.popleft()
+            job()
 
 
 def _work(
@@ -91,20 +107,13 @@ def _work(
     loop: asyncio.AbstractEventLoop,
     future: asyncio.Future[Any],
 ) -> None:
-    if future.done():  # the caller has left
-        return
     outcome: Callable[[], Any]
     try:
         outcome = partial(_identity, context.run(function))
     except BaseException as problem:  # noqa: BLE001 - it is raised where the function was called
         outcome = partial(_throw, problem)
     with suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(_deliver, future, outcome)
-
-
-def _deliver(future: asyncio.Future[Any], outcome: Callable[[], Any]) -> None:
-    if not future.done():
-        future.set_result(outcome)
+        loop.call_soon_threadsafe(future.set_result, outcome)
 
 
 def _identity(result: T) -> T:

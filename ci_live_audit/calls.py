@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import logging
 import re
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
@@ -33,20 +34,23 @@ from ci_live_audit.limits.limiter import RateLimiter, report_refusal
 from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob
 from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
 from ci_live_audit.transport.exchange import Transport
+from ci_live_audit.transport.memory import HUGE_BODY, Share
 from ci_live_audit.wire import documents, refusals, signature
 from ci_live_audit.wire.refusals import Remedy
 from ci_live_audit.wire.requests import Request
 from ci_live_audit.wire.responses import Response
 
-__all__ = ["Caller"]
+__all__ = ["HAND_OVER", "Caller"]
 
 logger: logging.Logger = logging.getLogger("ci_live_audit")
 
 T = TypeVar("T", AuditJob, SubmittedJob, CancelledJob)
 
-# Decoding holds the interpreter most of the time, so more would finish nothing sooner; a few let
-# small bodies pass a large one.
-DECODING = Threads(4)
+# Decoding holds the interpreter most of the time, so more would finish nothing sooner, and each one
+# that runs delays the event loop a little; two let smaller bodies pass a huge one.
+DECODING, DECODING_HUGE = Threads(1), Threads(1)
+# Lets other threads run between the pieces of a large body, which is decoded in a thread.
+HAND_OVER = partial(time.sleep, 0)
 # Paths of unreadable values that one client logs.
 MAX_WARNED = 1000
 
@@ -174,16 +178,18 @@ class Caller:
             raise self._late("nothing sent", sent=False)
         call.ahead = self.clock.ahead
         headers = signature.sign(request, self.host, call.credentials, self.clock.now())
-        call.response = await self.transport.send(
-            attrs.evolve(request, headers=headers),
-            timeout=timeout,
-            spent=prepared,
-            # An idle connection may just be closing.
-            reuse=request.idempotent and Remedy.NEW_CONNECTION not in call.remedies,
-        )
-        error = refusals.failure(call.response)
-        if error is None:
-            return await self._read(call, call.response, read)
+        with self.transport.memory.share(call.until) as share:
+            call.response = await self.transport.send(
+                attrs.evolve(request, headers=headers),
+                timeout=timeout,
+                spent=prepared,
+                # An idle connection may just be closing.
+                reuse=request.idempotent and Remedy.NEW_CONNECTION not in call.remedies,
+                share=share,
+            )
+            error = refusals.failure(call.response)
+            if error is None:
+                return await self._read(call, call.response, read, share)
         try:
             raise error
         finally:  # or the error and this frame would keep each other alive
@@ -195,15 +201,19 @@ class Caller:
         except TimeoutError:
             raise self._late("no credentials", sent=False) from None
 
-    async def _read(self, call: _Call, response: Response, read: Callable[[bytes], T]) -> T:
+    async def _read(
+        self, call: _Call, response: Response, read: Callable[[bytes], T], share: Share
+    ) -> T:
         request = call.request
         # More than some 3 ms would delay everything else on the loop.
         if len(response.body) <= documents.LARGE_BODY:
             result = read(response.body)
         else:
+            threads = DECODING if len(response.body) <= HUGE_BODY else DECODING_HUGE
             try:
                 async with deadline(call.until):
-                    result = await DECODING.run(partial(read, response.body))
+                    share.hold()  # also for as long as a thread goes on that nobody waits for
+                    result = await threads.run(partial(read, response.body), share.release)
             except TimeoutError:
                 size = f"{len(response.body):,} bytes"
                 raise self._late(f"the response of {size} was not decoded", sent=True) from None

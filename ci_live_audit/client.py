@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from ci_live_audit._environment import resolve
-from ci_live_audit.calls import Caller
+from ci_live_audit.calls import HAND_OVER, Caller
 from ci_live_audit.clock import Clock
 from ci_live_audit.credentials.cache import CredentialCache, CredentialsSource
 from ci_live_audit.credentials.chain import default_chain
@@ -32,14 +32,13 @@ from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
 from ci_live_audit.transport.body import MAX_BODY
 from ci_live_audit.transport.exchange import MAX_CONNECTIONS, Transport
 from ci_live_audit.transport.foreign import HttpClient
+from ci_live_audit.transport.memory import MAX_MEMORY
 from ci_live_audit.wire import endpoint as endpoints
 from ci_live_audit.wire import requests, results
 
 __all__ = ["LiveAuditClient"]
 
 DEFAULT_RETRY = RetryPolicy()
-# Lets other threads run between the pieces of a large body, which is decoded in a thread.
-HAND_OVER = partial(time.sleep, 0)
 
 
 class LiveAuditClient:
@@ -63,6 +62,7 @@ class LiveAuditClient:
         max_connections: Connections open at once; requests wait in order. Not of ``http_client``.
         on_attempt: Called with every `Attempt`; exceptions it raises are logged and swallowed.
         max_body: Maximum bytes of a decoded response body.
+        max_memory: Bytes that large bodies share until they are decoded; further ones wait.
         allow_http: Whether an ``endpoint`` without TLS may be on another machine.
         now: Returns Unix seconds; for tests.
 
@@ -85,6 +85,7 @@ class LiveAuditClient:
         max_connections: int = MAX_CONNECTIONS,
         on_attempt: Callable[[Attempt], object] | None = None,
         max_body: int = MAX_BODY,
+        max_memory: int = MAX_MEMORY,
         allow_http: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -111,7 +112,7 @@ class LiveAuditClient:
             ),
             limiter=limiter,
             budget=RetryBudget(),
-            transport=Transport(base_url, http_client, max_body, max_connections),
+            transport=Transport(base_url, http_client, max_body, max_connections, max_memory),
             retry=retry,
             timeout=timeout,
             on_attempt=on_attempt,

@@ -43,6 +43,7 @@ ORDER = (
     "limits/background",
     "retry",
     "clock",
+    "transport/memory",
     "transport/body",
     "transport/state",
     "transport/streams",

@@ -70,3 +70,15 @@ async def test_there_is_no_look_where_nothing_can_have_come() -> None:
     with pytest.raises(TimeoutError):
         await jump_within(deadline(now() + 5, may_end=lambda: False), 100)
     assert now() == pytest.approx(100, abs=1e-3)
+
+
+async def test_a_deadline_can_be_put_off() -> None:
+    """What does not count may go on for long, and be told while it does."""
+
+    def away() -> float:
+        return min(max(now() - 2, 0.0), 90.0)  # from the 2nd second to the 92nd
+
+    with pytest.raises(TimeoutError):
+        async with deadline(now() + 5, put_off=away):
+            await asyncio.sleep(1000)
+    assert now() == pytest.approx(95, abs=1e-3)

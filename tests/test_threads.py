@@ -108,6 +108,37 @@ async def test_who_leaves_the_line_is_not_called() -> None:
     assert called == [3]
 
 
+async def test_the_end_of_a_function_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks learns when a function has ended, or that it will not be called, and not before."""
+    threads, free = Threads(1), threading.Event()
+    ended: list[str] = []
+
+    def run(name: str, function: Callable[[], object]) -> asyncio.Task[object]:
+        return asyncio.create_task(threads.run(function, partial(ended.append, name)))
+
+    running, waiting, failing = (
+        run("running", free.wait),
+        run("waiting", int),
+        run("bad", none_left),
+    )
+    await asyncio.sleep(0)
+    running.cancel()
+    waiting.cancel()
+    await asyncio.wait([running, waiting])
+    await asyncio.sleep(0)
+    assert ended == ["waiting"]
+    free.set()
+    with pytest.raises(RuntimeError):
+        await failing
+    assert ended == ["waiting", "running", "bad"]
+    assert await eventually(lambda: not ours())
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    with pytest.raises(RuntimeError):
+        await run("no thread", int)
+    await asyncio.sleep(0)
+    assert ended == ["waiting", "running", "bad", "no thread"]
+
+
 def test_a_loop_that_is_closed_is_no_trouble() -> None:
     """A result for which nobody waits any more is dropped, and other loops go on."""
     threads, free = Threads(1), threading.Event()

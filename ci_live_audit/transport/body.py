@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import zlib
 from collections.abc import AsyncIterable, Iterator
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import attrs
 
 from ci_live_audit.errors import DecodeError, strip_context
+from ci_live_audit.transport.memory import Share
+from ci_live_audit.wire.documents import LARGE_BODY
 from ci_live_audit.wire.responses import Response
 
 __all__ = ["MAX_BODY", "read_body"]
@@ -19,31 +22,41 @@ MAX_BODY = 64 * 2**20
 INFLATE_STEP = 2**18
 # Members of a gzip body: each may be empty, and takes its time all the same.
 MAX_MEMBERS = 1000
+MAX_DIGITS = 20
 # Yield to the event loop after this many pieces: a flood of tiny ones would starve it.
 PIECES = 64
+# Bytes that a body of unknown size asks for at a time.
+GROWTH = 2**18
 
 
-async def read_body(head: Response, chunks: AsyncIterable[bytes], limit: int) -> Response:
+async def read_body(
+    head: Response, chunks: AsyncIterable[bytes], limit: int, share: Share
+) -> Response:
     """Return the response with its body, of which at most ``limit`` bytes are ever in memory.
 
     Args:
         head: The response as far as it has arrived.
         chunks: The body as it is sent.
         limit: Bytes it may have, decoded.
+        share: The memory that it may take, if it is large.
 
     Raises:
         DecodeError: The body is larger, or its compression is broken or was not asked for.
     """
     encoding = _encoding(head)
     inflate = None if encoding is None else _Inflate()
-    body = bytearray()
-    count = 0
+    whole = _size(head) if inflate is None else 0
+    body = io.BytesIO()  # hands over its bytes without a copy
+    size = count = 0
     try:
         async for chunk in chunks:
             for piece in _pieces(chunk, inflate):
-                body += piece
-                if len(body) > limit:
+                size += len(piece)
+                if size > limit:
                     raise DecodeError(f"larger than {limit} bytes", path="Response")
+                if size > LARGE_BODY and size > share.size:
+                    await share.grow(min(max(whole, size + GROWTH), limit))
+                body.write(piece)
                 count += 1
                 if count % PIECES == 0 or len(piece) == INFLATE_STEP:
                     await asyncio.sleep(0)
@@ -51,7 +64,7 @@ async def read_body(head: Response, chunks: AsyncIterable[bytes], limit: int) ->
         raise DecodeError(f"not {encoding}: {problem}") from strip_context(problem)
     if inflate is not None and count and not inflate.eof:
         raise DecodeError(f"the {encoding} body is cut off")
-    return attrs.evolve(head, body=bytes(body))
+    return attrs.evolve(head, body=body.getvalue())
 
 
 def _encoding(head: Response) -> str | None:
@@ -63,6 +76,12 @@ def _encoding(head: Response) -> str | None:
     if len(names) > 1 or names[0] not in {"gzip", "x-gzip", "deflate"}:
         raise DecodeError(f"Content-Encoding {', '.join(names)} was not asked for", path="Response")
     return names[0]
+
+
+def _size(head: Response) -> int:
+    """Return the size of a body as sent; 0 if it is not known."""
+    size = head.headers.get("content-length", "")
+    return int(size) if size.isdecimal() and len(size) < MAX_DIGITS else 0
 
 
 class _Inflate:

@@ -187,7 +187,8 @@ class Connections:
             stream: Stream = known["network_stream"]
             stream.piece = Stream.BODY
             state.head = Response.head(response.status, response.headers)
-            complete = await read_body(state.head, response.aiter_stream(), self._max_body)
+            pieces = response.aiter_stream()
+            complete = await read_body(state.head, pieces, self._max_body, state.share)
             await response.aclose()
         except BaseException:
             await connection.aclose()

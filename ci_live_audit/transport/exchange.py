@@ -22,6 +22,7 @@ from ci_live_audit._version import __version__
 from ci_live_audit.errors import ConfigurationError, LiveAuditError
 from ci_live_audit.transport.body import MAX_BODY
 from ci_live_audit.transport.foreign import ForeignClient, HttpClient
+from ci_live_audit.transport.memory import MAX_MEMORY, Memory, Share
 from ci_live_audit.transport.state import ExchangeState
 from ci_live_audit.wire.requests import Request
 from ci_live_audit.wire.responses import Response
@@ -42,6 +43,7 @@ class Transport:
         http_client: A client to use in place of our own connections; it is not closed here.
         max_body: Maximum bytes of a decoded body.
         max_connections: Maximum number of our own connections; further exchanges wait in order.
+        max_memory: Bytes that large bodies share until they are decoded; further ones wait.
 
     Raises:
         ConfigurationError: An argument cannot be used.
@@ -59,9 +61,13 @@ class Transport:
         http_client: HttpClient | None = None,
         max_body: int = MAX_BODY,
         max_connections: int = MAX_CONNECTIONS,
+        max_memory: int = MAX_MEMORY,
     ) -> None:
         above_zero("max_body", max_body, "bytes", whole=True)
         above_zero("max_connections", max_connections, "connections", whole=True)
+        above_zero("max_memory", max_memory, "bytes", whole=True)
+        #: Of the bodies above 64 KB.
+        self.memory: Memory = Memory(max_memory)
         self.base_url: str = base_url.rstrip("/")
         self._backend = (
             _own_connections(self.base_url, max_body, max_connections)
@@ -140,17 +146,25 @@ class Transport:
             task.exception()  # nobody awaits it
 
     async def send(
-        self, request: Request, *, timeout: float, spent: float = 0.0, reuse: bool = True
+        self,
+        request: Request,
+        *,
+        timeout: float,
+        spent: float = 0.0,
+        reuse: bool = True,
+        share: Share | None = None,
     ) -> Response:
         """Send a request and return the response, with an ``error`` if it is not complete.
 
         Args:
             request: The signed request.
-            timeout: Seconds to the last byte of the response.
+            timeout: Seconds to the last byte of the response; waiting for memory comes on top.
             spent: Seconds of these that have passed already, with preparing.
             reuse: Whether an idle connection will do.
+            share: The memory that the body may take, for who goes on to use it.
         """
-        task = asyncio.create_task(self._exchange(request, timeout, spent, reuse=reuse))
+        share = share or self.memory.share()
+        task = asyncio.create_task(self._exchange(request, share, timeout, spent, reuse=reuse))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
@@ -201,17 +215,25 @@ class Transport:
             )
 
     async def _exchange(
-        self, request: Request, timeout: float, spent: float, *, reuse: bool
+        self, request: Request, share: Share, timeout: float, spent: float, *, reuse: bool
     ) -> Response:
         """Return the response, also after an error: a task that nobody awaits must not raise."""
         own = {"accept-encoding": "identity", "user-agent": f"ci-live-audit/{__version__}"}
         request = attrs.evolve(request, headers={**request.headers, **own})
-        state = ExchangeState()
-        try:
-            until = asyncio.get_running_loop().time() + timeout - spent
+        state = ExchangeState(share)
+        until = asyncio.get_running_loop().time() + timeout - spent
+        when = deadline(
+            until,
             # What has been sent may have been answered while the process was stopped.
-            async with deadline(until, may_end=lambda: state.sent is not False):
-                return await self._backend.exchange(request, state, timeout=timeout, reuse=reuse)
+            may_end=lambda: state.sent is not False,
+            put_off=lambda: min(share.waited, share.until - until),
+        )
+        try:
+            with share:
+                async with when:
+                    return await self._backend.exchange(
+                        request, state, timeout=timeout, reuse=reuse
+                    )
         except LiveAuditError as problem:
             error = problem
         except Exception as problem:  # noqa: BLE001 - there is no end to what a library may raise

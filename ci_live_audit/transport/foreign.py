@@ -78,7 +78,8 @@ class ForeignClient:
         ) as response:
             state.head = Response.head(response.status_code, response.headers.raw)
             if not response.is_stream_consumed:
-                return await read_body(state.head, response.aiter_raw(), self._max_body)
+                pieces = response.aiter_raw()
+                return await read_body(state.head, pieces, self._max_body, state.share)
             # A mock's response is in memory already, and decoded.
             return attrs.evolve(state.head, body=response.content)
 

@@ -8,6 +8,7 @@ import ssl
 import attrs
 
 from ci_live_audit.errors import RequestTimeout, TransportError, chain, strip_context
+from ci_live_audit.transport.memory import Share
 from ci_live_audit.wire.responses import Response
 
 __all__ = ["ExchangeState"]
@@ -38,11 +39,13 @@ class ExchangeState:
     """How far an exchange got.
 
     Attributes:
+        share: The memory that a large response takes.
         sent: Whether the request began to leave; None if only the error can tell.
         reused: Whether the connection had been idle.
         head: The head of the response, once it has arrived.
     """
 
+    share: Share
     sent: bool | None = None
     reused: bool = False
     head: Response | None = None
@@ -60,7 +63,10 @@ class ExchangeState:
         sent = not kinds & UNSENT if self.sent is None else self.sent
         if kinds & {"TimeoutError", "TimeoutException"}:
             phase = "response" if sent else "connection"
-            error: TransportError = RequestTimeout(f"no {phase} within {timeout:g} s", sent=sent)
+            within = f"{timeout:g} s"
+            if self.share.waited:
+                within += f", and {self.share.waited:g} s in line for max_memory"
+            error: TransportError = RequestTimeout(f"no {phase} within {within}", sent=sent)
         else:
             reason = f"{type(problem).__name__}: {problem}".rstrip(": ")
             if any(map(_is_out_of_descriptors, causes)):

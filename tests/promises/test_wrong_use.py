@@ -511,6 +511,7 @@ BAD: dict[str, list[Any]] = {
         *(5, "print", async_hook, partial(async_hook), AsyncHook(), AsyncHook().method),
     ],
     "max_body": [None, "64", 1.5, 0, -1, b"1", True],
+    "max_memory": [None, "64", 1.5, math.inf, 0, -1, True],
     "max_connections": [None, "10", 1.5, math.inf, 0, -1, True],
     "now": [5, "now", None],
 }

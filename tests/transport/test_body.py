@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import tracemalloc
 import zlib
+from collections.abc import AsyncIterator
 
 import pytest
 from exchanges import get
 from servers import answering, hanging_up, serving
 
 from ci_live_audit import DecodeError
+from ci_live_audit.transport.body import read_body
 from ci_live_audit.transport.exchange import Transport
+from ci_live_audit.transport.memory import Memory
+from ci_live_audit.wire.responses import Response
 
 pytestmark = pytest.mark.waits  # for sockets
 
@@ -107,3 +112,25 @@ async def test_bodies_that_cannot_be_read(body: bytes, encoding: str, path: str)
             await get(transport)
         assert caught.value.path == path
         await transport.aclose()
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_a_body_is_in_memory_once(encoding: str) -> None:
+    """There is no second copy of a body at any moment, not even at the end."""
+    size, piece = 8 * 2**20, 2**14
+    sent = gzip.compress(bytes(size)) if encoding == "gzip" else bytes(size)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(sent), piece):
+            yield sent[at : at + piece]
+
+    head = Response(status=200, headers={"content-encoding": encoding})
+    with Memory(size).share() as share:
+        tracemalloc.start()
+        try:
+            response = await read_body(head, pieces(), size, share)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert len(response.body) == size
+    assert peak < 1.25 * size

@@ -20,6 +20,7 @@ from servers import answering, hanging_up, serving, silent
 
 from ci_live_audit import ConfigurationError, RequestTimeout, TransportError
 from ci_live_audit.transport.exchange import Transport
+from ci_live_audit.transport.memory import Memory
 from ci_live_audit.transport.state import ExchangeState
 
 pytestmark = pytest.mark.waits  # for sockets
@@ -205,7 +206,7 @@ def test_a_lack_of_descriptors_is_called_by_its_name(number: int, grouped: bool)
     problem = httpcore.ConnectError("All connection attempts failed")
     problem.__cause__ = OSError("All connection attempts failed")
     problem.__cause__.__cause__ = cause
-    error = ExchangeState().explain(problem, 1.0)
+    error = ExchangeState(Memory(1).share()).explain(problem, 1.0)
     assert str(error) == (
         "too many open files: ConnectError: All connection attempts failed; "
         "lower max_connections or raise the limit"
