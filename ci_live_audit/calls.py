@@ -35,12 +35,12 @@ from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob
 from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
 from ci_live_audit.transport.exchange import Transport
 from ci_live_audit.transport.memory import HUGE_BODY, Share
-from ci_live_audit.wire import documents, refusals, signature
+from ci_live_audit.wire import documents, refusals, requests, results, signature
 from ci_live_audit.wire.refusals import Remedy
 from ci_live_audit.wire.requests import Request
 from ci_live_audit.wire.responses import Response
 
-__all__ = ["HAND_OVER", "Caller"]
+__all__ = ["Caller"]
 
 logger: logging.Logger = logging.getLogger("ci_live_audit")
 
@@ -126,6 +126,14 @@ class Caller:
     on_attempt: Callable[[Attempt], object] | None = attrs.field(validator=_plain_function)
     # Paths of unreadable values that have been logged, without their indexes.
     warned: set[str] = attrs.field(factory=set[str])
+
+    async def query(self, job_id: str, decode: Callable[..., AuditJob] = results.job) -> AuditJob:
+        """Query a job; ``decode`` is called as `results.job` is."""
+
+        def read(body: bytes) -> AuditJob:
+            return decode(body, received_at=self.clock.utc(), pause=HAND_OVER)
+
+        return await self.call(requests.query(job_id), read)
 
     async def call(self, request: Request, read: Callable[[bytes], T]) -> T:
         """Make attempts until one succeeds or another one is pointless, and return the result.

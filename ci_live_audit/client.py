@@ -12,18 +12,17 @@ from urllib.parse import urlsplit
 import attrs
 
 from ci_live_audit._environment import resolve
-from ci_live_audit.calls import HAND_OVER, Caller
+from ci_live_audit.calls import Caller
 from ci_live_audit.clock import Clock
 from ci_live_audit.credentials.cache import CredentialCache, CredentialsSource
 from ci_live_audit.credentials.chain import default_chain
 from ci_live_audit.errors import ConfigurationError, InvalidArgument, JobNotFound, LiveAuditError
 from ci_live_audit.following.checkpoint import Checkpoint
-from ci_live_audit.following.dispatcher import Polling
+from ci_live_audit.following.dispatcher import Polling, Query
 from ci_live_audit.following.findings import Findings
 from ci_live_audit.following.ids import Source
 from ci_live_audit.following.outcomes import Outcomes
 from ci_live_audit.following.plan import Plan, plan
-from ci_live_audit.following.reading import Reading
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.limits.limiter import RateLimiter
 from ci_live_audit.limits.local import LocalRateLimiter
@@ -163,7 +162,7 @@ class LiveAuditClient:
 
         Source: https://www.tencentcloud.com/document/product/1045/49342
         """
-        return await _query(self._caller, job_id)
+        return await self._caller.query(job_id)
 
     async def cancel(self, job_id: str) -> CancelledJob:
         """Stop a job; cancelling one that is already cancelled is no error.
@@ -338,15 +337,9 @@ class LiveAuditClient:
         limiter = self._background.sibling()
         caller = attrs.evolve(self._caller, limiter=limiter)
         once = attrs.evolve(caller, retry=attrs.evolve(caller.retry, attempts=1))
-        query, probe = partial(_query, caller), partial(_query, once)
         limits, scope = (interval, timeout, limiter, self._rate), caller.transport.open_call
-        return Polling(query, *limits, checkpoint, probe=probe, scope=scope)
+        return Polling(_polls(caller), *limits, checkpoint, probe=_polls(once), scope=scope)
 
 
-async def _query(caller: Caller, job_id: str, reading: Reading | None = None) -> AuditJob:
-    decode = results.job if reading is None else reading.read
-
-    def read(body: bytes) -> AuditJob:
-        return decode(body, received_at=caller.clock.utc(), pause=HAND_OVER)
-
-    return await caller.call(requests.query(job_id), read)
+def _polls(caller: Caller) -> Query:
+    return lambda job_id, reading: caller.query(job_id, reading.read)

@@ -33,6 +33,7 @@ ORDER = (
     "wire/repair",
     "wire/documents",
     "wire/items",
+    "wire/context",
     "wire/nodes",
     "wire/refusals",
     "wire/results",

@@ -27,7 +27,7 @@ from ci_live_audit.following.schedule import Schedule
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.models import AuditJob
 
-__all__ = ["Dispatcher", "HasRoom", "Polling", "Progress", "Reader", "wait_for"]
+__all__ = ["Dispatcher", "HasRoom", "Polling", "Progress", "Query", "Reader", "wait_for"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

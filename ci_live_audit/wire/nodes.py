@@ -8,15 +8,13 @@ leniently.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from enum import Enum
 from functools import cache, partial
 from types import NoneType
 from typing import Any, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
-import attrs
-
 from ci_live_audit.models import ReadOnly, Scene, UserInfo, tags
+from ci_live_audit.wire.context import Context
 from ci_live_audit.wire.documents import MAX_DEPTH
 from ci_live_audit.wire.scalars import (
     SCALARS,
@@ -27,15 +25,11 @@ from ci_live_audit.wire.scalars import (
     as_word,
     is_nothing,
     is_null,
-    join,
     member,
 )
 
-__all__ = ["MAX_SHARED", "Context", "Field", "Reader", "read", "reader", "values"]
+__all__ = ["Field", "Reader", "read", "read_early", "reader", "values"]
 
-MAX_SHARED = 4096
-# Paths of unreadable values that are kept of one document.
-MAX_UNREADABLE = 10_000
 TEXT = "#text"  # xmltodict's name for the text of an element that has children too
 
 # What people wrote; so are all fields of `UserInfo`. White space around it is kept.
@@ -47,50 +41,6 @@ SCENES = {
     *("PornInfo", "AdsInfo", "TerrorismInfo", "TerroristInfo", "PoliticsInfo", "TeenagerInfo"),
     *("IllegalInfo", "AbuseInfo", "MeaninglessInfo", "QualityInfo", "ValueInfo"),
 }
-
-
-@attrs.define
-class Context:
-    """What applies to all nodes of one document: among others, when the URLs in it expire.
-
-    Most snapshots of a stream look alike, so equal scenes are one object: up to ``max_shared`` of
-    them are remembered by the content of their nodes.
-
-    ``unreadable`` holds the paths of values that cannot be read, within the node that is being
-    read. ``early`` holds those of results that are read as soon as their node closes, by their
-    identity.
-    """
-
-    expires_at: datetime | None = None
-    max_shared: int = 0
-    scenes: dict[tuple[Any, ...], Scene] = attrs.Factory(dict[tuple[Any, ...], Scene])
-    unreadable: list[str] = attrs.Factory(list[str])
-    early: dict[int, tuple[object, list[str]]] = attrs.Factory(dict[int, tuple[object, list[str]]])
-    noted: int = 0
-
-    def note(self, tag: str, paths: list[str]) -> None:
-        """Note what cannot be read of a node."""
-        paths = paths[: MAX_UNREADABLE - self.noted]
-        self.unreadable += [join(tag, path) for path in paths]
-        self.noted += len(paths)
-
-    def forget(self, since: int) -> None:
-        """Forget what was noted ``since`` then."""
-        self.noted -= len(self.unreadable) - since
-        del self.unreadable[since:]
-
-    def within(self, tag: str, since: int) -> None:
-        """Prepend the name of the enclosing node to the paths noted ``since`` then."""
-        if len(self.unreadable) > since:
-            self.unreadable[since:] = [join(tag, path) for path in self.unreadable[since:]]
-
-    def read_early(self, cls: type[Any], node: Value) -> Any:
-        """Read a result before the nodes around it are complete."""
-        found = read(cls, node, self)
-        if self.unreadable:
-            self.early[id(found)] = found, self.unreadable
-            self.unreadable = []
-        return found
 
 
 Read: TypeAlias = Callable[[Any, Context], Any]
@@ -181,7 +131,7 @@ def values(how: Reader, node: Mapping[str, Any], context: Context) -> dict[str, 
             found = _salvage(extra, field, tag, sent, context=context, problem=problem)
             (scenes if field is None else known).update(found)
     if scenes:
-        known["scenes"] = ReadOnly(scenes)
+        known["scenes"] = context.mapping(scenes)
     if extra:
         known["extra"] = ReadOnly(extra)
     if has_url and context.expires_at is not None:
@@ -304,6 +254,15 @@ def read(cls: Any, value: Value, context: Context) -> Any:
     if isinstance(value, dict):
         return cls(**values(reader(cls), value, context)) if value else None
     raise Unreadable("expected an element with children", value)
+
+
+def read_early(cls: Any, value: Value, context: Context) -> Any:
+    """Read a result before the nodes around it are complete."""
+    found = read(cls, value, context)
+    if context.unreadable:
+        context.early[id(found)] = found, context.unreadable
+        context.unreadable = []
+    return found
 
 
 def _objects(cls: type[Any], value: Value, context: Context) -> tuple[Any, ...]:

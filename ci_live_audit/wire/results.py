@@ -24,6 +24,7 @@ from ci_live_audit.models import (
     wire_name,
 )
 from ci_live_audit.wire import documents, items, nodes, refusals
+from ci_live_audit.wire.context import MAX_SHARED, Context
 from ci_live_audit.wire.responses import Response
 from ci_live_audit.wire.scalars import Unreadable, Value, as_word, is_nothing, is_null
 
@@ -105,10 +106,10 @@ def _decode(
     runs: Mapping[str, int] = EMPTY,
     job_id: str | None = None,
 ) -> R:
-    context = nodes.Context(
+    context = Context(
         expires_at=received_at and received_at + URL_LIFE,
         # In JSON 1 equals true, so nodes that look alike may differ.
-        max_shared=0 if documents.is_json(body) else nodes.MAX_SHARED,
+        max_shared=0 if documents.is_json(body) else MAX_SHARED,
     )
     streamed = cls is AuditJob and len(body) > documents.LARGE_BODY
     document = documents.read(body, partial(_reader_of_lists, context, pause) if streamed else None)
@@ -161,7 +162,7 @@ def _is_bare(response: Value) -> bool:
     return response.keys() <= BARE and rest.keys() <= {"RequestId"}
 
 
-def _details(cls: Any, node: Any, context: nodes.Context) -> dict[str, Any]:
+def _details(cls: Any, node: Any, context: Context) -> dict[str, Any]:
     known = nodes.values(nodes.reader(cls), node, context)
     for name in ("job_id", "state") if cls is AuditJob else ("job_id",):
         tag = wire_name(name)
@@ -178,7 +179,7 @@ def _whole(cls: Any) -> nodes.Reader:
     return nodes.Reader({"JobsDetail": details, "RequestId": nodes.Field("request_id", as_word)})
 
 
-def _reader_of_lists(context: nodes.Context, pause: Pause | None) -> documents.AfterSlice:
+def _reader_of_lists(context: Context, pause: Pause | None) -> documents.AfterSlice:
     """Return what reads snapshots and sections after each slice, so that no large tree builds up.
 
     Unreadable ones are left for the end: until then, the body may not be a document at all. What
@@ -195,7 +196,7 @@ def _reader_of_lists(context: nodes.Context, pause: Pause | None) -> documents.A
                 if isinstance(items, list):
                     for index in range(counts[tag], len(items)):
                         with suppress(Unreadable):
-                            items[index] = context.read_early(cls, items[index])
+                            items[index] = nodes.read_early(cls, items[index], context)
                     counts[tag] = len(items)
         if pause is not None:
             pause()

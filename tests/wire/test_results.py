@@ -1521,7 +1521,7 @@ def test_equal_scenes_of_a_callback_are_told_apart() -> None:
 
 def test_the_number_of_shared_scenes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scenes beyond the bound are read again instead of shared."""
-    monkeypatch.setattr("ci_live_audit.wire.nodes.MAX_SHARED", 1)
+    monkeypatch.setattr("ci_live_audit.wire.results.MAX_SHARED", 1)
     scene = "<Snapshot><AdsInfo><Score>{}</Score></AdsInfo></Snapshot>"
     snapshots = "".join(scene.format(score) for score in (1, 2, 1, 2))
     job = decode.job(large(0, inside=snapshots))
