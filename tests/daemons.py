@@ -66,6 +66,11 @@ class Daemon:
         for left in SHARED.glob(f"squid{self.port}-*"):
             left.unlink()
 
+    def reload(self) -> None:
+        """Tell it to read its settings again."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+
     def log(self) -> list[str]:
         """Return what it has logged of its requests."""
         return (self.folder / "access.log").read_text("utf-8").splitlines()

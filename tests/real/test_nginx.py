@@ -168,17 +168,38 @@ async def test_the_end_of_an_idle_connection_costs_no_call(
     ):
 
         async def stream(number: int) -> None:
+            pause = 0.98 + number / 1000
+            await client.query(first)
+            await asyncio.sleep(pause)
             job_id = (await client.submit(f"{LIVE}/{number}")).job_id
             for call in (client.query, client.cancel):
-                await asyncio.sleep(0.98 + number / 1000)
+                await asyncio.sleep(pause)
                 await call(job_id)
 
+        first = emulator.add_job()
         await asyncio.gather(*(stream(number) for number in range(40)))
-        assert len(server.log()) >= 120
-    assert len(emulator.jobs) == 40
+        await client.cancel(first)
+    assert len(emulator.jobs) == 41
     assert {job.state(emulator.clock()) for job in emulator.jobs.values()} == {JobState.CANCELLED}
-    submits = [arrival for arrival in emulator.arrivals if arrival.path == "/video/auditing"]
-    assert len(submits) == 40
+
+
+async def test_a_gateway_that_reloads_costs_no_call(
+    emulator: Emulator, authority: Authority, tmp_path: Path
+) -> None:
+    """The processes that served before end, with their connections, while new ones serve."""
+    async with (
+        gateway(emulator, authority, tmp_path) as server,
+        client_of(server, authority) as client,
+    ):
+        job_id = emulator.add_job()
+        for number in range(5):
+            server.reload()
+            async with asyncio.TaskGroup() as group:
+                for _ in range(20):
+                    group.create_task(client.query(job_id))
+                group.create_task(client.submit(f"{LIVE}/{number}"))
+    assert len(emulator.jobs) == 6
+    assert {arrival.status for arrival in emulator.arrivals} == {200}
 
 
 async def test_a_connection_that_serves_one_request_is_enough(
