@@ -5,7 +5,7 @@
     LiveAuditError
     ├── ConfigurationError        a bad argument, a missing extra, wrong use of the client
     │   ├── CredentialsError      no credentials found, or their provider failed
-    │   └── InvalidInput          what was passed to a call cannot be sent; a ValueError, too
+    │   └── InvalidInput          what was passed to a call cannot be used; a ValueError, too
     ├── TransportError            no complete response; .sent: may the request have arrived?
     │   └── RequestTimeout
     ├── DecodeError               a response that cannot be read; .path says where
@@ -127,7 +127,7 @@ class CredentialsError(ConfigurationError):
 
 
 class InvalidInput(ConfigurationError, ValueError):
-    """What was passed to a call cannot be sent to the service."""
+    """What was passed to a call cannot be used: an id, a URL, a text, a number."""
 
 
 class TransportError(LiveAuditError):

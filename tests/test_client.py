@@ -25,6 +25,7 @@ from ci_live_audit import (
     CredentialsError,
     DecodeError,
     InvalidArgument,
+    InvalidInput,
     JobNotFound,
     JobState,
     LiveAuditClient,
@@ -954,3 +955,38 @@ class TestOnRealTime:
         beating.cancel()
         assert len(job.snapshots) == 2000
         assert beats > 3
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(lambda client, value=value: client.query(value) for value in (5, None, b"a", "", "a/b")),
+        *(lambda client, value=value: client.cancel(value) for value in (5, ["a"])),
+        lambda client: client.submit("gopher://a/b"),
+        lambda client: client.submit(None),
+        lambda client: client.submit("rtmp://a/b", biz_type=7),
+        lambda client: client.submit("rtmp://a/b", callback_type=9),
+        *(lambda client, value=value: client.wait("a", interval=value) for value in (0, "1", -1)),
+        *(lambda client, value=value: client.wait("a", timeout=value) for value in (0, math.nan)),
+        lambda client: client.as_completed("abc").__aenter__(),
+        lambda client: client.watch(["a"], interval=0).__aenter__(),
+    ],
+)
+async def test_what_a_call_was_passed_is_told_from_settings(call: Any) -> None:
+    """It is an `InvalidInput`, which a web service blames on its user; nothing is sent."""
+    emulator = Emulator()
+    async with emulator.client() as client:
+        with pytest.raises(InvalidInput):
+            await call(client)
+    assert emulator.arrivals == []
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"bucket": 5}, {"region": "a b"}, {"rate": 0}, {"timeout": -1}, {"endpoint": "x"}],
+)
+def test_a_setting_is_no_input(setting: dict[str, Any]) -> None:
+    """The client's own settings are a `ConfigurationError`, and no `ValueError`."""
+    with pytest.raises(ConfigurationError) as caught:
+        LiveAuditClient(**{"bucket": "examplebucket-1250000000", "region": "ap-beijing", **setting})
+    assert not isinstance(caught.value, InvalidInput)

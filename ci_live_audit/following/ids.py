@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any, TypeAlias, cast
 
 from ci_live_audit._loop import cancel_and_wait
-from ci_live_audit.errors import ConfigurationError
+from ci_live_audit.errors import ConfigurationError, InvalidInput
 
 __all__ = ["Ids", "Nothing", "Source"]
 
@@ -45,7 +45,7 @@ class Ids:
         note: Callable[[str], object] | None = None,
     ) -> None:
         if isinstance(job_ids, str | bytes) or not isinstance(job_ids, Iterable | AsyncIterable):
-            raise ConfigurationError(
+            raise InvalidInput(
                 "job_ids: expected a list of ids, an iterable or an async iterable; "
                 f"got {type(job_ids).__name__}"
             )

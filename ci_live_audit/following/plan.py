@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from ci_live_audit._checks import MANY, above_zero, seconds
-from ci_live_audit.errors import ConfigurationError
+from ci_live_audit.errors import InvalidInput
 
 __all__ = ["Plan", "plan"]
 
@@ -44,11 +44,11 @@ def plan(jobs: int, interval: float = 10.0, *, rate: float = 20.0) -> Plan:
     """Calculate how often a quota allows jobs to be polled; the arguments are those of a `Plan`.
 
     Raises:
-        ConfigurationError: A number is not above 0, or ``jobs`` is below 0.
+        InvalidInput: A number is not above 0, or ``jobs`` is below 0.
     """
     if not isinstance(jobs, int) or not 0 <= jobs < MANY:
-        raise ConfigurationError(f"jobs: expected a number of jobs, 0 or more; got {jobs!r}")
-    above_zero("rate", rate, "requests a second")
+        raise InvalidInput(f"jobs: expected a number of jobs, 0 or more; got {jobs!r}")
+    above_zero("rate", rate, "requests a second", error=InvalidInput)
     seconds("interval", interval)
     sweep = jobs / rate
     return Plan(

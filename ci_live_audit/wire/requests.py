@@ -102,14 +102,14 @@ NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 def _job_id(value: str) -> str:
     # It becomes a segment of the path, which it must not be able to leave.
-    value = text("job_id", value)
+    value = text("job_id", value, InvalidInput)
     if re.fullmatch(r"[A-Za-z0-9_-]{1,128}", value):
         return value
     raise InvalidInput(f"job_id: expected 1 to 128 of A-Z a-z 0-9 _ -; got {value[:140]!r}")
 
 
 def _xml_text(name: str, value: str, *, at_most: float = math.inf) -> str:
-    value = text(name, value)
+    value = text(name, value, InvalidInput)
     bad = NOT_XML.search(value)
     if bad:
         raise InvalidInput(f"{name}: {bad.group()!r} at {bad.start()} cannot be sent in XML")
