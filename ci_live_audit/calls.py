@@ -46,8 +46,9 @@ logger: logging.Logger = logging.getLogger("ci_live_audit")
 
 T = TypeVar("T", AuditJob, SubmittedJob, CancelledJob)
 
-# Decoding holds the interpreter most of the time, so more would finish nothing sooner, and each one
-# that runs delays the event loop a little; two let smaller bodies pass a huge one.
+# Decoding holds the interpreter most of the time, so more threads would finish nothing sooner, and
+# the event loop takes turns with all of them: two at once on huge bodies make it three times as
+# late at p99. A thread of their own lets smaller bodies pass a huge one.
 DECODING, DECODING_HUGE = Threads(1), Threads(1)
 # Lets other threads run between the pieces of a large body, which is decoded in a thread.
 HAND_OVER = partial(time.sleep, 0)
