@@ -27,6 +27,8 @@ from report import Sample, Table, interleaved
 __all__ = ["run"]
 
 BEAT = 0.005
+#: Streams that are watched, and seconds for which the consumer is busy.
+STREAMS, BUSY = 20, 20
 #: Queries at once, and snapshots and sections in each answer: 20 MB.
 QUERIES, COUNT = 10, 11_660
 OURS, PEER, IDLE = "ci_live_audit", "httpx, xmltodict in threads", "idle loop"
@@ -45,22 +47,30 @@ class _Cost:
 
 
 def run(*, quick: bool) -> Iterator[Table]:
-    """Yield the table."""
+    """Yield the tables."""
     rounds = 1 if quick else 3
-    queries, count = (5, COUNT // 4) if quick else (QUERIES, COUNT)
+    queries, streams, count = (5, 5, COUNT // 4) if quick else (QUERIES, STREAMS, COUNT)
     body = service.answer(count)
+    size = f"{len(body) / 1e6:.0f} MB"
     with service.serving(body) as url:
-        cases = {name: partial(_in_fresh_process, name, url, queries) for name in CASES}
-        results = interleaved(cases, rounds, warm_up=False)
-    total = queries * len(body)
-    yield Table(
-        f"{queries} queries answered with {len(body) / 1e6:.0f} MB each at once, {rounds} rounds",
-        ("", "peak vs bodies", "kept vs bodies", "beat p99 ms", "most ms", "seconds"),
+        title = f"{queries} queries answered with {size} each at once"
+        yield _table(title, url, list(CASES), queries, len(body), rounds)
+        title = f"{streams} streams of {size} watched, the consumer busy for {BUSY} s"
+        yield _table(title, url, list(WATCHING), streams, len(body), rounds)
+
+
+def _table(title: str, url: str, names: list[str], many: int, size: int, rounds: int) -> Table:
+    cases = {name: partial(_in_fresh_process, name, url, many) for name in names}
+    results = interleaved(cases, rounds, warm_up=False)
+    return Table(
+        f"{title}, {rounds} rounds",
+        ("", "peak MB", "vs bodies", "kept MB", "beat p99 ms", "most ms", "seconds"),
         [
             (
                 name,
-                Sample.of(one.peak / total for one in found),
-                Sample.of(one.kept / total for one in found),
+                Sample.of(one.peak / 1e6 for one in found),
+                Sample.of(one.peak / (many * size) for one in found),
+                Sample.of(one.kept / 1e6 for one in found),
                 Sample.of(one.p99 for one in found),
                 Sample.of(one.most for one in found),
                 Sample.of(one.seconds for one in found),
@@ -103,7 +113,17 @@ async def _idle(url: str, queries: int) -> list[Any]:  # noqa: ARG001 - as the o
     return []
 
 
+async def _watch(url: str, queries: int) -> list[Any]:
+    """Watch streams for 20 seconds, in which the consumer takes one finding."""
+    job_ids = [f"{number:032x}av"[::-1] for number in range(queries)]
+    async with ours(url) as client, client.watch(job_ids, interval=1) as findings:
+        first = await anext(findings)
+        await asyncio.sleep(BUSY)
+        return [first]
+
+
 CASES = {OURS: _ours, PEER: _peer, IDLE: _idle}
+WATCHING = {"watch": _watch, IDLE: _idle}
 
 
 def _resident(what: str) -> int:
@@ -123,7 +143,7 @@ async def _measure(name: str, url: str, queries: int) -> _Cost:
     before = _forget_peak()
     beat = asyncio.create_task(beat_on_schedule(late))
     began = time.perf_counter()
-    results = await CASES[name](url, queries)
+    results = await (CASES | WATCHING)[name](url, queries)
     seconds = time.perf_counter() - began
     await asyncio.sleep(2 * BEAT)  # for the effect of the last query
     beat.cancel()

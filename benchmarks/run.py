@@ -2,7 +2,7 @@
 
 ``python benchmarks/run.py [NAME...] [--json FILE] [--plot FILE] [--quick]``, where a name is one
 of ``limiter importing calls decoding heartbeat memory hostile deadlines polling endurance
-profiling soak``.
+profiling watching soak``.
 
 Everything runs on this machine and needs no account: the service is the emulator or a server with
 one response. ``--quick`` takes a few minutes in place of half an hour, to see that everything
@@ -31,6 +31,7 @@ import picture
 import polling
 import profiling
 import soak
+import watching
 from report import Table, environment
 
 
@@ -54,6 +55,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "polling": polling.run,
     "endurance": endurance.run,
     "profiling": profiling.run,
+    "watching": watching.run,
     "soak": soak.run,
 }
 

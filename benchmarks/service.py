@@ -157,12 +157,20 @@ class _Serving(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         *requests, self._received = (self._received + data).split(b"\r\n\r\n")
-        responses = self._response * len(requests)
+        responses = b"".join(map(self._answer, requests))
         if self._delay:
             delay = self._delay * random.uniform(0.5, 1.5)
             asyncio.get_running_loop().call_later(delay, self._transport.write, responses)
         else:
             self._transport.write(responses)
+
+    def _answer(self, request: bytes) -> bytes:
+        """Return the response, about another job of the same length if that is requested."""
+        job_id = request.split(b" ", 2)[1].rpartition(b"/")[2]
+        known = JOB_ID.encode()
+        if job_id == known or len(job_id) != len(known):
+            return self._response
+        return self._response.replace(known, job_id)
 
 
 class _Faulty(_Serving):
