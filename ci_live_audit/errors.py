@@ -276,4 +276,6 @@ def strip_context(problem: BaseException) -> BaseException:
         link.__traceback__ = None
         if hasattr(type(link), "request"):
             link.request = None  # type: ignore[attr-defined]
+        if "response" in vars(link):
+            vars(link)["response"] = None
     return problem

@@ -83,7 +83,8 @@ class Remedy(Enum):
 def failure(response: Response) -> LiveAuditError | None:
     """Return the error that a response stands for; None if its body is to be read."""
     # For a refusal to serve now, the status is enough.
-    if response.error is not None and response.status < 500 and response.status != 429:
+    to_be_told = response.status < 500 and response.status != 429
+    if isinstance(response.error, ServiceError) or (response.error is not None and to_be_told):
         return response.error
     if 200 <= response.status < 300:
         return None
