@@ -24,7 +24,7 @@ import httpx
 
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.transport.body import read_body
-from ci_live_audit.transport.state import ExchangeState
+from ci_live_audit.transport.state import ExchangeState, place
 from ci_live_audit.transport.streams import Backend, Stream, UnexpectedBytes
 from ci_live_audit.wire.endpoint import is_this_machine
 from ci_live_audit.wire.requests import Request
@@ -85,6 +85,12 @@ class Connections:
         self._factory = _factory(base_url, network_backend=self._backend, ssl_context=context)
         #: Whether a connection can be opened ahead: not through a proxy.
         self._direct = type(self._factory) is httpcore.AsyncConnectionPool
+        #: Host and port of the server, and of the proxy if there is one.
+        self.route: str = place(url.host.decode(), port)
+        if not self._direct:
+            pool: Any = self._factory
+            proxy: Any = pool._proxy_url  # noqa: SLF001
+            self.route += f" through the proxy {place(proxy.host.decode(), proxy.origin.port)}"
         self._most = max_connections
         self._idle: deque[_Idle] = deque()
         #: One for each connection that may be open; the idle ones hold none.
@@ -239,8 +245,7 @@ def _factory(base_url: str, **options: Any) -> httpcore.AsyncConnectionPool:
     host = parts.hostname or ""
     proxies = {} if is_this_machine(host) else urllib.request.getproxies()
     port = parts.port or {"https": 443, "http": 80}[parts.scheme]
-    with_port = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    bypass = any(map(urllib.request.proxy_bypass, (host, with_port)))
+    bypass = any(map(urllib.request.proxy_bypass, (host, place(host, port))))
     kind = parts.scheme if proxies.get(parts.scheme) else "all"
     url = proxies.get(kind)
     if bypass or url is None:

@@ -201,7 +201,7 @@ class Transport:
         """Return the response, also after an error: a task that nobody awaits must not raise."""
         own = {"accept-encoding": "identity", "user-agent": f"ci-live-audit/{__version__}"}
         request = attrs.evolve(request, headers={**request.headers, **own})
-        state = ExchangeState()
+        state = ExchangeState(route=self._backend.route)
         try:
             until = asyncio.get_running_loop().time() + timeout - spent
             # What has been sent may have been answered while the process was stopped.

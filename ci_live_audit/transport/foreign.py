@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Protocol, TypeAlias, cast
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -18,7 +19,7 @@ from ci_live_audit.errors import (
     strip_context,
 )
 from ci_live_audit.transport.body import read_body
-from ci_live_audit.transport.state import ExchangeState
+from ci_live_audit.transport.state import ExchangeState, place
 from ci_live_audit.wire import refusals
 from ci_live_audit.wire.requests import Request
 from ci_live_audit.wire.responses import Response
@@ -64,6 +65,19 @@ class ForeignClient:
         self._base_url = base_url
         self._max_body = max_body
         self._check_open()
+
+    @property
+    def route(self) -> str:
+        """Host and port of the server, and of the client's proxy if it says which."""
+        url = urlsplit(self._base_url)
+        server = place(url.hostname or "", url.port or {"https": 443}.get(url.scheme, 80))
+        # No client of the family tells what it would use, so private attributes are read.
+        with contextlib.suppress(Exception):
+            client: Any = self._client
+            transport = client._transport_for_url(type(client.base_url)(self._base_url))  # noqa: SLF001
+            proxy = transport._pool._proxy_url  # noqa: SLF001
+            return f"{server} through the proxy {place(proxy.host.decode(), proxy.origin.port)}"
+        return server
 
     async def exchange(
         self,

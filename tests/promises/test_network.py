@@ -437,6 +437,77 @@ async def test_s11_a_missing_proxy_is_not_bypassed(
     assert_unsent(caught.value)
 
 
+UNREACHED = {
+    "name": ("https://ci.invalid", None, "(ci.invalid:443)"),
+    "refused": ("http://127.0.0.1:1", None, "(127.0.0.1:1)"),
+    "proxy": (f"https://{HOST}", "127.0.0.1:1", f"({HOST}:443 through the proxy 127.0.0.1:1)"),
+    "name of a proxy": (
+        *(f"https://{HOST}:444", "proxy.invalid"),
+        f"({HOST}:444 through the proxy proxy.invalid:80)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNREACHED)
+async def test_what_cannot_be_reached_is_named_at_once(
+    backend: str, case: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error names server and proxy, no password, and is in the log after the first attempt."""
+    url, proxy, named = UNREACHED[case]
+    monkeypatch.setattr("socket.getaddrinfo", partial(nowhere, socket.getaddrinfo))
+    if proxy is not None:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:proxy-password@{proxy}")
+    logged: list[int] = []
+    options: dict[str, Any] = {
+        "retry": RetryPolicy(attempts=2, base_delay=1e-9),
+        "on_attempt": lambda _: logged.append(len(caplog.records)),
+    }
+    async with client_of(backend, url, **options) as client:
+        for _ in range(2):
+            with pytest.raises(TransportError) as caught:
+                await client.submit("rtmp://live.example.com/app/a")
+    assert named in str(caught.value)
+    assert caught.value.transient
+    assert not caught.value.may_have_happened
+    assert logged == [1, 1, 1, 1]
+    assert named in caplog.text
+    assert caplog.records[0].levelname == "WARNING"
+    assert "proxy-password" not in f"{caplog.text}{caught.value!r}{caught.value.to_dict()}"
+
+
+def nowhere(find: Any, host: str | bytes, *more: Any, **options: Any) -> Any:
+    """Resolve no name."""
+    if str(host).rstrip("'").endswith("invalid"):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return find(host, *more, **options)
+
+
+async def test_every_outage_of_the_network_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Once the server was reached, the next failure is told again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    async with client_of("own", f"http://127.0.0.1:{port}") as client:
+        for told in (1, 2):
+            with pytest.raises(TransportError):
+                await client.query("a")
+            assert len(caplog.records) == told
+            handler = partial(handle_with, JOB("").encode())
+            server = await asyncio.start_server(handler, "127.0.0.1", port)
+            await client.query("a")
+            server.close()
+            await asyncio.sleep(0.02)
+
+
+async def handle_with(
+    body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Respond once."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body))
+    writer.write(body)
+    writer.close()
+
+
 @pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
 async def test_s11_no_proxy_and_loopback_are_reached_directly(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, variable: str
