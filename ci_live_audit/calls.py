@@ -189,7 +189,7 @@ class Caller:
             # An idle connection may just be closing.
             reuse=request.idempotent and Remedy.NEW_CONNECTION not in call.remedies,
         )
-        error = refusals.failure(call.response)
+        error = refusals.failure(call.response, self.host)
         if error is None:
             return await self._read(call, call.response, read)
         try:

@@ -120,6 +120,8 @@ class ForeignClient:
         if not any(hooks.values()) and not getattr(self._client, "params", None):
             return self._client
 
+        host = request.headers["host"]
+
         async def before(hook: Hook, message: Any) -> None:
             state.sent = False
             try:
@@ -142,7 +144,7 @@ class ForeignClient:
                 with contextlib.suppress(Exception):
                     state.head = await self._read(response, state)
                 if state.head is not None and not response.is_success:
-                    raise refusals.refusal(state.head) from strip_context(problem)
+                    raise refusals.refusal(state.head, host) from strip_context(problem)
                 raise _of_hook("response", problem, sent=True) from strip_context(problem)
 
         guarded: Any = copy.copy(self._client)

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import httpx
 import pytest
 import trustme
 from proofs import BACKENDS
 from servers import Handler, Recorder, Served, answering, client_over, serving
 
 from ci_live_audit import (
+    AccessDenied,
     ConfigurationError,
     Credentials,
     LiveAuditClient,
@@ -540,6 +542,53 @@ def test_s11_a_proxy_url_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="proxy of the environment") as caught:
         LiveAuditClient("examplebucket-1250000000", "ap-beijing")
     assert "proxy-password" not in f"{caught.value!r} {caught.value}"
+
+
+SAW = (
+    b"<StringToSign>sha1\n1480932292;1481012292\n7db2\n</StringToSign>"
+    b"<FormatString>get\n/video/auditing/a\n\n%s\n</FormatString>"
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        (b"", "(host {} was signed)"),
+        (SAW % b"date=x&amp;xhost=y", "(host {} was signed)"),
+        (
+            SAW % b"date=x&amp;host=inner.example%3A8080&amp;x=y",
+            "(host {} was signed, but the service saw inner.example:8080: does a proxy rewrite ",
+        ),
+        (SAW % b"host=%s", "(host {} was signed, and the service saw it)"),
+    ],
+    ids=["nothing", "no host", "another host", "this host"],
+)
+@pytest.mark.parametrize("hook", [False, True], ids=["", "in a hook"])
+async def test_a_signature_that_does_not_match_names_the_hosts(
+    said: bytes, hint: str, hook: bool
+) -> None:
+    """The error says which host was signed, and which one the service saw, where it says so."""
+
+    async def raise_for_status(response: Any) -> None:
+        response.raise_for_status()
+
+    document = b"<Error><Code>SignatureDoesNotMatch</Code><Message>why</Message>%s</Error>"
+    body = [document % said]
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host = served.url.removeprefix("http://").replace(":", "%3A").encode()
+        await answering(body[0].replace(b"%s", host), status="403 No")(reader, writer)
+
+    async with serving(handle) as served, httpx.AsyncClient() as http:
+        http.event_hooks["response"].append(raise_for_status)
+        options: dict[str, Any] = {"http_client": http} if hook else {}
+        async with client_of("own", served.url, **options) as client:
+            with pytest.raises(AccessDenied) as caught:
+                await client.query("a")
+    hint = hint.format(served.url.removeprefix("http://"))
+    assert f"403 SignatureDoesNotMatch why {hint}" in str(caught.value)
+    assert caught.value.message == "why"
+    assert hint.startswith(f"({caught.value.hint[:20]}")
 
 
 # S12: URLs in results
