@@ -9,41 +9,30 @@ its pool: an exchange has one to itself, which is kept if all went well and clos
 from __future__ import annotations
 
 import asyncio
-import os
-import re
+import functools
 import ssl
-import urllib.request
 from collections import deque
 from functools import partial
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import anyio
 import httpcore
 import httpx
 
-from ci_live_audit.errors import ConfigurationError
+from ci_live_audit.transport import environment
 from ci_live_audit.transport.body import read_body
 from ci_live_audit.transport.state import ExchangeState, place
 from ci_live_audit.transport.streams import Backend, Stream, UnexpectedBytes
-from ci_live_audit.wire.endpoint import is_this_machine
 from ci_live_audit.wire.requests import Request
 from ci_live_audit.wire.responses import Response
 
-__all__ = ["Connections"]
+__all__ = ["Connections", "tls_context"]
 
 MAX_IDLE = 100
 # Seconds; below the shortest time after which servers in use close an idle connection (5 s).
 KEEP_ALIVE = 4.0
 # Seconds for which a connection that was opened ahead counts as new.
 NEW = 1.0
-PROXY = re.compile(
-    r"((?i:https?|socks5h?)://)?([^\s/?#]*@)?([^\s/?#@:\"'\[\]]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?"
-)
-PROXY_FORM = (
-    "expected http, https or socks5, a host and optionally a port, as in http://user:password@"
-    "proxy.example.com:3128; blanks, slashes and other signs of a password are percent-encoded"
-)
 
 
 def _parser_holds_bytes(body: Any) -> bool | None:
@@ -79,7 +68,7 @@ class Connections:
         self._server: dict[str, Any] = {"scheme": url.scheme, "host": url.host, "port": url.port}
         self._origin = url.origin
         self._max_body = max_body
-        context = _tls_context() if url.scheme == b"https" else None
+        context = tls_context(environment.certificates()) if url.scheme == b"https" else None
         port = url.origin.port
         self._backend = Backend(url.host.decode(), port, context)
         self._factory = _factory(base_url, network_backend=self._backend, ssl_context=context)
@@ -111,7 +100,7 @@ class Connections:
             LiveAuditError: The response cannot be read.
             Exception: Whatever a library raises.
         """
-        state.sent = False
+        state.sent, state.route = False, self.route
         async with self._slots:
             while reuse and (connection := await self._take()) is not None:
                 state.sent = state.reused = True
@@ -223,50 +212,32 @@ class Connections:
             await self._idle.popleft().connection.aclose()
 
 
-def _tls_context() -> ssl.SSLContext:
-    """Return the TLS context, with the certificates that the environment names, if it does."""
-    name = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
-    place = os.environ.get(name)
+@functools.lru_cache(maxsize=1)
+def tls_context(certificates: environment.Certificates) -> ssl.SSLContext:
+    """Return the TLS context with these certificates, which clients share.
+
+    Raises:
+        ConfigurationError: They cannot be read.
+    """
     try:
-        if place and name == "SSL_CERT_DIR":
-            os.scandir(place).close()  # OpenSSL takes a missing folder for an empty one
         return httpx.create_ssl_context()
     except OSError as problem:
-        reason = problem.strerror or str(problem)
-    raise ConfigurationError(f"{name}: no certificates can be read from {place!r} ({reason})")
+        raise certificates.unreadable(problem) from None
 
 
 def _factory(base_url: str, **options: Any) -> httpcore.AsyncConnectionPool:
-    """Return what makes the connections, through the environment's proxy if it names one.
-
-    https://www.python-httpx.org/environment_variables/
-    """
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    proxies = {} if is_this_machine(host) else urllib.request.getproxies()
-    port = parts.port or {"https": 443, "http": 80}[parts.scheme]
-    bypass = any(map(urllib.request.proxy_bypass, (host, place(host, port))))
-    kind = parts.scheme if proxies.get(parts.scheme) else "all"
-    url = proxies.get(kind)
-    if bypass or url is None:
+    """Return what makes the connections, through the environment's proxy if it names one."""
+    found = environment.proxy(base_url)
+    if found is None:
         return httpcore.AsyncConnectionPool(**options)
-    # The text of an error about the URL may quote a part of the password.
-    fault = PROXY_FORM
-    if PROXY.fullmatch(url):
-        try:
-            proxy = httpx.Proxy(url if "://" in url else f"http://{url}")
-            options |= {"proxy_url": str(proxy.url), "proxy_auth": proxy.raw_auth}
-            if proxy.url.scheme.startswith("socks5"):
-                return httpcore.AsyncSOCKSProxy(**options)
-            return httpcore.AsyncHTTPProxy(**options)
-        except RuntimeError as problem:  # a package is missing
-            fault = str(problem)
-        except (ValueError, httpx.InvalidURL):
-            pass
-    names = [name for name in os.environ if name.lower() == f"{kind}_proxy"]
-    raise ConfigurationError(
-        f"the proxy of the environment ({', '.join(names) or 'its settings'}): {fault}"
-    )
+    try:
+        proxy = httpx.Proxy(found.url)
+        options |= {"proxy_url": str(proxy.url), "proxy_auth": proxy.raw_auth}
+        if proxy.url.scheme.startswith("socks5"):
+            return httpcore.AsyncSOCKSProxy(**options)
+        return httpcore.AsyncHTTPProxy(**options)
+    except (ValueError, httpx.InvalidURL):
+        raise found.unusable() from None
 
 
 async def _trace(

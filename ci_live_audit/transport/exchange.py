@@ -11,7 +11,6 @@ import contextlib
 import os
 import warnings
 from collections.abc import AsyncGenerator, Callable
-from typing import TYPE_CHECKING
 
 import anyio
 import attrs
@@ -22,12 +21,10 @@ from ci_live_audit._version import __version__
 from ci_live_audit.errors import ConfigurationError, LiveAuditError
 from ci_live_audit.transport.body import MAX_BODY
 from ci_live_audit.transport.foreign import ForeignClient, HttpClient
+from ci_live_audit.transport.own import OwnConnections
 from ci_live_audit.transport.state import ExchangeState
 from ci_live_audit.wire.requests import Request
 from ci_live_audit.wire.responses import Response
-
-if TYPE_CHECKING:
-    from ci_live_audit.transport.connections import Connections
 
 __all__ = ["MAX_CONNECTIONS", "Transport"]
 
@@ -64,7 +61,7 @@ class Transport:
         above_zero("max_connections", max_connections, "connections", whole=True)
         self.base_url: str = base_url.rstrip("/")
         self._backend = (
-            _own_connections(self.base_url, max_body, max_connections)
+            OwnConnections(self.base_url, max_body, max_connections)
             if http_client is None
             else ForeignClient(http_client, self.base_url, max_body)
         )
@@ -201,7 +198,7 @@ class Transport:
         """Return the response, also after an error: a task that nobody awaits must not raise."""
         own = {"accept-encoding": "identity", "user-agent": f"ci-live-audit/{__version__}"}
         request = attrs.evolve(request, headers={**request.headers, **own})
-        state = ExchangeState(route=self._backend.route)
+        state = ExchangeState()
         try:
             until = asyncio.get_running_loop().time() + timeout - spent
             # What has been sent may have been answered while the process was stopped.
@@ -215,10 +212,3 @@ class Transport:
             return attrs.evolve(state.head or Response(status=0), error=error)
         finally:  # or the error and this frame would keep each other alive
             del error
-
-
-def _own_connections(base_url: str, max_body: int, max_connections: int) -> Connections:
-    # With it come httpx and httpcore: most of the time that importing this package would take.
-    from ci_live_audit.transport.connections import Connections  # noqa: PLC0415
-
-    return Connections(base_url, max_body, max_connections)

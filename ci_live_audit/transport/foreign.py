@@ -66,9 +66,8 @@ class ForeignClient:
         self._max_body = max_body
         self._check_open()
 
-    @property
-    def route(self) -> str:
-        """Host and port of the server, and of the client's proxy if it says which."""
+    def _route(self) -> str:
+        """Return host and port of the server, and of the client's proxy if it says which."""
         url = urlsplit(self._base_url)
         server = place(url.hostname or "", url.port or {"https": 443}.get(url.scheme, 80))
         # No client of the family tells what it would use, so private attributes are read.
@@ -89,6 +88,7 @@ class ForeignClient:
     ) -> Response:
         """Send a request and return the complete response, as `Connections` does."""
         self._check_open()
+        state.route = self._route()
         # Tuples and texts only: objects of one library of the family do not fit another. Without a
         # timeout for reading, for the whole exchange has a deadline, which knows when it is late.
         timeouts = (timeout / 2, None, timeout, timeout / 2)

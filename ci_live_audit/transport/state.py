@@ -40,13 +40,13 @@ class ExchangeState:
     """How far an exchange got.
 
     Attributes:
-        route: Host and port of the server, and of the proxy on the way to it.
+        route: Host and port of the server, and of a proxy; empty until they are known.
         sent: Whether the request began to leave; None if only the error can tell.
         reused: Whether the connection had been idle.
         head: The head of the response, once it has arrived.
     """
 
-    route: str
+    route: str = ""
     sent: bool | None = None
     reused: bool = False
     head: Response | None = None
@@ -62,7 +62,7 @@ class ExchangeState:
         causes = chain(problem)
         kinds = {kind.__name__ for kind in type(problem).__mro__}
         sent = not kinds & UNSENT if self.sent is None else self.sent
-        route = "" if sent or kinds & CONNECTED else f" ({self.route})"
+        route = f" ({self.route})" if self.route and not (sent or kinds & CONNECTED) else ""
         if kinds & {"TimeoutError", "TimeoutException"}:
             phase = "response" if sent else "connection"
             reason = f"no {phase} within {timeout:g} s{route}"

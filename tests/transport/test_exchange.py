@@ -205,7 +205,7 @@ def test_a_lack_of_descriptors_is_called_by_its_name(number: int, grouped: bool)
     problem = httpcore.ConnectError("All connection attempts failed")
     problem.__cause__ = OSError("All connection attempts failed")
     problem.__cause__.__cause__ = cause
-    error = ExchangeState("").explain(problem, 1.0)
+    error = ExchangeState().explain(problem, 1.0)
     assert str(error) == (
         "too many open files: ConnectError: All connection attempts failed; "
         "lower max_connections or raise the limit"
