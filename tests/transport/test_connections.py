@@ -151,6 +151,7 @@ async def test_a_failed_handshake_was_not_sent() -> None:
 
 async def test_a_cancelled_handshake_leaves_no_socket() -> None:
     """A call cancelled during a TLS handshake closes its socket."""
+    connections_module.tls_context(certificates())  # or the calls would end while it is loaded
     async with serving(silent()) as served:
         transport = Transport(served.url.replace("http://", "https://"))
         for _ in range(20):
