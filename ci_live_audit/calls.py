@@ -29,6 +29,7 @@ from ci_live_audit.errors import (
     LiveAuditError,
     RequestTimeout,
     Throttled,
+    TransportError,
 )
 from ci_live_audit.limits.limiter import RateLimiter, report_refusal
 from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob
@@ -54,6 +55,13 @@ DECODING, DECODING_HUGE = Threads(1), Threads(1)
 HAND_OVER = partial(time.sleep, 0)
 # Paths of unreadable values that one client logs.
 MAX_WARNED = 1000
+# Stands among them for a server that cannot be reached; no path is empty.
+UNREACHED = ""
+
+
+def _is_unreached(error: LiveAuditError) -> bool:
+    """Return whether there was no connection, and may be one later."""
+    return isinstance(error, TransportError) and not error.sent and error.transient
 
 
 def _plain_function(_: object, attribute: Any, value: Any) -> None:
@@ -125,7 +133,7 @@ class Caller:
     retry: RetryPolicy = attrs.field(validator=_policy)
     timeout: float = attrs.field(validator=field_in_seconds)
     on_attempt: Callable[[Attempt], object] | None = attrs.field(validator=_plain_function)
-    # Paths of unreadable values that have been logged, without their indexes.
+    # What has been logged: paths of unreadable values without their indexes, `UNREACHED`.
     warned: set[str] = attrs.field(factory=set[str])
 
     async def query(self, job_id: str, decode: Callable[..., AuditJob] = results.job) -> AuditJob:
@@ -196,7 +204,7 @@ class Caller:
                 reuse=request.idempotent and Remedy.NEW_CONNECTION not in call.remedies,
                 share=share,
             )
-            error = refusals.failure(call.response)
+            error = refusals.failure(call.response, self.host)
             if error is None:
                 return await self._read(call, call.response, read, share)
         try:
@@ -293,6 +301,12 @@ class Caller:
         return delay if delay is not None and self.budget.take(error) else None
 
     def _report(self, attempt: Attempt) -> None:
+        error = attempt.error
+        if error is None:
+            self.warned.discard(UNREACHED)
+        elif _is_unreached(error) and UNREACHED not in self.warned:
+            self.warned.add(UNREACHED)
+            logger.warning("%s; this is logged once until a call succeeds", error)
         level = logging.WARNING if isinstance(attempt.error, Throttled) else logging.DEBUG
         if logger.isEnabledFor(level):
             logger.log(level, "%s", attempt)

@@ -185,7 +185,11 @@ class ServiceError(LiveAuditError):
         code: The service's code, such as ``"AccessDenied"``; empty if it sent none.
         message: The service's explanation; empty if it sent none.
         trace_id: The id that Tencent's support asks for, along with ``request_id``.
+        hint: Our own explanation: if the signature does not match, which host was signed, and which
+            one the service saw, where it says so. Otherwise empty.
     """
+
+    hint: str = ""
 
     def __init__(
         self,
@@ -210,7 +214,8 @@ class ServiceError(LiveAuditError):
     def _reason(self) -> str:
         # The titles of gateways' pages begin with the status.
         message = self.message.removeprefix(f"{self.status} ")
-        return " ".join(filter(None, (str(self.status or ""), self.code, message)))
+        hint = f"({self.hint})" if self.hint else ""
+        return " ".join(filter(None, (str(self.status or ""), self.code, message, hint)))
 
 
 class AccessDenied(ServiceError):
@@ -282,4 +287,6 @@ def strip_context(problem: BaseException) -> BaseException:
         link.__traceback__ = None
         if hasattr(type(link), "request"):
             link.request = None  # type: ignore[attr-defined]
+        if "response" in vars(link):
+            vars(link)["response"] = None
     return problem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -57,6 +58,12 @@ def stand_still(seconds: float) -> None:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualTimeLoop)
     loop.now += seconds
+
+
+def run_tasks_eagerly() -> None:
+    """Let tasks of the running loop begin as they are made; before Python 3.12 they cannot."""
+    if sys.version_info >= (3, 12):
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
 
 
 def run_virtual(main: Callable[[], Coroutine[Any, Any, T]]) -> T:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import gc
 import inspect
 import os
+import runpy
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,13 @@ from hypothesis import given, settings, strategies
 from proofs import IN_FULL
 
 from ci_live_audit.testing import VirtualTimeLoop
+
+# With CI_LIVE_AUDIT_TASKS=eager all tasks are, as in applications that ask for it; those of child
+# processes, too.
+if os.environ.get("CI_LIVE_AUDIT_TASKS") == "eager":
+    eager = str(Path(__file__).with_name("eager"))
+    runpy.run_path(f"{eager}/sitecustomize.py")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [eager, os.environ.get("PYTHONPATH")]))
 
 settings.register_profile("tests", max_examples=2000 if IN_FULL else 200, deadline=None)
 settings.load_profile("tests")

@@ -127,7 +127,8 @@ def test_the_version_is_that_of_the_distribution() -> None:
 def modules_after(statement: str) -> set[str]:
     """Return what is loaded in a new interpreter after a statement."""
     code = f"import sys; {statement}; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    command = [sys.executable, "-I", "-c", code]  # nothing but what is installed
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     return set(done.stdout.split())
 
 

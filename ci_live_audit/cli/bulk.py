@@ -97,7 +97,7 @@ async def poll(
                 output.say(f"resuming from {checkpoint}: {_describe(record)}")
         note = None if record is None else record.take
         source = ids.read_input(known, note) if from_input else known
-        async with settings.client() as client:
+        async with settings.client(polls=True) as client:
             run = client.as_completed(source, interval=interval, timeout=timeout, checkpoint=record)
             tally, stopped = await _follow(run, output, add)
             now = run.progress

@@ -17,7 +17,7 @@ from ci_live_audit.cli.output import Exit
 from ci_live_audit.cli.session import Settings
 from ci_live_audit.credentials.chain import search
 from ci_live_audit.errors import AccessDenied, ConfigurationError, JobNotFound, LiveAuditError
-from ci_live_audit.transport.connections import environment_certificates, environment_proxy
+from ci_live_audit.transport import environment
 from ci_live_audit.transport.exchange import Transport
 from ci_live_audit.wire import requests
 
@@ -96,7 +96,9 @@ async def _reach(base_url: str) -> AsyncGenerator[_Check, None]:
         yield _Check("network", False, str(error))
         return
     if not response.status:
-        yield _Check("network", False, f"{server.hostname}: {response.error}{way}")
+        fault, host = str(response.error), server.hostname or ""
+        where = "" if host in fault else f"{host}: "
+        yield _Check("network", False, f"{where}{fault}{way}")
         return
     address, *tls = transport.peer.split()
     there = " ".join([(server.hostname or "") if proxied else address, *tls])
@@ -114,12 +116,13 @@ def _way(base_url: str) -> tuple[str, bool]:
         ConfigurationError: The environment names a proxy that cannot be used.
     """
     parts: list[str] = []
-    proxy = environment_proxy(base_url)
-    if proxy is not None:  # without its password
-        parts.append(f"through the proxy {proxy[1].url} ({proxy[0]})")
+    proxy = environment.proxy(base_url)
+    if proxy is not None:
+        parts.append(f"through the proxy {proxy.address} ({proxy.named_by})")
     if base_url.startswith("https:"):
-        name, place = environment_certificates() or ("", "")
-        parts.append(f"certificates of {place} ({name})" if name else "certificates of certifi")
+        trusted = environment.certificates()
+        of = f"{trusted.place} ({trusted.variable})" if trusted.variable else "certifi"
+        parts.append(f"certificates of {of}")
     return "".join(f"; {part}" for part in parts), proxy is not None
 
 

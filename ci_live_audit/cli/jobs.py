@@ -70,7 +70,10 @@ async def wait(settings: Settings, job_id: str, interval: float, timeout: float 
     output = settings.output
     error: LiveAuditError | None = None
     try:
-        async with settings.client() as client, _status(output, f"waiting for {job_id} to end"):
+        async with (
+            settings.client(polls=True) as client,
+            _status(output, f"waiting for {job_id} to end"),
+        ):
             job: AuditJob | None = await client.wait(job_id, interval=interval, timeout=timeout)
     except JobFailed as failed:
         job, error = failed.job, failed
@@ -102,7 +105,7 @@ async def watch(
     flagged, code = False, Exit.OK
     cancelled: set[str] = set()
     async with (
-        settings.client() as client,
+        settings.client(polls=True) as client,
         client.watch(list(job_ids), interval=interval, timeout=timeout) as findings,
     ):
         async for finding in findings:

@@ -7,7 +7,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import attrs
 
@@ -15,11 +15,28 @@ from ci_live_audit._threads import Threads
 from ci_live_audit.cli.output import Exit, Output, show_cursor
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.credentials.chain import search
-from ci_live_audit.errors import ConfigurationError, LiveAuditError
-from ci_live_audit.retry import RetryPolicy
+from ci_live_audit.errors import ConfigurationError, LiveAuditError, TransportError
+from ci_live_audit.retry import Attempt, RetryPolicy
 from ci_live_audit.wire import endpoint
 
 __all__ = ["Settings", "run"]
+
+
+class _OutageTeller:
+    """Says at once, and once, that the service cannot be reached while attempts go on."""
+
+    def __init__(self, output: Output, *, polls: bool) -> None:
+        self._output = output
+        self._polls = polls
+        self._told = False
+
+    def __call__(self, attempt: Attempt) -> None:
+        error = attempt.error
+        lost = isinstance(error, TransportError) and not error.sent and error.transient
+        goes_on = self._polls or attempt.delay is not None
+        if lost and goes_on and not self._told:
+            self._output.say(f"warning: {error}")
+        self._told = lost or (self._told and error is not None)
 
 
 @attrs.frozen(kw_only=True)
@@ -35,8 +52,12 @@ class Settings:
     attempts: int
     output: Output
 
-    def client(self, **options: Any) -> LiveAuditClient:
-        """Return a client with these settings; credentials come from the default chain."""
+    def client(self, *, polls: bool = False) -> LiveAuditClient:
+        """Return a client with these settings; credentials come from the default chain.
+
+        Args:
+            polls: Whether a command goes on after a failed call.
+        """
         return LiveAuditClient(
             self.required_bucket(),
             self.required_region(),
@@ -45,7 +66,7 @@ class Settings:
             rate=self.rate,
             timeout=self.timeout,
             retry=RetryPolicy(attempts=self.attempts),
-            **options,
+            on_attempt=_OutageTeller(self.output, polls=polls),
         )
 
     async def require_credentials(self) -> None:

@@ -108,13 +108,14 @@ class CredentialCache:
         if self._fixed is not None:
             return self._fixed
         # Who has waited for a renewal goes on first, in a step or two.
-        while self._waiting and self._renewal is None:  # noqa: ASYNC110
+        while self._waiting and (self._renewal is None or self._renewal.done()):  # noqa: ASYNC110
             await asyncio.sleep(0)
         paused = self._now() < self._paused_until
         if kept := self._valid(ahead=0.0 if paused else self.RENEW_AHEAD):
             return kept
         if self._renewal is None:
             self._renewal = asyncio.create_task(self._renew())
+            self._renewal.add_done_callback(self._renewed)
         elif kept := self._valid():
             return kept
         # All callers share the task, so one that is cancelled does not cancel it.
@@ -173,10 +174,12 @@ class CredentialCache:
                 logger.warning("credentials could not be renewed, using the old: %s", problem)
                 self._paused_until = self._now() + self.RENEWAL_PAUSE
             return kept or problem
-        finally:
-            self._renewal = None
         self._kept = found if self._lasting or found.expires_at is not None else None
         return found
+
+    def _renewed(self, _: asyncio.Task[Credentials | Exception]) -> None:
+        # Not in the task, which an eager one would do before anybody had noted it.
+        self._renewal = None
 
     async def _provide(self) -> Credentials:
         """Call the provider, in a thread unless it is async: it may block."""

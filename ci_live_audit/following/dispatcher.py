@@ -95,12 +95,14 @@ class Reader(Protocol[R, T_co]):
 
         ``has_room`` tells whether what is made of so many bytes can wait for the consumer.
         """
+        ...
 
     def items(self, update: Update, reading: R | None) -> tuple[Iterator[T_co], int]:
         """Return what an update is for the consumer, and how many items that will be.
 
         ``reading`` has read the response, if the update comes of one.
         """
+        ...
 
 
 class Dispatcher(Generic[R, T]):

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from ci_live_audit.errors import JobFailed, JobNotFound, LiveAuditError, WaitTimeout
-from ci_live_audit.following.dispatcher import Polling, Progress
+from ci_live_audit.following.dispatcher import HasRoom, Polling, Progress
 from ci_live_audit.following.ids import Source
 from ci_live_audit.following.ledger import Update
 from ci_live_audit.following.reading import Reading
@@ -101,11 +101,15 @@ def _is_final(outcome: Outcome) -> bool:
 class _Following:
     """Makes the outcomes of a run."""
 
-    def reading(self, *_: object) -> Reading:
+    def reading(self, job_id: str, has_room: HasRoom) -> Reading:  # noqa: ARG002
         """Return what reads the next response about a job."""
         return Reading()
 
-    def items(self, update: Update, _: Reading | None) -> tuple[Iterator[Outcome], int]:
+    def items(
+        self,
+        update: Update,
+        reading: Reading | None,  # noqa: ARG002
+    ) -> tuple[Iterator[Outcome], int]:
         """Return the outcome of an update if its job has ended or is given up."""
         outcome = _outcome(update)
         return iter([] if outcome is None else [outcome]), outcome is not None

@@ -9,42 +9,30 @@ its pool: an exchange has one to itself, which is kept if all went well and clos
 from __future__ import annotations
 
 import asyncio
-import os
-import re
+import functools
 import ssl
-import urllib.request
 from collections import deque
-from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import anyio
 import httpcore
 import httpx
 
-from ci_live_audit.errors import ConfigurationError
+from ci_live_audit.transport import environment
 from ci_live_audit.transport.body import read_body
-from ci_live_audit.transport.state import ExchangeState
+from ci_live_audit.transport.state import ExchangeState, place
 from ci_live_audit.transport.streams import Backend, Stream, UnexpectedBytes
-from ci_live_audit.wire.endpoint import is_this_machine
 from ci_live_audit.wire.requests import Request
 from ci_live_audit.wire.responses import Response
 
-__all__ = ["Connections", "environment_certificates", "environment_proxy"]
+__all__ = ["Connections", "tls_context"]
 
 MAX_IDLE = 100
 # Seconds; below the shortest time after which servers in use close an idle connection (5 s).
 KEEP_ALIVE = 4.0
 # Seconds for which a connection that was opened ahead counts as new.
 NEW = 1.0
-PROXY = re.compile(
-    r"((?i:https?|socks5h?)://)?([^\s/?#]*@)?([^\s/?#@:\"'\[\]]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?"
-)
-PROXY_FORM = (
-    "expected http, https or socks5, a host and optionally a port, as in http://user:password@"
-    "proxy.example.com:3128; blanks, slashes and other signs of a password are percent-encoded"
-)
 
 
 def _parser_holds_bytes(body: Any) -> bool | None:
@@ -80,7 +68,7 @@ class Connections:
         self._server: dict[str, Any] = {"scheme": url.scheme, "host": url.host, "port": url.port}
         self._origin = url.origin
         self._max_body = max_body
-        context = _tls_context() if url.scheme == b"https" else None
+        context = tls_context(environment.certificates()) if url.scheme == b"https" else None
         port = url.origin.port
         self._backend = Backend(url.host.decode(), port, context)
         self._factory = _factory(base_url, network_backend=self._backend, ssl_context=context)
@@ -88,6 +76,12 @@ class Connections:
         self._direct = type(self._factory) is httpcore.AsyncConnectionPool
         #: Address that the newest connection leads to, and its version of TLS.
         self.peer = ""
+        #: Host and port of the server, and of the proxy if there is one.
+        self.route: str = place(url.host.decode(), port)
+        if not self._direct:
+            pool: Any = self._factory
+            proxy: Any = pool._proxy_url  # noqa: SLF001
+            self.route += f" through the proxy {place(proxy.host.decode(), proxy.origin.port)}"
         self._most = max_connections
         self._idle: deque[_Idle] = deque()
         #: One for each connection that may be open; the idle ones hold none.
@@ -108,7 +102,7 @@ class Connections:
             LiveAuditError: The response cannot be read.
             Exception: Whatever a library raises.
         """
-        state.sent = False
+        state.sent, state.route = False, self.route
         async with self._slots:
             while reuse and (connection := await self._take()) is not None:
                 state.sent = state.reused = True
@@ -221,65 +215,32 @@ class Connections:
             await self._idle.popleft().connection.aclose()
 
 
-def environment_certificates() -> tuple[str, str] | None:
-    """Return the variable that names the trusted certificates, and where they are."""
-    names = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-    return next(((name, place) for name in names if (place := os.environ.get(name))), None)
-
-
-def _tls_context() -> ssl.SSLContext:
-    """Return the TLS context, with the certificates that the environment names, if it does."""
-    name, place = environment_certificates() or ("SSL_CERT_FILE", None)
-    try:
-        if place and name == "SSL_CERT_DIR":
-            os.scandir(place).close()  # OpenSSL takes a missing folder for an empty one
-        return httpx.create_ssl_context()
-    except OSError as problem:
-        reason = problem.strerror or str(problem)
-    raise ConfigurationError(f"{name}: no certificates can be read from {place!r} ({reason})")
-
-
-def environment_proxy(base_url: str) -> tuple[str, httpx.Proxy] | None:
-    """Return the environment's proxy for a server, after the variables that name it.
-
-    https://www.python-httpx.org/environment_variables/
+@functools.lru_cache(maxsize=1)
+def tls_context(certificates: environment.Certificates) -> ssl.SSLContext:
+    """Return the TLS context with these certificates, which clients share.
 
     Raises:
-        ConfigurationError: It is malformed.
+        ConfigurationError: They cannot be read.
     """
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    proxies = {} if is_this_machine(host) else urllib.request.getproxies()
-    port = parts.port or {"https": 443, "http": 80}[parts.scheme]
-    with_port = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    bypass = any(map(urllib.request.proxy_bypass, (host, with_port)))
-    kind = parts.scheme if proxies.get(parts.scheme) else "all"
-    url = proxies.get(kind)
-    if bypass or url is None:
-        return None
-    names = [name for name in os.environ if name.lower() == f"{kind}_proxy"]
-    source = ", ".join(names) or "its settings"
-    # The text of an error about the URL may quote a part of the password.
-    if PROXY.fullmatch(url):
-        with suppress(ValueError, httpx.InvalidURL):
-            return source, httpx.Proxy(url if "://" in url else f"http://{url}")
-    raise ConfigurationError(f"the proxy of the environment ({source}): {PROXY_FORM}")
+    try:
+        return httpx.create_ssl_context()
+    except OSError as problem:
+        raise certificates.unreadable(problem) from None
 
 
 def _factory(base_url: str, **options: Any) -> httpcore.AsyncConnectionPool:
     """Return what makes the connections, through the environment's proxy if it names one."""
-    found = environment_proxy(base_url)
+    found = environment.proxy(base_url)
     if found is None:
         return httpcore.AsyncConnectionPool(**options)
-    source, proxy = found
-    options |= {"proxy_url": str(proxy.url), "proxy_auth": proxy.raw_auth}
-    if not proxy.url.scheme.startswith("socks5"):
-        return httpcore.AsyncHTTPProxy(**options)
     try:
-        return httpcore.AsyncSOCKSProxy(**options)
-    except RuntimeError as problem:  # a package is missing
-        fault = str(problem)
-    raise ConfigurationError(f"the proxy of the environment ({source}): {fault}")
+        proxy = httpx.Proxy(found.url)
+        options |= {"proxy_url": str(proxy.url), "proxy_auth": proxy.raw_auth}
+        if proxy.url.scheme.startswith("socks5"):
+            return httpcore.AsyncSOCKSProxy(**options)
+        return httpcore.AsyncHTTPProxy(**options)
+    except (ValueError, httpx.InvalidURL):
+        raise found.unusable() from None
 
 
 async def _trace(

@@ -11,7 +11,6 @@ import contextlib
 import os
 import warnings
 from collections.abc import AsyncGenerator, Callable
-from typing import TYPE_CHECKING
 
 import anyio
 import attrs
@@ -23,12 +22,10 @@ from ci_live_audit.errors import ConfigurationError, LiveAuditError
 from ci_live_audit.transport.body import MAX_BODY
 from ci_live_audit.transport.foreign import ForeignClient, HttpClient
 from ci_live_audit.transport.memory import MAX_MEMORY, Memory, Share
+from ci_live_audit.transport.own import OwnConnections
 from ci_live_audit.transport.state import ExchangeState
 from ci_live_audit.wire.requests import Request
 from ci_live_audit.wire.responses import Response
-
-if TYPE_CHECKING:
-    from ci_live_audit.transport.connections import Connections
 
 __all__ = ["MAX_CONNECTIONS", "Transport"]
 
@@ -70,7 +67,7 @@ class Transport:
         self.memory: Memory = Memory(max_memory)
         self.base_url: str = base_url.rstrip("/")
         self._backend = (
-            _own_connections(self.base_url, max_body, max_connections)
+            OwnConnections(self.base_url, max_body, max_connections)
             if http_client is None
             else ForeignClient(http_client, self.base_url, max_body)
         )
@@ -242,10 +239,3 @@ class Transport:
             return attrs.evolve(state.head or Response(status=0), error=error)
         finally:  # or the error and this frame would keep each other alive
             del error
-
-
-def _own_connections(base_url: str, max_body: int, max_connections: int) -> Connections:
-    # With it come httpx and httpcore: most of the time that importing this package would take.
-    from ci_live_audit.transport.connections import Connections  # noqa: PLC0415
-
-    return Connections(base_url, max_body, max_connections)

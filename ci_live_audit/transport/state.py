@@ -11,7 +11,7 @@ from ci_live_audit.errors import RequestTimeout, TransportError, chain, strip_co
 from ci_live_audit.transport.memory import Share
 from ci_live_audit.wire.responses import Response
 
-__all__ = ["ExchangeState"]
+__all__ = ["ExchangeState", "place"]
 
 # What certainly did not reach the server. By name, for each library of the family has its own.
 UNSENT = {
@@ -24,6 +24,8 @@ UNSENT = {
     "LocalProtocolError",
     "InvalidURL",
 }
+# What did not reach it although there was a connection, or before there could be one.
+CONNECTED = {"LocalProtocolError", "InvalidURL", "UnexpectedBytes"}
 # What OpenSSL says where client and server share no version of TLS or no cipher.
 NOTHING_SHARED = {
     "NO_PROTOCOLS_AVAILABLE",
@@ -40,12 +42,14 @@ class ExchangeState:
 
     Attributes:
         share: The memory that a large response takes.
+        route: Host and port of the server, and of a proxy; empty until they are known.
         sent: Whether the request began to leave; None if only the error can tell.
         reused: Whether the connection had been idle.
         head: The head of the response, once it has arrived.
     """
 
     share: Share
+    route: str = ""
     sent: bool | None = None
     reused: bool = False
     head: Response | None = None
@@ -61,20 +65,29 @@ class ExchangeState:
         causes = chain(problem)
         kinds = {kind.__name__ for kind in type(problem).__mro__}
         sent = not kinds & UNSENT if self.sent is None else self.sent
+        route = f" ({self.route})" if self.route and not (sent or kinds & CONNECTED) else ""
         if kinds & {"TimeoutError", "TimeoutException"}:
             phase = "response" if sent else "connection"
             within = f"{timeout:g} s"
             if self.share.waited:
                 within += f", and {self.share.waited:g} s in line for max_memory"
-            error: TransportError = RequestTimeout(f"no {phase} within {within}", sent=sent)
+            reason = f"no {phase} within {within}{route}"
+            error: TransportError = RequestTimeout(reason, sent=sent)
         else:
             reason = f"{type(problem).__name__}: {problem}".rstrip(": ")
             if any(map(_is_out_of_descriptors, causes)):
                 reason = f"too many open files: {reason}; lower max_connections or raise the limit"
+            else:
+                reason += route
             error = TransportError(reason, sent=sent, reused=self.reused and self.head is None)
         error.transient = not any(map(_is_lasting, causes))
         error.__cause__ = strip_context(problem)
         return error
+
+
+def place(host: str, port: int) -> str:
+    """Return a host and its port as one text."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_out_of_descriptors(problem: BaseException) -> bool:

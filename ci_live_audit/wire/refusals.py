@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any
+from urllib.parse import unquote
 
 from ci_live_audit.errors import (
     AccessDenied,
@@ -80,14 +81,20 @@ class Remedy(Enum):
     NEW_TIME = auto()
 
 
-def failure(response: Response) -> LiveAuditError | None:
-    """Return the error that a response stands for; None if its body is to be read."""
+def failure(response: Response, host: str = "") -> LiveAuditError | None:
+    """Return the error that a response stands for; None if its body is to be read.
+
+    Args:
+        response: The response.
+        host: The host that was signed.
+    """
     # For a refusal to serve now, the status is enough.
-    if response.error is not None and response.status < 500 and response.status != 429:
+    to_be_told = response.status < 500 and response.status != 429
+    if isinstance(response.error, ServiceError) or (response.error is not None and to_be_told):
         return response.error
     if 200 <= response.status < 300:
         return None
-    refused = refusal(response)
+    refused = refusal(response, host)
     refused.__cause__ = response.error
     return refused
 
@@ -116,8 +123,8 @@ def error(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
     return refusal(Response(status=status, headers=headers, body=body))
 
 
-def refusal(response: Response) -> ServiceError:
-    """Return the error that a response means that is not a success; see `error`."""
+def refusal(response: Response, host: str = "") -> ServiceError:
+    """Return the error that a response means that is not a success; see `failure` and `error`."""
     said = _error_document(response.body)
     code, message = said.get("code", ""), said.get("message", "")
     if 300 <= response.status < 400:
@@ -133,10 +140,28 @@ def refusal(response: Response) -> ServiceError:
         trace_id=said.get("traceid") or response.trace_id,
         retry_after=response.retry_after,
     )
+    if code == "SignatureDoesNotMatch" and host:
+        refused.hint = _about_host(host, said)
     if succeeded:  # a code that is not listed may mean anything
         unclear = status >= 500 or code not in STATUS
         refused.may_have_happened = unclear and not isinstance(refused, Throttled)
     return refused
+
+
+def _about_host(signed: str, said: Mapping[str, str]) -> str:
+    """Return which host was signed, and which one the service saw if its document tells.
+
+    https://www.tencentcloud.com/document/product/436/7730 has ``FormatString`` and
+    ``StringToSign``, what the service itself put together to be signed.
+    """
+    together = f"&{said.get('formatstring', '')}&{said.get('stringtosign', '')}"
+    seen = re.search(r"(?:&|\s)host=([^&\s]{1,255})", together)
+    if seen is None:
+        return f"host {signed} was signed"
+    host = unquote(seen[1])
+    if host.lower() == signed.lower():
+        return f"host {signed} was signed, and the service saw it"
+    return f"host {signed} was signed, but the service saw {host}: does a proxy rewrite Host?"
 
 
 def _class(status: int, code: str) -> type[ServiceError]:

@@ -119,11 +119,12 @@ def _decode(
         raise refusals.refusal(Response(status=200, body=body))
     if job_id is not None and _is_bare(response):
         sent = {**sent, "JobsDetail": {wire_name("job_id"): job_id}}
-    if not isinstance(sent.get("JobsDetail"), dict):
+    details: Value = sent.get("JobsDetail")
+    if not isinstance(details, dict):
         raise DecodeError(
             "expected a Response with one JobsDetail", excerpt=documents.beginning(body)
         )
-    _remove_marks(sent["JobsDetail"], runs)
+    _remove_marks(details, runs)
     try:
         around = nodes.values(_whole(cls), sent, context)  # type: ignore[arg-type]
     except Unreadable as problem:
@@ -142,10 +143,10 @@ def _decode(
     return cls(**known)
 
 
-def _remove_marks(details: dict[str, Value], runs: Mapping[str, int]) -> None:
+def _remove_marks(details: dict[str, Any], runs: Mapping[str, int]) -> None:
     """Remove what stands in place of items that were left out, each of which is a child here."""
     for tag, number in runs.items():
-        value = details.get(tag)
+        value: Value = details.get(tag)
         shown = value if isinstance(value, list) else [value]
         details[tag] = left = [one for one in shown if one != items.MARK]
         if len(left) != len(shown) - number:

@@ -213,7 +213,7 @@ def test_an_unknown_host(service: Service, name: str) -> None:
     found = checks(service, "--endpoint", f"https://{name}")
     assert list(found) == NAMES[:4]
     assert failed(found) == ["network"]
-    assert found["network"][1].startswith(f"{name}: ")
+    assert name in found["network"][1]
     assert len(found["network"][1]) > len(name) + 10
 
 
@@ -222,7 +222,7 @@ def test_a_refused_connection(service: Service) -> None:
     with closed_port() as endpoint:
         found = checks(service, "--endpoint", endpoint)
     assert failed(found) == ["network"]
-    assert found["network"][1].startswith("127.0.0.1: ")
+    assert "(127.0.0.1:" in found["network"][1]
     assert "Connect" in found["network"][1]
 
 
@@ -442,7 +442,7 @@ def test_a_proxy_that_is_down(
         monkeypatch.setenv("HTTPS_PROXY", door)
         found = checks(service, "--endpoint", "https://ci.example.test")
     assert failed(found) == ["network"]
-    assert found["network"][1].startswith("ci.example.test: ")
+    assert "(ci.example.test:443 through the proxy " in found["network"][1]
     assert f"; through the proxy {door} (HTTPS_PROXY); " in found["network"][1]
 
 

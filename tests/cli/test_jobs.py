@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from command_line import Service, parsed, run, serving
+from command_line import Service, closed_port, parsed, run, serving
 
 from ci_live_audit import AudioSection, JobState, Snapshot, Verdict
 from ci_live_audit.testing import Arrival, Emulator, Fault, frame, sound
@@ -343,6 +343,22 @@ def test_waiting_without_a_response(service: Service) -> None:
     result = service.run("wait", "av1", "--timeout", "0.3", "--attempts", "1")
     assert (result.exit_code, result.stdout) == (4, "")
     assert "error: wait of av1: " in result.stderr
+
+
+@pytest.mark.parametrize("attempts", ["1", "4"])
+@pytest.mark.parametrize("command", ["wait", "watch", "poll"])
+def test_a_service_that_is_not_reached_is_told_at_once(
+    service: Service, command: str, attempts: str
+) -> None:
+    """It is said after the first attempt, and once, while attempts go on."""
+    with closed_port() as url:
+        place = f"({url.removeprefix('http://')})"
+        options = ["--timeout", "0.3", "--endpoint", url, "--attempts", attempts]
+        result = service.run(command, "av1", *options)
+    assert result.exit_code == 4
+    (warning,) = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert place in warning
+    assert "(after 1 attempt)" in warning
 
 
 def test_waiting_for_a_missing_job(service: Service) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
+from clocks import run_tasks_eagerly
 from keys import ID, KEY, PAIR, TOKEN, TRIPLE, chain, plain, printed, with_locals
 
 from ci_live_audit.credentials.cache import CredentialCache
@@ -337,6 +338,36 @@ async def test_concurrent_callers_share_a_failure(problem: Exception, message: s
         assert problem in chain(error)
 
 
+async def test_eager_tasks_renew_what_has_expired(clock: Clock) -> None:
+    """A provider that waits for nothing is asked again before its credentials expire."""
+    run_tasks_eagerly()
+
+    async def provider() -> Credentials:
+        return temporary(clock)
+
+    cache = CredentialCache(provider, now=clock)
+    assert await cache.get() == temporary(clock)
+    clock.now += 1000
+    assert await cache.get() == temporary(clock)
+
+
+async def test_eager_tasks_fail_once() -> None:
+    """After the failure of a provider that waits for nothing, it is asked again."""
+    run_tasks_eagerly()
+    left: list[Exception | Credentials] = [OSError("unreachable"), PAIR, TRIPLE]
+
+    async def provider() -> Credentials:
+        result = left.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    cache = CredentialCache(provider)
+    with pytest.raises(CredentialsError):
+        await cache.get()
+    assert [await cache.get(), await cache.get()] == [PAIR, TRIPLE]
+
+
 async def test_a_failure_is_not_kept() -> None:
     """After a failure the next caller calls the provider again."""
     provider = Provider(OSError("unreachable"), PAIR)
@@ -347,8 +378,11 @@ async def test_a_failure_is_not_kept() -> None:
 
 
 @pytest.mark.parametrize("steps", range(10))
-async def test_who_comes_late_does_not_overtake(steps: int) -> None:
+@pytest.mark.parametrize("eager", [False, True])
+async def test_who_comes_late_does_not_overtake(steps: int, eager: bool) -> None:
     """Callers go on in the order of their coming, in whatever step of a renewal they come."""
+    if eager:
+        run_tasks_eagerly()
     passed: list[int] = []
 
     async def provider() -> Credentials:

@@ -342,7 +342,7 @@ async def test_closing_ends_an_async_generator(seconds: float, nothing_left: Non
 
 
 async def test_closing_at_once_reads_nothing(nothing_left: None) -> None:
-    """A source that is closed before the reader starts is never begun."""
+    """A source that is closed before the reader starts is never begun; an eager one starts."""
     read: list[str] = []
 
     async def generate() -> AsyncIterator[str]:
@@ -353,7 +353,8 @@ async def test_closing_at_once_reads_nothing(nothing_left: None) -> None:
     ids.open(ignore)
     await ids.aclose()
     await asyncio.sleep(1)
-    assert read == []
+    eager = asyncio.get_running_loop().get_task_factory() is not None
+    assert read == ["a"] * eager
 
 
 def test_none_is_handed_on() -> None:

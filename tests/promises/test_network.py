@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import httpx
 import pytest
 import trustme
 from proofs import BACKENDS
 from servers import Handler, Proxy, Recorder, Served, answering, client_over, pass_on, serving
 
 from ci_live_audit import (
+    AccessDenied,
     AudioFinding,
     ConfigurationError,
     Credentials,
@@ -399,6 +401,77 @@ async def test_s11_a_missing_proxy_is_not_bypassed(
     assert_unsent(caught.value)
 
 
+UNREACHED = {
+    "name": ("https://ci.invalid", None, "(ci.invalid:443)"),
+    "refused": ("http://127.0.0.1:1", None, "(127.0.0.1:1)"),
+    "proxy": (f"https://{HOST}", "127.0.0.1:1", f"({HOST}:443 through the proxy 127.0.0.1:1)"),
+    "name of a proxy": (
+        *(f"https://{HOST}:444", "proxy.invalid"),
+        f"({HOST}:444 through the proxy proxy.invalid:80)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNREACHED)
+async def test_what_cannot_be_reached_is_named_at_once(
+    backend: str, case: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error names server and proxy, no password, and is in the log after the first attempt."""
+    url, proxy, named = UNREACHED[case]
+    monkeypatch.setattr("socket.getaddrinfo", partial(nowhere, socket.getaddrinfo))
+    if proxy is not None:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:proxy-password@{proxy}")
+    logged: list[int] = []
+    options: dict[str, Any] = {
+        "retry": RetryPolicy(attempts=2, base_delay=1e-9),
+        "on_attempt": lambda _: logged.append(len(caplog.records)),
+    }
+    async with client_of(backend, url, **options) as client:
+        for _ in range(2):
+            with pytest.raises(TransportError) as caught:
+                await client.submit("rtmp://live.example.com/app/a")
+    assert named in str(caught.value)
+    assert caught.value.transient
+    assert not caught.value.may_have_happened
+    assert logged == [1, 1, 1, 1]
+    assert named in caplog.text
+    assert caplog.records[0].levelname == "WARNING"
+    assert "proxy-password" not in f"{caplog.text}{caught.value!r}{caught.value.to_dict()}"
+
+
+def nowhere(find: Any, host: str | bytes, *more: Any, **options: Any) -> Any:
+    """Resolve no name."""
+    if str(host).rstrip("'").endswith("invalid"):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return find(host, *more, **options)
+
+
+async def test_every_outage_of_the_network_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Once the server was reached, the next failure is told again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    async with client_of("own", f"http://127.0.0.1:{port}") as client:
+        for told in (1, 2):
+            with pytest.raises(TransportError):
+                await client.query("a")
+            assert len(caplog.records) == told
+            handler = partial(handle_with, JOB("").encode())
+            server = await asyncio.start_server(handler, "127.0.0.1", port)
+            await client.query("a")
+            server.close()
+            await asyncio.sleep(0.02)
+
+
+async def handle_with(
+    body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Respond once."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body))
+    writer.write(body)
+    writer.close()
+
+
 @pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
 async def test_s11_no_proxy_and_loopback_are_reached_directly(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, variable: str
@@ -431,6 +504,53 @@ def test_s11_a_proxy_url_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="proxy of the environment") as caught:
         LiveAuditClient("examplebucket-1250000000", "ap-beijing")
     assert "proxy-password" not in f"{caught.value!r} {caught.value}"
+
+
+SAW = (
+    b"<StringToSign>sha1\n1480932292;1481012292\n7db2\n</StringToSign>"
+    b"<FormatString>get\n/video/auditing/a\n\n%s\n</FormatString>"
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        (b"", "(host {} was signed)"),
+        (SAW % b"date=x&amp;xhost=y", "(host {} was signed)"),
+        (
+            SAW % b"date=x&amp;host=inner.example%3A8080&amp;x=y",
+            "(host {} was signed, but the service saw inner.example:8080: does a proxy rewrite ",
+        ),
+        (SAW % b"host=%s", "(host {} was signed, and the service saw it)"),
+    ],
+    ids=["nothing", "no host", "another host", "this host"],
+)
+@pytest.mark.parametrize("hook", [False, True], ids=["", "in a hook"])
+async def test_a_signature_that_does_not_match_names_the_hosts(
+    said: bytes, hint: str, hook: bool
+) -> None:
+    """The error says which host was signed, and which one the service saw, where it says so."""
+
+    async def raise_for_status(response: Any) -> None:
+        response.raise_for_status()
+
+    document = b"<Error><Code>SignatureDoesNotMatch</Code><Message>why</Message>%s</Error>"
+    body = [document % said]
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host = served.url.removeprefix("http://").replace(":", "%3A").encode()
+        await answering(body[0].replace(b"%s", host), status="403 No")(reader, writer)
+
+    async with serving(handle) as served, httpx.AsyncClient() as http:
+        http.event_hooks["response"].append(raise_for_status)
+        options: dict[str, Any] = {"http_client": http} if hook else {}
+        async with client_of("own", served.url, **options) as client:
+            with pytest.raises(AccessDenied) as caught:
+                await client.query("a")
+    hint = hint.format(served.url.removeprefix("http://"))
+    assert f"403 SignatureDoesNotMatch why {hint}" in str(caught.value)
+    assert caught.value.message == "why"
+    assert hint.startswith(f"({caught.value.hint[:20]}")
 
 
 # S12: URLs in results

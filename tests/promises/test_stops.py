@@ -22,6 +22,7 @@ from ci_live_audit import LiveAuditClient, RequestTimeout, RetryPolicy
 TIMEOUT = 0.4
 CLIENT = f"""
 import asyncio, sys
+import ci_live_audit.transport.connections  # or loading it would count to the timeout
 from ci_live_audit import Credentials, LiveAuditClient, LiveAuditError, RetryPolicy
 
 async def main():

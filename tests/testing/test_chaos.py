@@ -210,7 +210,7 @@ async def test_a_share_is_repeatable(served: Served) -> None:
 async def test_a_missing_server_closes_the_connection(served: Served) -> None:
     """If the server cannot be reached, the client's connection is closed."""
     async with ChaosProxy("http://127.0.0.1:1") as proxy, Client(proxy) as client:
-        assert await client.read_all() == b""
+        assert await client.reader.read() == b""
 
 
 async def test_leaving_closes_open_connections(served: Served) -> None:

@@ -18,6 +18,7 @@ from servers import Recorder, answering, hanging_up, serving, silent
 from ci_live_audit import ConfigurationError, RequestTimeout, TransportError
 from ci_live_audit.transport import connections as connections_module
 from ci_live_audit.transport.connections import Connections
+from ci_live_audit.transport.environment import Certificates, certificates
 from ci_live_audit.transport.exchange import Transport
 from ci_live_audit.transport.streams import Backend
 
@@ -150,6 +151,7 @@ async def test_a_failed_handshake_was_not_sent() -> None:
 
 async def test_a_cancelled_handshake_leaves_no_socket() -> None:
     """A call cancelled during a TLS handshake closes its socket."""
+    connections_module.tls_context(certificates())  # or the calls would end while it is loaded
     async with serving(silent()) as served:
         transport = Transport(served.url.replace("http://", "https://"))
         for _ in range(20):
@@ -182,6 +184,7 @@ def test_an_unusable_proxy_is_refused(proxy: str, monkeypatch: pytest.MonkeyPatc
             "htp://user:canary@proxy.example",
             "htp:/proxy.example",
         ),
+        *("http://proxy.example:99999", "http://☃.example:1"),
         *("http:/proxy.example:1", "https//proxy.example:1", "http://proxy.example:port"),
         *("http://user:canary@", "http://", "http://proxy.example:1/canary"),
     ],
@@ -216,6 +219,25 @@ def test_no_proxy_with_a_port_is_honoured(
     assert not Connections(url, 1000, 1)._direct
     monkeypatch.setenv("NO_PROXY", exception)
     assert Connections(url, 1000, 1)._direct
+
+
+def test_a_socks_proxy_is_used_where_its_package_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connections lead through it."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://user:canary@proxy.example")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(httpcore, "AsyncSOCKSProxy", httpcore.AsyncHTTPProxy)
+    route = Connections("http://far.example", 1000, 1).route
+    assert route.startswith("far.example:80 through the proxy proxy.example:")
+    assert "canary" not in route
+
+
+def test_without_a_variable_the_common_authorities_are_trusted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An empty variable is none."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("SSL_CERT_DIR", "")
+    assert certificates() == Certificates()
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])

@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from servers import Recorder, Served, answering, client_for, eventually, serving
 from ci_live_audit import ConfigurationError, LiveAuditError, RetryPolicy, TransportError
 from ci_live_audit.transport import connections as connections_module
 from ci_live_audit.transport.exchange import Transport
+from ci_live_audit.transport.own import OwnConnections
 
 pytestmark = pytest.mark.waits  # for sockets
 
@@ -132,6 +134,103 @@ async def test_a_fresh_process_has_all_it_needs_before_its_slot() -> None:
         )
         output, _ = await client.communicate()
     assert output.decode().strip() == "['slot', 'done'] True"
+
+
+LOADING = """
+import asyncio, ssl, sys, threading
+from ci_live_audit import Credentials, LiveAuditClient
+loop_thread = threading.get_ident()
+imported, contexts = [], []
+load = ssl.SSLContext.load_verify_locations
+
+def load_verify_locations(*arguments, **options):
+    contexts.append(threading.get_ident() == loop_thread)
+    return load(*arguments, **options)
+
+def hook(event, arguments):
+    if event == "import" and threading.get_ident() == loop_thread:
+        imported.append(arguments[0])
+
+async def query():
+    async with LiveAuditClient(
+        "examplebucket-1250000000", "ap-beijing", endpoint=sys.argv[1],
+        credentials=Credentials("AKIDEXAMPLE", "secretexample"),
+    ) as client:
+        await client.query("a")
+
+async def main():
+    await asyncio.to_thread(int)  # resolving names needs threads, too
+    sys.addaudithook(hook)
+    await asyncio.gather(query(), query())
+
+ssl.SSLContext.load_verify_locations = load_verify_locations
+asyncio.run(main())
+print([name for name in imported if name in sys.modules], contexts)
+"""
+
+
+async def test_the_loop_does_not_stand_while_the_first_call_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libraries and TLS context are loaded in a thread, once for two clients."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    served = Served()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await answering(JOB)(Recorder(reader, served), writer)
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    client = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-c", LOADING, url), stdout=subprocess.PIPE
+    )
+    output, _ = await client.communicate()
+    server.close()
+    assert output.decode().strip() == "[] [False]"
+
+
+async def test_unreadable_certificates_are_an_error_of_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the file holds is seen when it is loaded; once it is mended, calls go on."""
+    (tmp_path / "ca.pem").write_text("no certificate")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    async with client_for("https://127.0.0.1:1", retry=RetryPolicy(attempts=1)) as client:
+        with pytest.raises(ConfigurationError, match=r"SSL_CERT_FILE: no certificates") as caught:
+            await client.query("a")
+        assert not caught.value.may_have_happened
+        trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        with pytest.raises(TransportError, match="ConnectError"):
+            await client.query("a")
+
+
+async def test_a_caller_that_leaves_while_libraries_are_loaded_harms_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Others wait for the same loading."""
+    free, begun = threading.Event(), threading.Event()
+    load = OwnConnections._load_in_thread
+
+    def slowly(self: OwnConnections) -> None:
+        begun.set()
+        free.wait()
+        load(self)
+
+    monkeypatch.setattr(OwnConnections, "_load_in_thread", slowly)
+    async with serving(answering(b"ok")) as served:
+        transport = Transport(served.url)
+        calls = [asyncio.create_task(get(transport)) for _ in range(3)]
+        assert await eventually(begun.is_set)
+        calls[0].cancel()
+        await asyncio.wait(calls[:1])
+        free.set()
+        assert [(await call).body for call in calls[1:]] == [b"ok", b"ok"]
+        await transport.aclose()
 
 
 async def test_a_connection_that_fails_is_told_by_the_exchange() -> None:
