@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 from ci_live_audit import AuditJob, Finding, Outcome, Outcomes
+from ci_live_audit.following.digests import Digests
 from ci_live_audit.following.findings import findings_of
 from ci_live_audit.following.ledger import Update
 from ci_live_audit.following.seen import News, Seen
@@ -46,3 +48,9 @@ class Watched:
         findings = list(findings_of(Update(job.job_id, job), news))
         assert len(findings) == len(news)
         return findings
+
+
+def size(digests: Digests) -> int:
+    """Return the bytes that a set of digests takes."""
+    parts: list[Any] = [getattr(digests, name) for name in ("_sorted", "_recent")]
+    return sum(map(sys.getsizeof, (*parts, *parts[1])))

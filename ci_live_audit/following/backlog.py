@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
+import attrs
+
 __all__ = ["Backlog"]
 
 T = TypeVar("T")
@@ -20,7 +22,7 @@ class Backlog(Generic[T]):
     """The items of responses, each made only when it is taken."""
 
     def __init__(self) -> None:
-        self._batches: deque[tuple[Iterator[T], int]] = deque()
+        self._batches: deque[_Batch[T]] = deque()
         self._waiting = 0
         self._size = 0
 
@@ -37,18 +39,26 @@ class Backlog(Generic[T]):
         return not self._size or self._size + size <= MEMORY
 
     def add(self, items: Iterator[T], number: int, size: int) -> None:
-        """Add the items of a response."""
+        """Add the items of a response, of which ``size`` bytes have been parsed."""
         if number:
-            self._batches.append((items, size))
+            self._batches.append(_Batch(items, number, size))
             self._waiting += number
             self._size += size
 
     def take(self) -> T:
         """Return the next item; raise IndexError if none waits."""
-        while True:
-            items, size = self._batches[0]
-            for item in items:
-                self._waiting -= 1
-                return item
+        batch = self._batches[0]
+        item = next(batch.items)
+        batch.number -= 1
+        self._waiting -= 1
+        if not batch.number:
             self._batches.popleft()
-            self._size -= size
+            self._size -= batch.size
+        return item
+
+
+@attrs.define
+class _Batch(Generic[T]):
+    items: Iterator[T]
+    number: int
+    size: int

@@ -31,7 +31,7 @@ class Memory:
     def __init__(self, size: int) -> None:
         self.size = size
         #: Bytes that have been given out.
-        self.used = 0
+        self.used: int = 0
         self._shares: dict[Share, None] = {}  # the oldest first
 
     def share(self, until: float = math.inf) -> Share:
@@ -83,7 +83,8 @@ class Share:
     def __init__(self, memory: Memory, until: float) -> None:
         self.until = until
         #: Bytes it has, and bytes it has asked for.
-        self.size = self.wanted = 0
+        self.size: int = 0
+        self.wanted: int = 0
         self._memory = memory
         self._holders = 0
         self._granted: asyncio.Future[None] | None = None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
 from hypothesis import given
 from hypothesis import strategies as st
+from runs import size
 
 from ci_live_audit.following.digests import RECENT, Digests, digest
 
@@ -34,12 +32,6 @@ def test_many_digests_take_8_bytes_each() -> None:
     assert len(found) == 20_006
     assert list(range(0, 20_006, 1000)) == [one for one in range(0, 21_000, 1000) if one in found]
     assert size(found) < 8 * 20_006 + 100 * RECENT
-
-
-def size(found: Digests) -> int:
-    """Return the bytes that a set takes."""
-    parts: list[Any] = [getattr(found, name) for name in ("_sorted", "_recent")]
-    return sum(map(sys.getsizeof, (*parts, *parts[1])))
 
 
 def test_a_digest_of_anything() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import attrs
 import pytest
-from runs import Watched
+from runs import Watched, size
 
 from ci_live_audit import AudioSection, Snapshot, Verdict, decode
 from ci_live_audit.following.reading import Reading
@@ -78,6 +80,18 @@ def test_only_what_is_new_is_parsed() -> None:
     assert paths(*job.snapshots) == paths(*second.items) == ["1000.jpg"]
     assert first.size == len(response(*shown))
     assert second.size < 600
+
+
+def test_what_was_seen_takes_little_memory() -> None:
+    """Of a stream of 20,000 items, half a megabyte, whether they came at once or by and by."""
+    for step in (1_000, 20_000):
+        seen = Seen()
+        for number in range(step, 20_001, step):
+            news = News(seen)
+            news.read(response(*[item(one, one) for one in range(1, number + 1)]))
+            seen = news.seen
+        assert len(seen.digests) == len(seen.last) == 20_000
+        assert size(seen.digests) + sys.getsizeof(seen.last) < 500_000
 
 
 def test_the_last_response_is_read_whole() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
@@ -12,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proofs import IN_FULL
 
-from ci_live_audit import AuditJob
+from ci_live_audit import AuditJob, SnapshotFinding
+from ci_live_audit.following import backlog
 from ci_live_audit.following.seen import Item, News, Seen
+from ci_live_audit.testing import Emulator, frame
 
 FORM = "<{tag}>{url}{time}{text}{verdict}</{tag}>"
 
@@ -147,3 +151,25 @@ def test_only_what_is_new_is_read(
         assert (one.state, one.verdict, len(one)) == (other.state, other.verdict, len(other))
         shortcut, whole = one.seen, other.seen
         assert set(shortcut.digests) == set(whole.digests)
+
+
+async def test_nothing_piles_up_before_a_slow_consumer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits stays within the memory of a run, and every finding is handed out once."""
+    monkeypatch.setattr(backlog, "MEMORY", MEMORY := 50_000)
+    emulator = Emulator()
+    script = [frame(at / 10) for at in range(1, 101)]  # 100 in the first ten seconds: some 40 KB
+    names = [emulator.add_job(duration=10_000, script=script) for _ in range(20)]
+    await asyncio.sleep(20)
+    found: Counter[str] = Counter()
+    async with emulator.client() as client, client.watch(names, interval=10) as findings:
+        waiting = findings._dispatcher.backlog
+        async for finding in findings:
+            if isinstance(finding, SnapshotFinding):
+                found[finding.key] += 1
+                if len(found) % 200 == 1:
+                    await asyncio.sleep(30)
+                    assert waiting._size <= MEMORY
+                    assert len(waiting) <= backlog.READY + 101
+                if len(found) == 2000:
+                    break
+    assert set(found.values()) == {1}
