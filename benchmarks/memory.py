@@ -21,12 +21,12 @@ import attrs
 import httpx
 import service
 import xmltodict
+from heartbeat import BEAT, beat_on_schedule
 from peers import ours
 from report import Sample, Table, interleaved
 
 __all__ = ["run"]
 
-BEAT = 0.005
 #: Streams that are watched, and seconds for which the consumer is busy.
 STREAMS, BUSY = 20, 20
 #: Queries at once, and snapshots and sections in each answer: 20 MB.
@@ -151,18 +151,6 @@ async def _measure(name: str, url: str, queries: int) -> _Cost:
     del results
     late.sort()
     return _Cost(peak, kept, seconds, late[len(late) * 99 // 100] * 1000, late[-1] * 1000)
-
-
-async def beat_on_schedule(late: list[float]) -> None:
-    """Beat every 5 ms and note how late in seconds, also for each beat that is missed."""
-    now = asyncio.get_running_loop().time
-    due = now() + BEAT
-    while True:
-        await asyncio.sleep(due - now())
-        woke = now()
-        while due <= woke:
-            late.append(woke - due)
-            due += BEAT
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
+import attrs
+
 from ci_live_audit.credentials.values import Credentials
 from ci_live_audit.models import (
     AudioSection,
@@ -34,7 +36,18 @@ from ci_live_audit.models import (
 )
 from ci_live_audit.testing.render import render
 
-__all__ = ["BUCKET", "CREDENTIALS", "FAULTS", "JOB_ID", "REGION", "answer", "serving"]
+__all__ = [
+    "BUCKET",
+    "CHINESE",
+    "CREDENTIALS",
+    "ENGLISH",
+    "FAULTS",
+    "JOB_ID",
+    "REGION",
+    "Texts",
+    "answer",
+    "serving",
+]
 
 BUCKET, REGION = "examplebucket-1250000000", "ap-beijing"
 CREDENTIALS = Credentials("AKIDEXAMPLE", "secretexample")
@@ -46,7 +59,24 @@ BEGAN = datetime(2026, 8, 7, 12, 12, 12, tzinfo=timezone(timedelta(hours=8)))
 # Responses
 
 
-def answer(count: int) -> bytes:
+@attrs.frozen
+class Texts:
+    """What was read in snapshots, and what was said."""
+
+    read: str
+    said: str
+
+
+ENGLISH = Texts(
+    "add me: x < 7", "What was said here, for as long as it takes to say some twenty words or so."
+)
+CHINESE = Texts(
+    "加我微信：x < 7 & y > 3",  # noqa: RUF001
+    "主播说了大约二十个词的话，欢迎来到直播间，点击下方链接领取优惠，谢谢大家的支持。",  # noqa: RUF001
+)
+
+
+def answer(count: int, texts: Texts = ENGLISH) -> bytes:
     """Return a job with so many snapshots and audio sections, a tenth of them with hits."""
     began = int(BEGAN.timestamp() * 1000)
     summary = {name: Scene(hit_flag=HitFlag.HIT, count=-(-count // 10)) for name in SCENES[:2]}
@@ -60,17 +90,22 @@ def answer(count: int) -> bytes:
         result=Verdict.SENSITIVE,
         snapshot_count=count,
         scenes=ReadOnly(summary),
-        snapshots=tuple(_snapshot(number, began) for number in range(count)),
-        audio_sections=tuple(_section(number, began) for number in range(count)),
+        snapshots=tuple(_snapshot(number, began, texts) for number in range(count)),
+        audio_sections=tuple(_section(number, began, texts) for number in range(count)),
         request_id="NjI2ZjY2ZDBfMjAxNDQzMGFfMmQ1",
     )
     return render(job)
 
 
-def _snapshot(number: int, began: int) -> Snapshot:
+def _snapshot(number: int, began: int, texts: Texts) -> Snapshot:
     scenes, label, verdict, text = _clean(), "Normal", Verdict.NORMAL, None
     if number % 10 == 0:
-        scenes, label, verdict, text = scenes | _found(), "Porn", Verdict.SENSITIVE, "add me: x < 7"
+        scenes, label, verdict, text = (
+            scenes | _found(texts.read),
+            "Porn",
+            Verdict.SENSITIVE,
+            texts.read,
+        )
     return Snapshot(
         url=_signed(f"snapshot/{number}.jpg"),
         text=text,
@@ -85,10 +120,10 @@ def _clean() -> dict[str, Scene]:
     return {name: Scene(hit_flag=HitFlag.MISS, score=0, label="Normal") for name in SCENES}
 
 
-def _found() -> dict[str, Scene]:
+def _found(text: str) -> dict[str, Scene]:
     where = Location(x=12.5, y=20, width=180, height=44, rotate=0)
     person = ObjectResult(name="person", sub_label="adult", keywords=("one",), location=where)
-    read = OcrResult(text="add me: x < 7", keywords=("add", "me"), location=where)
+    read = OcrResult(text=text, keywords=("add", "me"), location=where)
     known = LibResult(image_id="5f3c9a", score=91, lib_type=2, lib_name="own library")
     porn = Scene(
         hit_flag=HitFlag.HIT,
@@ -103,10 +138,10 @@ def _found() -> dict[str, Scene]:
     return {"Porn": porn, "Ads": ads}
 
 
-def _section(number: int, began: int) -> AudioSection:
+def _section(number: int, began: int, texts: Texts) -> AudioSection:
     return AudioSection(
         url=_signed(f"audio/{number}.mp3"),
-        text="What was said here, for as long as it takes to say some twenty words or so.",
+        text=texts.said,
         label="Normal",
         result=Verdict.NORMAL,
         offset_time=began + 1000 * number,
