@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import service
+from picture import Series
 from report import Sample, Table, interleaved
 
 from ci_live_audit import decode
@@ -32,32 +33,48 @@ SIGNATURE = re.compile(rb"(?<=q-signature=)[0-9a-f]+")
 
 def run(*, quick: bool) -> Iterator[Table]:
     """Yield the tables."""
-    for title, counts in ("A poll, by the size of the response", COUNTS), ("by the hour", HOURS):
-        rows = []
-        for count in counts[:2] if quick else counts:
-            before, body = _signed_anew(service.answer(count)), _signed_anew(_one_more(count))
-            known = News(Seen())
-            known.read(before)
-            cases: dict[str, Callable[[], object]] = {
-                WHOLE: partial(decode.job, body),
-                BORDERS: partial(_borders, body),
-                WATCH: partial(_watch, known.seen, body),
-                ENDS: partial(Reading().read, body),
-            }
-            rounds = 3 if len(body) > 10_000_000 else 7
-            timed = {name: partial(_cpu, case) for name, case in cases.items()}
-            cost = {name: Sample.of(found) for name, found in interleaved(timed, rounds).items()}
-            rows += [
-                (
-                    f"{len(body) / 1e6:.2f} MB: {name}",
-                    cost[name],
-                    cost[WHOLE] / cost[name],
-                    cost[name] / cost[BORDERS],
-                )
-                for name in cases
-            ]
-        columns = ("", "CPU ms", "times as fast as decode.job", "vs bytes.find")
-        yield Table(title, columns, rows)
+    rows = []
+    for count in COUNTS[:2] if quick else COUNTS:
+        size, cost = _measure(count)
+        rows += [
+            (f"{size}: {name}", cost[name], cost[WHOLE] / cost[name], cost[name] / cost[BORDERS])
+            for name in cost
+        ]
+    columns = ("", "CPU ms", "times as fast as decode.job", "vs bytes.find")
+    yield Table("One poll, by the size of the response", columns, rows)
+
+    hours = [_measure(count)[1] for count in (HOURS[:2] if quick else HOURS)]
+    yield Table(
+        f"One poll after each of {len(hours)} hours of a stream",
+        ("", "CPU ms", "last vs first hour", "last vs decode.job"),
+        [
+            (
+                name,
+                Series.of(cost[name].median for cost in hours),
+                hours[-1][name].median / hours[0][name].median,
+                hours[-1][name].median / hours[-1][WHOLE].median,
+            )
+            for name in hours[0]
+        ],
+        ("Of each hour, the median; a snapshot and a section every two seconds.",),
+    )
+
+
+def _measure(count: int) -> tuple[str, dict[str, Sample]]:
+    """Return the size of a response with so many items of each kind, and the costs."""
+    before, body = _signed_anew(service.answer(count)), _signed_anew(_one_more(count))
+    known = News(Seen())
+    known.read(before)
+    cases: dict[str, Callable[[], object]] = {
+        WHOLE: partial(decode.job, body),
+        BORDERS: partial(_borders, body),
+        WATCH: partial(_watch, known.seen, body),
+        ENDS: partial(Reading().read, body),
+    }
+    rounds = 3 if len(body) > 10_000_000 else 7
+    timed = {name: partial(_cpu, case) for name, case in cases.items()}
+    found = interleaved(timed, rounds)
+    return f"{len(body) / 1e6:.2f} MB", {name: Sample.of(one) for name, one in found.items()}
 
 
 def _one_more(count: int) -> bytes:
