@@ -84,8 +84,9 @@ def is_worthwhile(body: bytes, problem: Exception | None = None) -> bool:
     elements = sum(map(body.count, ENDS))
     if elements > ANY_ELEMENTS and elements * BYTES_PER_ELEMENT > len(body):
         return False
-    # Exceptions of other classes are about encodings that expat does not know.
-    return not isinstance(problem, expat.ExpatError) or problem.code in CODES
+    # Exceptions of other classes are about encodings that expat does not know. xmltodict's own have
+    # no code.
+    return not isinstance(problem, expat.ExpatError) or getattr(problem, "code", None) in CODES
 
 
 def start(body: bytes) -> Start:

@@ -383,7 +383,7 @@ IMPOSSIBLE: dict[str, tuple[bytes, tuple[type[LiveAuditError], bool]]] = {
     "chunks without end": (reply(CHUNKED, b"3\r\nabc\r\n"), BODY),
     "broken gzip": (reply(HTTP + "Content-Encoding: gzip\r\nContent-Length: 3", b"abc"), READ),
     "a body of zeros": (reply(HTTP + "Content-Length: 9", bytes(9)), READ),
-    "UTF-16": (reply(HTTP, "<Response/>".encode("utf-16")).replace(b"\r\n\r\nx", b"\r\nx"), READ),
+    "UTF-16": (reply(HTTP, "<Html/>".encode("utf-16")).replace(b"\r\n\r\nx", b"\r\nx"), READ),
     "500 and cut off": (
         reply("HTTP/1.1 500 Oh\r\nContent-Length: 9", b"x"),
         (ServiceUnavailable, True),
