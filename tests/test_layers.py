@@ -37,7 +37,9 @@ ORDER = (
     "wire/nodes",
     "wire/refusals",
     "wire/results",
+    "wire/callbacks",
     "decode",
+    "callbacks",
     "limits/limiter",
     "limits/pace",
     "limits/local",
@@ -102,7 +104,19 @@ ORDER = (
 CORE = ORDER[: ORDER.index("__init__")]
 # What decides has no input, no output and no clock.
 PURE = {"models", "errors", "_checks", "credentials/values", "limits/pace", "retry"}
-FOLLOWING = ("plan", "recent", "jobs", "schedule", "health", "ledger", "finding")
+FOLLOWING = (
+    "plan",
+    "digests",
+    "backlog",
+    "recent",
+    "reading",
+    "seen",
+    "jobs",
+    "schedule",
+    "health",
+    "ledger",
+    "finding",
+)
 PURE |= {f"following/{name}" for name in FOLLOWING}
 PURE |= {module for module in ORDER if module.startswith("wire/")}
 STDLIB_IO = {"asyncio", "socket", "http", "urllib.request", "time", "os", "pathlib"}
