@@ -136,11 +136,11 @@ class Caller:
     # What has been logged: paths of unreadable values without their indexes, `UNREACHED`.
     warned: set[str] = attrs.field(factory=set[str])
 
-    async def query(self, job_id: str, decode: Callable[..., AuditJob] = results.job) -> AuditJob:
-        """Query a job; ``decode`` is called as `results.job` is."""
+    async def query(self, job_id: str, decode: Callable[..., AuditJob] | None = None) -> AuditJob:
+        """Query a job; ``decode`` is called in place of `results.job`."""
 
         def read(body: bytes) -> AuditJob:
-            return decode(body, received_at=self.clock.utc(), pause=HAND_OVER)
+            return (decode or results.job)(body, received_at=self.clock.utc(), pause=HAND_OVER)
 
         return await self.call(requests.query(job_id), read)
 
