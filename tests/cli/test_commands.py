@@ -143,9 +143,8 @@ def test_help_imports_nothing_heavy() -> None:
             print(json.dumps(sorted(sys.modules)))
     """)
     for arguments in (["--help"], ["poll", "--help"], ["--version"]):
-        shown = subprocess.run(
-            [sys.executable, "-c", program, *arguments], check=True, capture_output=True, text=True
-        )
+        command = [sys.executable, "-I", "-c", program, *arguments]  # only what is installed
+        shown = subprocess.run(command, check=True, capture_output=True, text=True)
         loaded = set(json.loads(shown.stdout.splitlines()[-1]))
         assert "click" in loaded
         assert not loaded & {"rich", "anyio", "httpx", "httpcore", "asyncio", "attr", "uvicorn"}

@@ -26,6 +26,7 @@ from ci_live_audit import (
     RetryPolicy,
     ServiceUnavailable,
 )
+from ci_live_audit.retry import Attempt
 from ci_live_audit.testing import Emulator
 
 pytestmark = pytest.mark.waits  # for sockets
@@ -328,6 +329,14 @@ async def test_s14_a_connection_without_a_fault_is_kept(
     assert server.connections == 1
 
 
+class Unhurried(RetryPolicy):
+    """Waits for as long as it may, so that what comes late comes before the next attempt."""
+
+    def delay(self, attempt: Attempt, *, rng: Callable[[], float] = lambda: 1.0) -> float | None:
+        """Return the longest delay."""
+        return super().delay(attempt, rng=rng)
+
+
 async def test_s14_a_refused_cancel_is_not_reported_as_done() -> None:
     """A 200 that is smuggled in behind a 500 is the response to no attempt."""
     done = message("200 OK", JOB("av1", "Cancelled"))
@@ -344,7 +353,7 @@ async def test_s14_a_refused_cancel_is_not_reported_as_done() -> None:
 
     async with (
         serving(handle) as served,
-        client_of(served.url, retry=RetryPolicy(attempts=8, base_delay=0.01)) as client,
+        client_of(served.url, retry=Unhurried(attempts=8, base_delay=0.01)) as client,
     ):
         with pytest.raises(ServiceUnavailable) as caught:
             await client.cancel("av1")
