@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from proofs import no_file_above
 
-from ci_live_audit import ConfigurationError
+from ci_live_audit import ConfigurationError, _files
 from ci_live_audit._files import LineFile
 
 
@@ -58,3 +58,9 @@ def test_a_locked_file_is_refused_with_the_message_given(tmp_path: Path) -> None
     first.close()
     second.lock("somebody has it")
     second.close()
+
+
+def test_a_lock_whose_holder_is_not_told(tmp_path: Path) -> None:
+    """Where the system does not say who has locked a file, it is another process."""
+    with (tmp_path / "file").open("w") as file:
+        assert _files._holder(file.fileno()) == "another process"

@@ -17,6 +17,7 @@ from servers import Recorder, answering, hanging_up, serving, silent
 
 from ci_live_audit import ConfigurationError, RequestTimeout, TransportError
 from ci_live_audit.transport import connections as connections_module
+from ci_live_audit.transport import environment
 from ci_live_audit.transport.connections import Connections
 from ci_live_audit.transport.environment import Certificates, certificates
 from ci_live_audit.transport.exchange import Transport
@@ -519,3 +520,13 @@ async def test_a_connection_that_cannot_be_looked_into_is_not_kept(
             assert served.accepted == accepted
         await transport.aclose()
     assert connections_module._parser_holds_bytes(object()) is None
+
+
+def test_a_proxy_does_not_show_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what is shown of it nor its address has the password."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:hush@proxy.example:3128")
+    found = environment.proxy("https://far.example")
+    assert found is not None
+    assert (repr(found), found.address) == (
+        *("Proxy(named_by='HTTPS_PROXY')", "http://proxy.example:3128"),
+    )
