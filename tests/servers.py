@@ -56,8 +56,10 @@ async def serving(handler: Handler) -> AsyncIterator[Served]:
         served.open += 1
         try:
             await handler(Recorder(reader, served), writer)
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        except (ConnectionError, asyncio.IncompleteReadError):
             pass
+        except asyncio.CancelledError:
+            writer.transport.abort()  # what nobody reads would keep it open
         finally:
             served.open -= 1
             writer.close()
@@ -69,9 +71,17 @@ async def serving(handler: Handler) -> AsyncIterator[Served]:
         yield served
     finally:
         server.close()
+        await _turns()  # for those that were just accepted
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await _turns()  # for the sockets to be closed
+
+
+async def _turns() -> None:
+    """Let the loop do what it has begun."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 class Recorder(asyncio.StreamReader):
