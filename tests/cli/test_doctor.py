@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import re
 import socket
 import ssl
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +50,15 @@ def checks(service: Service, *arguments: str, **environ: str | None) -> dict[str
 
 def failed(found: dict[str, tuple[bool, str]]) -> list[str]:
     return [name for name, (good, _) in found.items() if not good]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """Collect what the servers and proxies of a test leave when their threads end."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @contextlib.contextmanager
