@@ -6,16 +6,20 @@ import asyncio
 import contextlib
 import math
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import trustme
 from proofs import BACKENDS
 
 from ci_live_audit import Credentials, LiveAuditClient
 
+HUNG_UP = (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError)
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -43,30 +47,33 @@ async def eventually(condition: Callable[[], bool], *, seconds: float = 5.0) -> 
 
 
 @contextlib.asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[Served]:
-    """Handle connections on a free port until the context ends."""
+async def serving(
+    handler: Handler, context: ssl.SSLContext | None = None, *, port: int = 0
+) -> AsyncIterator[Served]:
+    """Handle connections until the context ends: on a free port, and with TLS if there is one."""
     served = Served()
     tasks: set[asyncio.Task[None]] = set()
+    transports: weakref.WeakSet[asyncio.WriteTransport] = weakref.WeakSet()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
+        transports.add(writer.transport)
         served.accepted += 1
         served.open += 1
         try:
             await handler(Recorder(reader, served), writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (*HUNG_UP, asyncio.CancelledError):
             pass
-        except asyncio.CancelledError:
-            writer.transport.abort()  # what nobody reads would keep it open
         finally:
             served.open -= 1
             writer.close()
             tasks.discard(task)
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(connected, "127.0.0.1", port, ssl=context)
+    scheme = "http" if context is None else "https"
+    served.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield served
     finally:
@@ -75,6 +82,8 @@ async def serving(handler: Handler) -> AsyncIterator[Served]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for transport in transports:
+            transport.abort()  # what nobody reads would keep it open
         await _turns()  # for the sockets to be closed
 
 
@@ -182,6 +191,16 @@ class Proxy:
             return
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await pass_on(reader.inner, writer, self._port, self.heard)
+
+
+def trusted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """Return a server's context with a certificate that clients trust by the environment."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(folder / "ca.pem"))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
 
 
 @cache

@@ -8,7 +8,7 @@ import pickle
 import socket
 import ssl
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ import httpx
 import pytest
 import trustme
 from proofs import BACKENDS
-from servers import Handler, Proxy, Recorder, Served, answering, client_over, pass_on, serving
+from servers import Proxy, Recorder, answering, client_over, pass_on, serving
 
 from ci_live_audit import (
     AccessDenied,
@@ -99,25 +99,6 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
 
 
 @contextlib.asynccontextmanager
-async def secured(handler: Handler, context: ssl.SSLContext) -> AsyncIterator[Served]:
-    """Serve over TLS, otherwise as `serving` does."""
-    served = Served()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        served.accepted += 1
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await handler(Recorder(reader, served), writer)
-        writer.close()
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context)
-    served.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        yield served
-    finally:
-        server.close()
-
-
-@contextlib.asynccontextmanager
 async def listening_in(url: str) -> AsyncGenerator[tuple[str, bytearray], None]:
     """Yield a URL that leads to a server, and the bytes that clients send there."""
     heard = bytearray()
@@ -143,7 +124,7 @@ def assert_unsent(error: TransportError) -> None:
 async def test_s09_a_good_certificate_is_accepted(backend: str, authority: Authority) -> None:
     """With a valid certificate of a trusted authority for the host, calls succeed, encrypted."""
     async with (
-        secured(answering(JOB("").encode()), authority.context()) as served,
+        serving(answering(JOB("").encode()), authority.context()) as served,
         listening_in(served.url) as (url, heard),
         client_of(backend, url, trusting=authority.trusting) as client,
     ):
@@ -162,7 +143,7 @@ async def test_s09_a_bad_certificate_ends_the_call_unsent(
 ) -> None:
     """The call ends in a `TransportError` about the certificate; no byte of the request leaves."""
     async with (
-        secured(answering(JOB("").encode()), authority.context(kind)) as served,
+        serving(answering(JOB("").encode()), authority.context(kind)) as served,
         listening_in(served.url) as (url, heard),
         client_of(backend, url, trusting=authority.trusting) as client,
     ):
@@ -225,7 +206,7 @@ async def test_s09_a_broken_handshake_ends_the_call_unsent(
 ) -> None:
     """A handshake that is cut, reset or corrupted at any byte leaves the request unsent."""
     async with (
-        secured(answering(JOB("").encode()), authority.context()) as served,
+        serving(answering(JOB("").encode()), authority.context()) as served,
         ChaosProxy(served.url) as proxy,
         client_of(backend, proxy.url, trusting=authority.trusting) as client,
     ):
@@ -243,7 +224,7 @@ async def test_s09_a_stalled_handshake_ends_the_call_unsent(
 ) -> None:
     """A handshake that stalls is a timeout of the connection, with the request unsent."""
     async with (
-        secured(answering(JOB("").encode()), authority.context()) as served,
+        serving(answering(JOB("").encode()), authority.context()) as served,
         ChaosProxy(served.url) as proxy,
         client_of(backend, proxy.url, trusting=authority.trusting, timeout=0.4) as client,
     ):
@@ -277,7 +258,7 @@ async def test_s09_plain_http_at_a_tls_server_is_an_error(
     backend: str, authority: Authority
 ) -> None:
     """A call by plain HTTP to a TLS server ends in one `TransportError`."""
-    async with secured(answering(JOB("").encode()), authority.context()) as served:
+    async with serving(answering(JOB("").encode()), authority.context()) as served:
         async with client_of(backend, served.url.replace("https:", "http:")) as client:
             with pytest.raises(TransportError) as caught:
                 await client.query("a")
@@ -317,7 +298,7 @@ async def test_s11_https_goes_through_a_tunnel(
     backend: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy sees the name of the host, its own password and an encrypted request."""
-    async with secured(answering(JOB("").encode()), authority.context()) as served:
+    async with serving(answering(JOB("").encode()), authority.context()) as served:
         proxy = Proxy(served.url)
         async with serving(proxy) as door:
             with_password = door.url.replace("http://", "http://user:proxy-password@")
@@ -455,21 +436,10 @@ async def test_every_outage_of_the_network_is_told(caplog: pytest.LogCaptureFixt
             with pytest.raises(TransportError):
                 await client.query("a")
             assert len(caplog.records) == told
-            handler = partial(handle_with, JOB("").encode())
-            server = await asyncio.start_server(handler, "127.0.0.1", port)
-            await client.query("a")
-            server.close()
-            await asyncio.sleep(0.02)
-
-
-async def handle_with(
-    body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """Respond once."""
-    await reader.readuntil(b"\r\n\r\n")
-    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body))
-    writer.write(body)
-    writer.close()
+            async with serving(
+                answering(JOB("").encode(), headers="Connection: close\r\n"), port=port
+            ):
+                await client.query("a")
 
 
 @pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
@@ -479,7 +449,7 @@ async def test_s11_no_proxy_and_loopback_are_reached_directly(
     """Neither excepted hosts nor those on this machine are reached by a proxy."""
     async with (
         serving(answering(b"")) as door,
-        secured(answering(JOB("").encode()), authority.context()) as served,
+        serving(answering(JOB("").encode()), authority.context()) as served,
     ):
         for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
             monkeypatch.setenv(name, door.url)

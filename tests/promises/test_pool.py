@@ -6,7 +6,6 @@ import asyncio
 import json
 import random
 import select
-import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,9 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-import trustme
 from proofs import IN_FULL, times
-from servers import Recorder, Served, serving
+from servers import Recorder, serving, trusted
 
 from ci_live_audit import (
     Credentials,
@@ -235,37 +233,8 @@ async def served_with(
     handler: Any, tls: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[str]:
     """Serve a handler, with or without TLS, and return the URL."""
-    if not tls:
-        async with serving(handler) as served:
-            yield served.url
-        return
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(folder / "ca.pem"))
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        try:
-            await handler(Recorder(reader, Served()), writer)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            writer.close()
-            tasks.discard(task)
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context)
-    try:
-        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async with serving(handler, trusted(folder, monkeypatch) if tls else None) as served:
+        yield served.url
 
 
 async def wrong_results(

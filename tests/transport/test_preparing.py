@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -17,7 +15,7 @@ import anyio
 import pytest
 import trustme
 from exchanges import GET, get
-from servers import Recorder, Served, answering, client_for, eventually, serving, silent
+from servers import answering, client_for, eventually, serving, silent, trusted
 
 from ci_live_audit import ConfigurationError, LiveAuditError, RetryPolicy, TransportError
 from ci_live_audit.transport import connections as connections_module
@@ -65,32 +63,19 @@ async def test_encryption_is_there_before_the_slot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With TLS, the handshake is over too, and the request goes over that connection."""
-    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    served = Served()
+    # A connection is accepted after the handshake.
+    async with serving(answering(JOB), trusted(tmp_path, monkeypatch)) as served:
 
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        served.accepted += 1  # called after the handshake
-        with contextlib.suppress(asyncio.IncompleteReadError):
-            await answering(JOB)(Recorder(reader, served), writer)
-        writer.close()
+        async def look() -> int:
+            await eventually(lambda: served.accepted > 0)
+            return served.accepted
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
-    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-    async def look() -> int:
-        await eventually(lambda: served.accepted > 0)
-        return served.accepted
-
-    gate = Gate(look)
-    async with client_for(url, limiter=gate) as client:
-        assert (await client.query("a")).job_id == "a"
-        assert (await client.query("a")).job_id == "a"
+        gate = Gate(look)
+        async with client_for(served.url, limiter=gate) as client:
+            assert (await client.query("a")).job_id == "a"
+            assert (await client.query("a")).job_id == "a"
     assert gate.seen == [1, 1]
     assert served.accepted == 1
-    server.close()
 
 
 FRESH = """
@@ -173,24 +158,11 @@ async def test_the_loop_does_not_stand_while_the_first_call_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Libraries and TLS context are loaded in a thread, once for two clients."""
-    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    served = Served()
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError):
-            await answering(JOB)(Recorder(reader, served), writer)
-        writer.close()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
-    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    client = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-c", LOADING, url), stdout=subprocess.PIPE
-    )
-    output, _ = await client.communicate()
-    server.close()
+    async with serving(answering(JOB), trusted(tmp_path, monkeypatch)) as served:
+        client = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-W", "error", "-c", LOADING, served.url), stdout=subprocess.PIPE
+        )
+        output, _ = await client.communicate()
     assert output.decode().strip() == "[] [False]"
 
 
@@ -239,13 +211,12 @@ async def test_a_connection_that_fails_is_told_by_the_exchange() -> None:
         port = listener.getsockname()[1]
     transport = Transport(f"http://127.0.0.1:{port}")
     await transport.prepare(1)
-    server = await asyncio.start_server(answering_plain, "127.0.0.1", port)
-    with pytest.raises(LiveAuditError, match="ConnectError") as caught:
-        await get(transport)
-    assert not caught.value.may_have_happened
-    assert (await get(transport)).body == b"ok"
-    await transport.aclose()
-    server.close()
+    async with serving(answering(b"ok"), port=port):
+        with pytest.raises(LiveAuditError, match="ConnectError") as caught:
+            await get(transport)
+        assert not caught.value.may_have_happened
+        assert (await get(transport)).body == b"ok"
+        await transport.aclose()
 
 
 async def test_an_old_failure_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,18 +226,10 @@ async def test_an_old_failure_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> N
         port = listener.getsockname()[1]
     transport = Transport(f"http://127.0.0.1:{port}")
     await transport.prepare(1)
-    server = await asyncio.start_server(answering_plain, "127.0.0.1", port)
-    await asyncio.sleep(0.05)
-    assert (await get(transport)).body == b"ok"
-    await transport.aclose()
-    server.close()
-
-
-async def answering_plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(asyncio.IncompleteReadError):
-        while await reader.readuntil(b"\r\n\r\n"):
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-    writer.close()
+    async with serving(answering(b"ok"), port=port):
+        await asyncio.sleep(0.05)
+        assert (await get(transport)).body == b"ok"
+        await transport.aclose()
 
 
 async def test_preparing_takes_no_longer_than_it_may() -> None:
