@@ -13,11 +13,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from ci_live_audit.errors import (
-    ConfigurationError,
-    TransportError,
-    strip_context,
-)
+from ci_live_audit.errors import ConfigurationError, TransportError, strip_context
 from ci_live_audit.transport.body import read_body
 from ci_live_audit.transport.state import ExchangeState, place
 from ci_live_audit.wire import refusals
@@ -65,8 +61,9 @@ class ForeignClient:
         self._base_url = base_url
         self._max_body = max_body
         self._check_open()
+        self._route = self._find_route()
 
-    def _route(self) -> str:
+    def _find_route(self) -> str:
         """Return host and port of the server, and of the client's proxy if it says which."""
         url = urlsplit(self._base_url)
         server = place(url.hostname or "", url.port or {"https": 443}.get(url.scheme, 80))
@@ -88,7 +85,7 @@ class ForeignClient:
     ) -> Response:
         """Send a request and return the complete response, as `Connections` does."""
         self._check_open()
-        state.route = self._route()
+        state.route = self._route
         # Tuples and texts only: objects of one library of the family do not fit another. Without a
         # timeout for reading, for the whole exchange has a deadline, which knows when it is late.
         timeouts = (timeout / 2, None, timeout, timeout / 2)

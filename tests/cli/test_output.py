@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import attrs
 import pytest
@@ -227,15 +228,17 @@ def test_an_outcome_without_a_job(error: ServiceError | WaitTimeout) -> None:
 # JSON Lines
 
 
+def all_of(job: AuditJob, finding: Finding, outcome: Outcome, output: Output) -> None:
+    """Print a result of each kind."""
+    output.job(job)
+    output.finding(finding)
+    output.outcome(outcome)
+
+
 @given(JOBS, FINDINGS, OUTCOMES)
 def test_json_is_one_valid_line(job: AuditJob, finding: Finding, outcome: Outcome) -> None:
     """Every result is one line of valid JSON with its schema and kind."""
-
-    def show(output: Output) -> None:
-        output.job(job)
-        output.finding(finding)
-        output.outcome(outcome)
-
+    show = partial(all_of, job, finding, outcome)
     found = parse(printed("json", show).stdout)
     assert [line["schema"] for line in found] == [1, 1, 1]
     assert [line["kind"] for line in found] == ["job", "finding", "outcome"]
@@ -250,12 +253,7 @@ def test_json_is_one_valid_line(job: AuditJob, finding: Finding, outcome: Outcom
 @given(JOBS, FINDINGS, OUTCOMES)
 def test_json_on_a_terminal_is_escaped(job: AuditJob, finding: Finding, outcome: Outcome) -> None:
     """On a terminal no control character is raw, and the values are those of a pipe."""
-
-    def show(output: Output) -> None:
-        output.job(job)
-        output.finding(finding)
-        output.outcome(outcome)
-
+    show = partial(all_of, job, finding, outcome)
     shown = printed("json", show, terminal=True).stdout
     assert harmless(shown)
     assert parse(shown) == parse(printed("json", show).stdout)

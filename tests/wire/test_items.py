@@ -27,6 +27,15 @@ def response(*shown: str, state: str = "Auditing", head: str = "") -> bytes:
     return f"{head}<Response><JobsDetail>{job}</JobsDetail></Response>".encode()
 
 
+def left_of(body: bytes, *, known: bytes) -> items.Rest:
+    """Return what is left of a response after another one."""
+    before = items.without_known(known, NOTHING)
+    assert before is not None
+    rest = items.without_known(body, before.digests)
+    assert rest is not None
+    return rest
+
+
 SHOWN = [item(number) for number in range(1, 5)]
 
 
@@ -69,10 +78,7 @@ def test_known_items_are_left_out_though_their_urls_are_signed_anew() -> None:
 
 def test_an_item_is_left_out_as_often_as_it_is_known() -> None:
     """Of three equal items, of which two are known, one is left."""
-    before = items.without_known(response(SHOWN[0], SHOWN[0]), NOTHING)
-    assert before is not None
-    rest = items.without_known(response(*[SHOWN[0]] * 3), before.digests)
-    assert rest is not None
+    rest = left_of(response(*[SHOWN[0]] * 3), known=response(SHOWN[0], SHOWN[0]))
     assert rest.body == response(LEFT_OUT, SHOWN[0])
 
 
@@ -89,11 +95,7 @@ def test_an_item_is_left_out_as_often_as_it_is_known() -> None:
 )
 def test_a_changed_item_is_left(changed: str) -> None:
     """An item that differs in anything but the query of its URL is read again."""
-    known = items.without_known(response(item(1)), NOTHING)
-    assert known is not None
-    rest = items.without_known(response(changed), known.digests)
-    assert rest is not None
-    assert rest.body == response(changed)
+    assert left_of(response(changed), known=response(item(1))).body == response(changed)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +108,7 @@ def test_a_changed_item_is_left(changed: str) -> None:
 )
 def test_the_url_may_stand_anywhere_in_an_item(form: str) -> None:
     """The URL of the item itself is found behind other elements."""
-    known = items.without_known(response(form.format("b")), NOTHING)
-    assert known is not None
-    rest = items.without_known(response(form.format("c")), known.digests)
-    assert rest is not None
+    rest = left_of(response(form.format("c")), known=response(form.format("b")))
     assert rest.body == response(LEFT_OUT)
 
 
@@ -124,11 +123,8 @@ def test_the_url_may_stand_anywhere_in_an_item(form: str) -> None:
 )
 def test_an_item_without_a_signed_url_is_compared_whole(form: str) -> None:
     """Nothing but the query of the item's own URL may differ."""
-    known = items.without_known(response(form.format("b")), NOTHING)
-    assert known is not None
     for other in ("b", "c"):
-        rest = items.without_known(response(form.format(other)), known.digests)
-        assert rest is not None
+        rest = left_of(response(form.format(other)), known=response(form.format("b")))
         is_equal = form.format(other) == form.format("b")
         assert rest.body == response(LEFT_OUT if is_equal else form.format(other))
 
@@ -185,11 +181,7 @@ def test_an_item_that_does_not_end_is_left(cut: str) -> None:
 
 def test_a_job_without_items_that_were_left_out() -> None:
     """The lists hold what is left; the rest is as in the whole response."""
-    before = items.without_known(response(*SHOWN[:2]), NOTHING)
-    assert before is not None
-    rest = items.without_known(response(*SHOWN), before.digests)
-    assert rest is not None
-    job = results.job_without(rest)
+    job = results.job_without(left_of(response(*SHOWN), known=response(*SHOWN[:2])))
     whole = decode.job(response(*SHOWN))
     assert job is not None
     assert job.snapshots == whole.snapshots[2:]
