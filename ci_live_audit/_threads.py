@@ -40,7 +40,7 @@ class Threads:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._running = 0
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[_Job] = deque()
 
     async def run(self, function: Callable[[], T], ended: Callable[[], object] | None = None) -> T:
         """Call a function in a thread, and return its result or raise what it raises.
@@ -60,7 +60,7 @@ class Threads:
         future: asyncio.Future[Callable[[], T]] = loop.create_future()
         if ended is not None:
             future.add_done_callback(lambda _: ended())
-        job = partial(_work, contextvars.copy_context(), function, loop, future)
+        job = _Job(partial(contextvars.copy_context().run, function), loop, future)
         with self._lock:
             self._waiting.append(job)
         try:
@@ -84,7 +84,7 @@ class Threads:
                 self._running -= 1
             raise
 
-    def _leave(self, job: Callable[[], None], future: asyncio.Future[Any]) -> None:
+    def _leave(self, job: _Job, future: asyncio.Future[Any]) -> None:
         """Take a job that has not begun out of the line."""
         with self._lock, suppress(ValueError):
             self._waiting.remove(job)
@@ -98,22 +98,33 @@ class Threads:
                     self._running -= 1
                     return
                 job = self._waiting.popleft()
-            job()
+            job.work()
 
 
-def _work(
-    context: contextvars.Context,
-    function: Callable[[], Any],
-    loop: asyncio.AbstractEventLoop,
-    future: asyncio.Future[Any],
-) -> None:
-    outcome: Callable[[], Any]
-    try:
-        outcome = partial(_identity, context.run(function))
-    except BaseException as problem:  # noqa: BLE001 - it is raised where the function was called
-        outcome = partial(_throw, problem)
-    with suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(future.set_result, outcome)
+class _Job:
+    """A function to call, and the future that gets what comes of it."""
+
+    def __init__(
+        self,
+        function: Callable[[], Any],
+        loop: asyncio.AbstractEventLoop,
+        future: asyncio.Future[Any],
+    ) -> None:
+        self._function: Callable[[], Any] | None = function
+        self._loop = loop
+        self._future = future
+
+    def work(self) -> None:
+        """Call the function, and let go of it before its caller goes on."""
+        assert self._function is not None
+        outcome: Callable[[], Any]
+        try:
+            outcome = partial(_identity, self._function())
+        except BaseException as problem:  # noqa: BLE001 - it is raised where the function was called
+            outcome = partial(_throw, problem)
+        self._function = None
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._future.set_result, outcome)
 
 
 def _identity(result: T) -> T:

@@ -9,8 +9,11 @@ import subprocess
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import pytest
 from servers import eventually
@@ -55,6 +58,38 @@ async def test_a_stop_iteration_does_not_hang() -> None:
     """A future refuses a StopIteration; the caller gets the RuntimeError of every coroutine."""
     with pytest.raises(RuntimeError, match="StopIteration"):
         await Threads(1).run(partial(next, iter(())))
+
+
+@pytest.mark.parametrize("error", [None, ValueError("mine")])
+async def test_a_thread_keeps_nothing_once_the_result_is_there(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a caller drops afterwards is gone, even if the thread still has to end."""
+    loop = asyncio.get_running_loop()
+    seen = threading.Event()
+    tell = loop.call_soon_threadsafe
+
+    def tell_and_wait(*args: Any) -> None:
+        tell(*args)
+        del args
+        assert seen.wait(10)
+
+    class Owner:
+        def work(self) -> None:
+            if error is not None:
+                raise error
+
+    owner = Owner()
+    dropped = weakref.ref(owner)
+    monkeypatch.setattr(loop, "call_soon_threadsafe", tell_and_wait)
+    with nullcontext() if error is None else pytest.raises(ValueError, match="mine"):
+        await Threads(1).run(owner.work)
+    if error is not None:
+        error.__traceback__ = None
+    del owner
+    alive = dropped() is not None
+    seen.set()
+    assert not alive
 
 
 async def test_no_more_run_than_may_and_in_order() -> None:
