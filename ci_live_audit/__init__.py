@@ -11,6 +11,7 @@ from ci_live_audit._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ci_live_audit import callbacks as callbacks, decode as decode
+    from ci_live_audit.callbacks.receiver import CallbackReceiver as CallbackReceiver
     from ci_live_audit.client import LiveAuditClient as LiveAuditClient
     from ci_live_audit.credentials.values import Credentials as Credentials
     from ci_live_audit.errors import (
@@ -66,6 +67,7 @@ else:
         __name__,
         {
             "callbacks": "",
+            "callbacks.receiver": "CallbackReceiver",
             "client": "LiveAuditClient",
             "credentials.values": "Credentials",
             "decode": "",

@@ -39,7 +39,13 @@ ORDER = (
     "wire/results",
     "wire/callbacks",
     "decode",
-    "callbacks",
+    "callbacks/tokens",
+    "callbacks/line",
+    "callbacks/consumer",
+    "callbacks/listeners",
+    "callbacks/intake",
+    "callbacks/asgi",
+    "callbacks/receiver",
     "limits/limiter",
     "limits/pace",
     "limits/local",
@@ -118,6 +124,7 @@ FOLLOWING = (
     "finding",
 )
 PURE |= {f"following/{name}" for name in FOLLOWING}
+PURE |= {"callbacks/tokens", "callbacks/line"}
 PURE |= {module for module in ORDER if module.startswith("wire/")}
 STDLIB_IO = {"asyncio", "socket", "http", "urllib.request", "time", "os", "pathlib"}
 # The modules of the core that may import each library.

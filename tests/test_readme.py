@@ -37,6 +37,8 @@ BY_ANYIO, BY_PYTEST_ASYNCIO = (str(one.parsed) for one in BLOCKS if one not in E
 def emulator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Emulator:
     """Return the service behind the examples, whose minutes pass at once."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CALLBACK_SECRET", "a secret of 32 bytes, for a test")
+    monkeypatch.setenv("OLD_CALLBACK_SECRET", "the one that it has replaced")
     emulator = Emulator()
     emulator.add_stream(
         "rtmp://live.example.com/app/room7", duration=60, script=[frame(25, "Porn")]
@@ -99,7 +101,7 @@ def test_the_bot_stops_what_is_bad(emulator: Emulator, capsys: pytest.CaptureFix
 
 async def test_the_service_answers(emulator: Emulator) -> None:
     """The application queries with one client for all requests, and says what does not exist."""
-    block = example("Starlette(")
+    block = example("Starlette(routes=[Route")
     block.evaluate()
     app = block.namespace["app"]
     job_id = emulator.add_job(duration=1)

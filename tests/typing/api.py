@@ -14,6 +14,7 @@ from ci_live_audit import (
     AudioFinding,
     AudioSection,
     AuditJob,
+    CallbackReceiver,
     CancelledJob,
     Checkpoint,
     Credentials,
@@ -40,6 +41,7 @@ from ci_live_audit import (
     decode,
     plan,
 )
+from ci_live_audit.callbacks import Callback
 from ci_live_audit.testing import Arrival, Emulator, Fault, frame, sound
 
 
@@ -171,6 +173,19 @@ def errors(error: ServiceError | TransportError) -> None:
 
 def failed(error: JobFailed) -> None:
     assert_type(error.job, AuditJob)
+
+
+async def receiving(callback: Callback, headers: Mapping[str, str]) -> None:
+    async def consume(callback: Callback) -> None: ...
+
+    receiver = CallbackReceiver(["0123456789abcdef", b"fedcba9876543210"], on_callback=consume)
+    assert_type(receiver.url("https://example.com/callbacks", "room7"), str)
+    assert_type(receiver.take("/callbacks", headers, b""), int)
+    assert_type(receiver.take("/callbacks", None, b""), int)
+    assert_type(receiver.trusted(), CallbackReceiver)
+    assert_type(receiver.is_trusted, bool)
+    assert_type(receiver.counts["taken"], int)
+    receiver.subscribe(lambda callback: assert_type(callback.job_id, str | None))()
 
 
 async def kit(emulator: Emulator) -> None:
