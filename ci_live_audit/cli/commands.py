@@ -286,7 +286,7 @@ def emulate(**options: Any) -> Awaitable[int]:
     """Serve an emulator of the service on this machine.
 
     Prints the ids of its jobs to standard output, and the variables to set to standard
-    error.
+    error. Callback URLs are called if they are of this machine.
     """
     from ci_live_audit.cli.emulate import emulate as serve
     from ci_live_audit.cli.output import Output

@@ -22,7 +22,7 @@ async def emulate(
 ) -> int:
     """Serve until interrupted; print the ids of the jobs to standard output."""
     seconds("duration", duration)
-    emulator = Emulator(rate=rate, seed=seed)
+    emulator = Emulator(rate=rate, seed=seed, callbacks=True)
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
     ids = [_job(emulator, chance, duration) for _ in range(jobs)]
     async with emulator.serve(port, host) as url:
@@ -41,7 +41,11 @@ async def emulate(
         with suppress(asyncio.CancelledError):
             await asyncio.get_running_loop().create_future()
     throttled = sum(arrival.status == 429 for arrival in emulator.arrivals)
-    output.say(f"{len(emulator.arrivals):,} requests, {throttled:,} throttled")
+    summary = f"{len(emulator.arrivals):,} requests, {throttled:,} throttled"
+    if emulator.deliveries:
+        missed = sum(delivery.status != 200 for delivery in emulator.deliveries)
+        summary += f"; {len(emulator.deliveries):,} callbacks, {missed:,} not taken"
+    output.say(summary)
     return Exit.OK
 
 

@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING
 from ci_live_audit._lazy import exports
 
 if TYPE_CHECKING:
+    from ci_live_audit.testing.bodies import (
+        callback_body as callback_body,
+        callback_headers as callback_headers,
+        callback_probe as callback_probe,
+    )
+    from ci_live_audit.testing.callbacks import Delivery as Delivery
     from ci_live_audit.testing.chaos import ChaosProxy as ChaosProxy, WireFault as WireFault
     from ci_live_audit.testing.emulator import Arrival as Arrival, Emulator as Emulator
     from ci_live_audit.testing.faults import Fault as Fault
@@ -22,6 +28,8 @@ else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
         {
+            "bodies": "callback_body callback_headers callback_probe",
+            "callbacks": "Delivery",
             "chaos": "ChaosProxy WireFault",
             "emulator": "Arrival Emulator",
             "faults": "Fault",

@@ -4,32 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
-from email.utils import format_datetime
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import httpx
 
+from ci_live_audit._checks import above_zero
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.credentials.values import Credentials
-from ci_live_audit.errors import ConfigurationError
-from ci_live_audit.models import AudioSection, Snapshot
-from ci_live_audit.testing import browsers
+from ci_live_audit.errors import ConfigurationError, InvalidInput
+from ci_live_audit.testing import asgi
+from ci_live_audit.testing.bodies import Form
+from ci_live_audit.testing.callbacks import App, Delivery, Notifier
 from ci_live_audit.testing.faults import Fault, Faults
 from ci_live_audit.testing.render import Refusal
 from ci_live_audit.testing.service import Call, Quota, Service
-from ci_live_audit.testing.streams import LiveJob, Stream
+from ci_live_audit.testing.streams import Item, LiveJob, Stream
+from ci_live_audit.wire.endpoint import url_fault
 
 __all__ = ["Arrival", "Emulator"]
-
-Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 DEFAULT_CREDENTIALS = Credentials("AKIDEXAMPLE", "secretexample")
 NO_FAULT = Fault()
@@ -69,15 +65,22 @@ class Emulator:
         clock: Seconds, for streams and the rate; the event loop's clock by default.
         now: Unix seconds, for signatures and dates.
         seed: Makes random choices repeatable.
+        callbacks: Who is called back about jobs that were submitted with a callback URL: an ASGI
+            app, which gets every callback in process, whatever host its URL has (no lifespan is
+            run); True for the URLs themselves, over the network but on this machine alone; by
+            default nobody.
+        callback_pause: Seconds after which a callback that was not answered with 200 is sent
+            again, for a day; infinity for never.
 
     Attributes:
         arrivals: The requests that arrived, in order: all, or at least the last 80,000.
+        deliveries: The callbacks that were sent, in order: all, or at least the last 8,000.
         jobs: The jobs by id.
         host: Host name of the bucket.
         faults: The injected faults; ``faults.clear()`` removes them.
 
     Raises:
-        ConfigurationError: The bucket, the region or the rate is invalid.
+        ConfigurationError: The bucket, the region or another argument is invalid.
     """
 
     def __init__(
@@ -90,11 +93,15 @@ class Emulator:
         clock: Callable[[], float] | None = None,
         now: Callable[[], float] = time.time,
         seed: int = 0,
+        callbacks: App | bool | None = None,
+        callback_pause: float = 1800.0,
     ) -> None:
         self._rng = random.Random(seed)  # noqa: S311 - repeatable, not secret
         self._clock = clock
         self._now = now
-        self._service = Service(bucket, region, clock=self.clock, now=now, new_id=self._new_id)
+        self._service = Service(
+            bucket, region, clock=self.clock, now=now, new_id=self._new_id, changed=self._changed
+        )
         self._quota = Quota(rate)
         self.bucket = bucket
         self.region = region
@@ -104,15 +111,45 @@ class Emulator:
         self.arrivals: list[Arrival] = []
         self.jobs: dict[str, LiveJob] = self._service.jobs
         self.faults: Faults[Fault] = Faults(self._rng)
+        self.deliveries: list[Delivery] = []
+        self._callback_pause = above_zero("callback_pause", callback_pause, "seconds")
+        self._notifier: Notifier | None = None
+        self.callbacks = callbacks
+
+    @property
+    def callbacks(self) -> App | bool | None:
+        """Who is called back; what is set is for jobs that begin afterwards, and None ends all."""
+        return self._callbacks
+
+    @callbacks.setter
+    def callbacks(self, to: App | bool | None) -> None:
+        if self._notifier is not None:
+            self._notifier.stop()
+        self._callbacks, self._notifier = to, None
+        if to is None or to is False:
+            return
+        self._notifier = Notifier(
+            to=to,
+            pause=self._callback_pause,
+            clock=self.clock,
+            now=self._now,
+            bucket=self.bucket,
+            region=self.region,
+            faults=self.faults,
+            deliveries=self.deliveries,
+        )
 
     def add_job(
         self,
         job_id: str | None = None,
         *,
         duration: float = 60.0,
-        script: Iterable[Snapshot | AudioSection] | None = None,
+        script: Iterable[Item] | None = None,
         failure: tuple[str, str] | None = None,
         data_id: str | None = None,
+        callback: str | None = None,
+        callback_type: Literal[1, 2] = 1,
+        callback_version: Form = "Simple",
     ) -> str:
         """Start a job as if it had been submitted now.
 
@@ -122,19 +159,34 @@ class Emulator:
             script: Its findings, from `frame` and `sound`; by default all are normal.
             failure: Code and message with which the job fails at the end.
             data_id: The data id of the submission.
+            callback: URL of whom ``callbacks`` calls back about it.
+            callback_type: 1 for all that is found, 2 for violations only.
+            callback_version: ``"Simple"`` or ``"Detail"``.
 
         Returns:
             The id.
+
+        Raises:
+            InvalidInput: The callback URL is none.
         """
-        stream = Stream.scripted(duration, script, failure)
-        return self._service.add(stream, job_id=job_id, data_id=data_id).job_id
+        if callback is not None and (fault := url_fault(callback, {"http", "https"})):
+            raise InvalidInput(f"callback: expected an http or https URL, but {fault}")
+        job = self._service.add(
+            Stream.scripted(duration, script, failure),
+            job_id=job_id,
+            data_id=data_id,
+            callback=callback,
+            callback_type=callback_type,
+            callback_version=callback_version,
+        )
+        return job.job_id
 
     def add_stream(
         self,
         url: str,
         *,
         duration: float = 60.0,
-        script: Iterable[Snapshot | AudioSection] | None = None,
+        script: Iterable[Item] | None = None,
         failure: tuple[str, str] | None = None,
     ) -> None:
         """Script a stream that will be submitted; the arguments are those of `add_job`."""
@@ -153,9 +205,10 @@ class Emulator:
         Args:
             fault: The fault.
             times: How often it happens; without limit by default.
-            share: Share of the requests that it meets, 0 to 1.
+            share: Share of the requests, or of the callbacks, that it meets, 0 to 1.
             operation: ``"query"``, ``"cancel"`` or ``"submit"``; any by default.
         """
+        operation = operation if fault.meets == "request" else fault.meets
         self.faults.add(fault, times=times, share=share, operation=operation)
 
     def client(self, **options: Any) -> LiveAuditClient:
@@ -186,11 +239,15 @@ class Emulator:
             raise ConfigurationError(
                 'serving the emulator needs uvicorn: pip install "ci-live-audit[emulator]"'
             ) from None
+        if self._notifier is not None:
+            self._notifier.settle()
         return serve(self, host, port)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
         """Handle one request: https://asgi.readthedocs.io/en/latest/specs/www.html."""
-        host, path = _target(scope)
+        if self._notifier is not None:
+            self._notifier.wake()
+        host, path = asgi.target(scope)
         arrival = Arrival(self.clock(), scope["method"], path)
         self.arrivals.append(arrival)
         if len(self.arrivals) > MOST_ARRIVALS:
@@ -204,14 +261,14 @@ class Emulator:
                 for name, value in scope["headers"]
             }
             | host,
-            body=await _body(receive),
+            body=await asgi.body(receive),
             request_id=self._new_id(),
         )
         if call.method == "OPTIONS":  # browsers ask by themselves: it is no call of the service
             fault, now = NO_FAULT, self._now()
             response = self._service.preflight(call)
         else:
-            fault = self.faults.pick(call.operation) or NO_FAULT
+            fault = self.faults.pick(None, call.operation) or NO_FAULT
             # The rate applies when a request arrives, not when it is handled.
             refusal = self._quota.refusal(arrival.time) if fault.counted else None
             await asyncio.sleep(fault.delay)
@@ -220,68 +277,17 @@ class Emulator:
                 refusal or fault.refusal or self._service.respond(call, self.credentials, now)
             )
         if fault.aborts:
-            _abort(scope)
+            asgi.abort(scope)
         arrival.status = response.status if isinstance(response, Refusal) else 200
-        await _respond(send, call, response, fault, now)
+        await asgi.respond(send, call, response, fault, now)
 
     def clock(self) -> float:
         """Return the seconds of the emulator's clock."""
         return self._clock() if self._clock is not None else asyncio.get_running_loop().time()
 
+    def _changed(self, job: LiveJob) -> None:
+        if self._notifier is not None:
+            self._notifier.changed(job)
+
     def _new_id(self) -> str:
         return f"{self._rng.getrandbits(128):032x}"
-
-
-async def _body(receive: Receive) -> bytes:
-    body = b""
-    more = True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    return body
-
-
-def _target(scope: Scope) -> tuple[dict[str, str], str]:
-    """Return the ``Host`` header that a target with one has in place of the sent, and its path.
-
-    https://www.rfc-editor.org/rfc/rfc9112#section-3.2.2
-    """
-    whole = re.fullmatch(r"(?is)https?://([^/]*)(.*)", scope["path"])
-    return ({"host": whole[1]}, whole[2] or "/") if whole else ({}, scope["path"])
-
-
-async def _respond(
-    send: Send, call: Call, response: bytes | Refusal, fault: Fault, now: float
-) -> None:
-    """Send a response, with the parts of the fault that concern it."""
-    headers = {
-        "content-type": "application/xml",
-        "date": format_datetime(datetime.fromtimestamp(now, UTC), usegmt=True),
-        "server": "tencent-ci",
-        "x-ci-request-id": call.request_id,
-        **browsers.permissions(call.method, call.headers),
-    }
-    if isinstance(response, Refusal):
-        status, body = response.status, response.document(call.request_id)
-        headers["x-ci-trace-id"] = call.request_id[::-1]
-        if response.retry_after is not None:
-            headers["retry-after"] = f"{response.retry_after:g}"
-    else:
-        status, body = 200, response
-    if fault.page is not None:
-        body = fault.page
-        headers["content-type"] = "text/html"
-    headers["content-length"] = str(len(body))
-    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": pairs})
-    # A server closes the connection when a body ends before the announced length.
-    await send({"type": "http.response.body", "body": body[: int(len(body) * fault.sent)]})
-
-
-def _abort(scope: Scope) -> None:
-    """Reset the connection: on a socket by the server, in process by an exception."""
-    abort = scope.get("state", {}).get("abort")
-    if abort is not None:
-        abort()
-    raise ConnectionResetError("reset by the emulator")

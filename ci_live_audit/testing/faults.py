@@ -16,20 +16,25 @@ FOREIGN_PAGE = b"<html><head><title>Welcome to the hotel network</title><body><p
 
 @attrs.frozen(kw_only=True)
 class Fault:
-    """What goes wrong with one request; made by the class methods.
+    """What goes wrong with one request or one callback; made by the class methods.
 
     Attributes:
         name: For people, as in ``str(fault)``.
+        meets: ``"request"``, ``"callback"`` or ``"interim callback"``, all but the last of a job.
         refusal: Error sent in place of the response; the request is not carried out.
         counted: Whether the request counts against the rate.
-        delay: Seconds that the request waits before it is handled.
+        delay: Seconds that the request waits before it is handled, or the callback before it is
+            sent.
         ahead: Seconds by which the service's clock is ahead.
         page: HTML sent in place of the response's document.
         sent: Share of the body that is sent, 0 to 1.
         aborts: Whether the connection is reset in place of a response.
+        copies: How often the callback is sent.
+        overtaken: Whether the job's next callback is sent before.
     """
 
     name: str = "none"
+    meets: str = "request"
     refusal: Refusal | None = None
     counted: bool = True
     delay: float = 0.0
@@ -37,6 +42,8 @@ class Fault:
     page: bytes | None = None
     sent: float = 1.0
     aborts: bool = False
+    copies: int = 1
+    overtaken: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -78,6 +85,26 @@ class Fault:
         """Set the service's clock ``seconds`` ahead, or behind if negative."""
         return cls(name="skew", ahead=seconds)
 
+    @classmethod
+    def lost(cls) -> Fault:
+        """Send a callback to nobody, and never again."""
+        return cls(name="lost", meets="callback", copies=0)
+
+    @classmethod
+    def twice(cls) -> Fault:
+        """Send a callback, and the same once more."""
+        return cls(name="twice", meets="callback", copies=2)
+
+    @classmethod
+    def late(cls, seconds: float) -> Fault:
+        """Send a callback ``seconds`` late, as it was; others may overtake it."""
+        return cls(name="late", meets="callback", delay=seconds)
+
+    @classmethod
+    def out_of_order(cls) -> Fault:
+        """Send a callback after the job's next one; the last of a job is not met."""
+        return cls(name="out of order", meets="interim callback", overtaken=True)
+
 
 F = TypeVar("F")
 
@@ -106,10 +133,10 @@ class Faults(Generic[F]):
         """Remove all faults."""
         self._injected.clear()
 
-    def pick(self, operation: str) -> F | None:
-        """Return the fault for the next request: the first injected one that applies."""
+    def pick(self, *operations: str | None) -> F | None:
+        """Return the fault for what comes next: the first of these operations that applies."""
         for injected in self._injected:
-            applies = injected.left > 0 and injected.operation in {None, operation}
+            applies = injected.left > 0 and injected.operation in operations
             if applies and (injected.share >= 1 or self._rng.random() < injected.share):
                 injected.left -= 1
                 return injected.fault

@@ -1,9 +1,9 @@
-"""The XML documents that the service sends: results and errors."""
+"""The documents that the service sends: results and errors as XML, and results as JSON."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import Enum
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ import attrs
 
 from ci_live_audit.models import AuditJob, CancelledJob, ReadOnly, Result, SubmittedJob, tags
 
-__all__ = ["Refusal", "error_document", "render"]
+__all__ = ["Refusal", "error_document", "render", "tree"]
 
 
 @attrs.frozen
@@ -42,8 +42,9 @@ class Refusal:
 
 def render(result: AuditJob | SubmittedJob | CancelledJob) -> bytes:
     """Return the body of a response; attributes that are None or empty are left out."""
-    request_id = _element("RequestId", result.request_id)
-    return f"<Response>{_element('JobsDetail', result)}{request_id}</Response>".encode()
+    job = _element("JobsDetail", result)
+    beside = "" if result.request_id is None else _element("RequestId", result.request_id)
+    return f"<Response>{job}{beside}</Response>".encode()
 
 
 def error_document(code: str, message: str, request_id: str, **more: str) -> bytes:
@@ -60,44 +61,53 @@ Scalar: TypeAlias = Enum | datetime | str | float | None
 Node: TypeAlias = Result | Mapping[str, Any] | tuple[Any, ...] | Scalar
 
 
-def _element(tag: str, value: Node) -> str:
+def tree(value: Node) -> Any:
+    """Return a result as the plain values of a JSON document, under the names of its nodes."""
+    if isinstance(value, Result):
+        return {tag: tree(inside) for tag, inside in _nodes(value)}
     if isinstance(value, tuple):
-        return "".join(_element(tag, item) or f"<{tag}/>" for item in value)
-    if tag == "#text":
-        return _content(value) or ""
-    inside = _children(value) if isinstance(value, Result) else _content(value)
-    return "" if inside is None else f"<{tag}>{inside}</{tag}>"
+        return [tree(item) for item in value]
+    if isinstance(value, Mapping):
+        return {tag: tree(item) for tag, item in value.items()}
+    return _plain(value)
 
 
-def _children(result: Result) -> str:
-    nodes = ""
+def _nodes(result: Result) -> Iterator[tuple[str, Node]]:
+    """Give the tag and the value of each node of a result; what is None or empty has none."""
     extra = dict(getattr(result, "extra", {}))
     cls: Any = type(result)
     for name, tag in tags(cls).items():
         value = getattr(result, name)
         if name == "keywords":
             value = getattr(result, "keywords_raw", None) or value
-        if name == "request_id":  # it is beside the job, not in it
-            continue
-        if tag.item is None or not value:
-            nodes += _element(tag.name, value)
-        else:
-            inside = _element(tag.item, value) + (_content(extra.pop(tag.name, None)) or "")
-            nodes += f"<{tag.name}>{inside}</{tag.name}>"
+        if name == "request_id" or value is None or value in ({}, ()):
+            continue  # the id of the request is beside the job, not in it
+        if tag.item is not None:
+            more = extra.pop(tag.name, {})
+            value = {tag.item: value, **(more if isinstance(more, Mapping) else {"#text": more})}
+        yield tag.name, value
     for name, scene in getattr(result, "scenes", {}).items():
-        nodes += _element(f"{name}Info", scene)
-    for tag_name, value in extra.items():
-        nodes += _element(tag_name, value) or f"<{tag_name}/>"
-    return nodes
+        yield f"{name}Info", scene
+    yield from extra.items()
 
 
-def _content(value: Node) -> str | None:
-    if value is None or value == {}:
-        return None
+def _element(tag: str, value: Node) -> str:
+    if isinstance(value, tuple):
+        return "".join(_element(tag, item) for item in value)
+    content = _content(value)
+    return content if tag == "#text" else f"<{tag}>{content}</{tag}>"
+
+
+def _content(value: Node) -> str:
+    if isinstance(value, Result):
+        return "".join(_element(tag, inside) for tag, inside in _nodes(value))
     if isinstance(value, Mapping):
-        return "".join(_element(tag, item) or f"<{tag}/>" for tag, item in value.items())
+        return "".join(_element(tag, item) for tag, item in value.items())
+    return "" if value is None else escape(str(_plain(value)), {"\r": "&#13;"})
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
-        text = value.isoformat()
         # The query document writes the zone as +0800.
-        return re.sub(r"([+-]\d\d):(\d\d)$", r"\1\2", text)
-    return escape(str(value.value if isinstance(value, Enum) else value), {"\r": "&#13;"})
+        return re.sub(r"([+-]\d\d):(\d\d)$", r"\1\2", value.isoformat())
+    return value.value if isinstance(value, Enum) else value

@@ -101,6 +101,7 @@ class Service:
         clock: Seconds, for streams.
         now: Unix seconds at which jobs are submitted.
         new_id: Makes the part of a job id that is unique.
+        changed: Called with a job that began or was cancelled.
 
     Raises:
         ConfigurationError: The bucket or the region is malformed.
@@ -114,6 +115,7 @@ class Service:
         clock: Callable[[], float],
         now: Callable[[], float],
         new_id: Callable[[], str],
+        changed: Callable[[LiveJob], None],
     ) -> None:
         self.host: str = endpoint.host(bucket, region)
         self.jobs: dict[str, LiveJob] = {}
@@ -122,6 +124,7 @@ class Service:
         self._clock = clock
         self._now = now
         self._new_id = new_id
+        self._changed = changed
 
     def add(self, stream: Stream, *, job_id: str | None = None, **facts: Any) -> LiveJob:
         """Start a job for a stream; ``facts`` are further attributes of the `LiveJob`."""
@@ -132,6 +135,7 @@ class Service:
         job_id = job_id or f"av{self._new_id()}"
         job = LiveJob(job_id=job_id, stream=stream, created=self._now(), started=started, **facts)
         self.jobs[job_id] = job
+        self._changed(job)
         return job
 
     def respond(self, call: Call, credentials: Credentials, now: float) -> bytes | Refusal:
@@ -192,6 +196,7 @@ class Service:
         if job.state(self._clock()) in ENDED:
             return Refusal(400, "InvalidArgument", "The auditing job has already ended.")
         job.cancelled = self._clock()
+        self._changed(job)
         return render(
             CancelledJob(
                 job_id=job.job_id,
@@ -214,7 +219,15 @@ class Service:
             return Refusal(400, "InvalidArgument", fault)
         url, data_id = request.findtext("Input/Url", ""), request.findtext("Input/DataId")
         stream = self.streams.get(url, Stream.scripted(60.0, None, None))
-        job = self.add(stream, url=url, data_id=data_id, user_info=_user_info(request))
+        job = self.add(
+            stream,
+            url=url,
+            data_id=data_id,
+            user_info=_user_info(request),
+            callback=request.findtext("Conf/Callback"),
+            callback_type=int(request.findtext("Conf/CallbackType", "1")),
+            callback_version=request.findtext("Conf/CallbackVersion", "Simple"),
+        )
         return render(
             SubmittedJob(
                 job_id=job.job_id,
@@ -240,6 +253,8 @@ def _fault(request: ET.Element) -> str | None:
         return f"Conf.Callback is not a URL: {fault}."
     if request.findtext("Conf/CallbackType", "1") not in {"1", "2"}:
         return "CallbackType must be 1 or 2."
+    if request.findtext("Conf/CallbackVersion", "Simple") not in {"Simple", "Detail"}:
+        return "CallbackVersion must be Simple or Detail."
     for path, limit in {"Input/DataId": 512, "Input/UserInfo/*": 128}.items():
         for node in request.findall(path):
             if len((node.text or "").encode()) > limit:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
+from typing import Literal, TypeAlias
 
 import attrs
 
@@ -20,7 +22,9 @@ from ci_live_audit.models import (
     Verdict,
 )
 
-__all__ = ["LiveJob", "Stream", "frame", "sound"]
+__all__ = ["Item", "LiveJob", "Stream", "Summary", "frame", "sound"]
+
+Item: TypeAlias = Snapshot | AudioSection
 
 SHANGHAI = timezone(timedelta(hours=8))
 NORMAL = "Normal"
@@ -109,14 +113,14 @@ class Stream:
     """
 
     duration: float = 60.0
-    script: tuple[Snapshot | AudioSection, ...] = ()
+    script: tuple[Item, ...] = ()
     failure: tuple[str, str] | None = None
 
     @classmethod
     def scripted(
         cls,
         duration: float,
-        script: Iterable[Snapshot | AudioSection] | None,
+        script: Iterable[Item] | None,
         failure: tuple[str, str] | None,
     ) -> Stream:
         """Return a stream; without a script it has some snapshots and sections, all normal."""
@@ -126,7 +130,7 @@ class Stream:
         return cls(duration=duration, script=tuple(sorted(script, key=_found)), failure=failure)
 
 
-def _found(item: Snapshot | AudioSection) -> float:
+def _found(item: Item) -> float:
     """Return the milliseconds into the stream at which an item is found."""
     if isinstance(item, Snapshot):
         return item.snapshot_time or 0
@@ -145,6 +149,9 @@ class LiveJob:
         started: When it was submitted, by the emulator's clock; None until that clock is known.
         cancelled: When it was cancelled, by the emulator's clock; None if it was not.
         queries: Number of queries so far.
+        callback: URL that wants to be called back.
+        callback_type: 1 to be called with everything, 2 with violations only.
+        callback_version: The form of the callbacks.
     """
 
     job_id: str
@@ -156,6 +163,9 @@ class LiveJob:
     started: float | None = None
     cancelled: float | None = None
     queries: int = 0
+    callback: str | None = None
+    callback_type: int = 1
+    callback_version: Literal["Simple", "Detail"] = "Simple"
 
     def elapsed(self, clock: float) -> float:
         """Return the seconds for which the job has run."""
@@ -189,69 +199,93 @@ class LiveJob:
             host: Host of these URLs.
         """
         self.queries += 1
-        state = self.state(clock)
         elapsed = self.elapsed(clock)
         # A job that is cancelled while Submitted has found nothing.
         script = self.stream.script if elapsed >= self._pending() else ()
-        found = [item for item in script if _found(item) <= elapsed * 1000]
-        snapshots = tuple(
-            attrs.evolve(
-                item,
-                url=_signed(f"https://{host}/{self.job_id}/{number}.jpg", now, self.queries),
-                snapshot_time=self._epoch(item.snapshot_time),
-            )
-            for number, item in enumerate(i for i in found if isinstance(i, Snapshot))
-        )
-        sections = tuple(
-            attrs.evolve(
-                item,
-                url=_signed(f"https://{host}/{self.job_id}/{number}.mp3", now, self.queries),
-                offset_time=self._epoch(item.offset_time),
-            )
-            for number, item in enumerate(i for i in found if isinstance(i, AudioSection))
-        )
+        found, summary = [item for item in script if _found(item) <= elapsed * 1000], Summary()
+        items = [self.signed(item, summary.add(item), now, host) for item in found]
+        return self.result(self.state(clock), items, summary)
+
+    def segments(self) -> list[tuple[float, tuple[Item, ...]]]:
+        """Return what is found at the same time, with the seconds for which the job has run."""
+        times = ((max(_found(item) / 1000, self._pending()), item) for item in self.stream.script)
+        return [
+            (seconds, tuple(item for _, item in found))
+            for seconds, found in itertools.groupby(times, key=lambda pair: pair[0])
+            if seconds <= self.stream.duration
+        ]
+
+    def signed(self, item: Item, number: int, now: float, host: str) -> Item:
+        """Return a finding as the service sends it, the ``number``-th of its kind in the job."""
+        since_1970 = int(self.created * 1000)
+        place = f"https://{host}/{self.job_id}/{number}"
+        if isinstance(item, Snapshot):
+            url = _signed(f"{place}.jpg", now, self.queries)
+            return attrs.evolve(item, url=url, snapshot_time=since_1970 + (item.snapshot_time or 0))
+        url = _signed(f"{place}.mp3", now, self.queries)
+        return attrs.evolve(item, url=url, offset_time=since_1970 + (item.offset_time or 0))
+
+    def result(self, state: JobState, items: Iterable[Item], summary: Summary) -> AuditJob:
+        """Return the result of the job: some of its findings, and a summary of all."""
+        items = tuple(items)
         code, message = self.stream.failure or ("", "")
         failed = state == JobState.FAILED
-        worst = max(found, key=_severity, default=None)
         return AuditJob(
             job_id=self.job_id,
             state=state,
-            label=worst.label if worst is not None else None,
-            result=worst.result if worst is not None else None,
+            label=None if summary.worst is None else summary.worst.label,
+            result=None if summary.worst is None else summary.worst.result,
             data_id=self.data_id,
             creation_time=self.creation_time(),
             type="live_video",
             url=self.url,
             code=code if failed else None,
             message=message if failed else None,
-            snapshot_count=len(snapshots) if found else None,
-            scenes=_summary(found),
-            snapshots=snapshots,
-            audio_sections=sections,
+            snapshot_count=None if summary.worst is None else summary.snapshots,
+            scenes=ReadOnly(summary.scenes),
+            snapshots=tuple(item for item in items if isinstance(item, Snapshot)),
+            audio_sections=tuple(item for item in items if isinstance(item, AudioSection)),
             user_info=self.user_info,
         )
 
-    def _epoch(self, milliseconds: int | None) -> int:
-        return int(self.created * 1000) + (milliseconds or 0)
 
+@attrs.define
+class Summary:
+    """What a job has found so far.
 
-def _severity(item: Snapshot | AudioSection) -> int:
-    return (item.result or Verdict.NORMAL).severity
+    Attributes:
+        worst: The first finding with the worst verdict.
+        snapshots: Number of snapshots.
+        sections: Number of audio sections.
+        scenes: The worst flag of each scene and the number of its snapshots with a hit.
+    """
 
+    worst: Item | None = None
+    snapshots: int = 0
+    sections: int = 0
+    scenes: dict[str, Scene] = attrs.Factory(dict[str, Scene])
 
-def _summary(found: list[Snapshot | AudioSection]) -> ReadOnly[Scene]:
-    """Return the worst flag of each scene and the number of its snapshots with a hit."""
-    summary: dict[str, Scene] = {}
-    for item in found:
+    def add(self, item: Item) -> int:
+        """Add a finding; return how many of its kind were there before."""
+        snapshot = isinstance(item, Snapshot)
+        number = self.snapshots if snapshot else self.sections
+        self.snapshots += snapshot
+        self.sections += not snapshot
+        if self.worst is None or _severity(item) > _severity(self.worst):
+            self.worst = item
         for name, scene in item.scenes.items():
-            so_far = summary.get(name, Scene(hit_flag=HitFlag.MISS, count=0))
+            so_far = self.scenes.get(name, Scene(hit_flag=HitFlag.MISS, count=0))
             flags = (scene.hit_flag or HitFlag.MISS, so_far.hit_flag or HitFlag.MISS)
-            hit = isinstance(item, Snapshot) and flags[0] != HitFlag.MISS
-            summary[name] = Scene(
+            hit = snapshot and flags[0] != HitFlag.MISS
+            self.scenes[name] = Scene(
                 hit_flag=max(flags, key=lambda flag: flag.severity),
                 count=(so_far.count or 0) + hit,
             )
-    return ReadOnly(summary)
+        return number
+
+
+def _severity(item: Item) -> int:
+    return (item.result or Verdict.NORMAL).severity
 
 
 def _signed(url: str, now: float, nonce: int) -> str:
