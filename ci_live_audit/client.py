@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -13,20 +12,22 @@ import attrs
 
 from ci_live_audit._environment import resolve
 from ci_live_audit.calls import Caller
+from ci_live_audit.cancelling import cancel
 from ci_live_audit.clock import Clock
 from ci_live_audit.credentials.cache import CredentialCache, CredentialsSource
 from ci_live_audit.credentials.chain import default_chain
-from ci_live_audit.errors import ConfigurationError, InvalidArgument, JobNotFound, LiveAuditError
+from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.dispatcher import Polling, Query
 from ci_live_audit.following.findings import Findings
 from ci_live_audit.following.ids import Source
+from ci_live_audit.following.nudges import CallbackSource
 from ci_live_audit.following.outcomes import Outcomes
 from ci_live_audit.following.plan import Plan, plan
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.limits.limiter import RateLimiter
 from ci_live_audit.limits.local import LocalRateLimiter
-from ci_live_audit.models import AuditJob, CancelledJob, JobState, SubmittedJob, UserInfo
+from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob, UserInfo
 from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
 from ci_live_audit.transport.body import MAX_BODY
 from ci_live_audit.transport.exchange import MAX_CONNECTIONS, Transport
@@ -176,25 +177,7 @@ class LiveAuditClient:
 
         Source: https://www.tencentcloud.com/document/product/1045/49341
         """
-        read = partial(results.cancelled, job_id=job_id)
-        try:
-            return await self._caller.call(requests.cancel(job_id), read)
-        except (InvalidArgument, JobNotFound) as error:
-            if isinstance(error, JobNotFound) and not error.may_have_happened:
-                raise
-            try:
-                job = await self.query(job_id)
-            except LiveAuditError:
-                raise error from None
-            if job.state != JobState.CANCELLED and not (job.ended and error.may_have_happened):
-                raise
-        return CancelledJob(
-            job_id=job_id,
-            data_id=job.data_id,
-            creation_time=job.creation_time,
-            state=job.state,
-            request_id=job.request_id,
-        )
+        return await cancel(self._caller, job_id)
 
     async def submit(
         self,
@@ -244,9 +227,14 @@ class LiveAuditClient:
     # Many jobs
 
     async def wait(
-        self, job_id: str, interval: float = 10.0, timeout: float | None = None
+        self,
+        job_id: str,
+        interval: float = 10.0,
+        timeout: float | None = None,
+        *,
+        callbacks: CallbackSource | None = None,
     ) -> AuditJob:
-        """Query a job every ``interval`` seconds until it has ended.
+        """Query a job every ``interval`` seconds, and after each callback, until it has ended.
 
         Raises:
             JobFailed: It ended in state Failed; ``.job`` is the job.
@@ -254,7 +242,8 @@ class LiveAuditClient:
                 seen, without its lists.
             LiveAuditError: It cannot be queried. Transient errors are waited out.
         """
-        polling = attrs.evolve(self._polling(interval, timeout), keep_last=True)
+        polling = self._polling(interval, timeout, callbacks=callbacks)
+        polling = attrs.evolve(polling, keep_last=True)
         async with Outcomes(polling, [job_id]) as outcomes:
             outcome = await anext(outcomes)
         return outcome.unwrap()
@@ -266,6 +255,7 @@ class LiveAuditClient:
         timeout: float | None = None,
         *,
         checkpoint: Checkpoint | None = None,
+        callbacks: CallbackSource | None = None,
     ) -> Outcomes:
         """Follow many jobs and yield the `Outcome` of each as it ends.
 
@@ -293,6 +283,9 @@ class LiveAuditClient:
                 its outcome is a `WaitTimeout`.
             checkpoint: A file from which a later run can continue. It answers an id once the job
                 has ended, or the service has said that there is none; no other outcome does.
+            callbacks: A `CallbackReceiver`: a job is queried as soon as a callback is about it,
+                beside its turns, so the interval may be long. With its ``trusted()``, what a
+                callback says is believed, and nobody asks again.
 
         Raises:
             ConfigurationError: An argument cannot be used, or it is another bucket's checkpoint.
@@ -300,10 +293,15 @@ class LiveAuditClient:
         """
         if checkpoint is not None:
             checkpoint.bind(self._bucket, self._region)
-        return Outcomes(self._polling(interval, timeout, checkpoint), job_ids)
+        return Outcomes(self._polling(interval, timeout, checkpoint, callbacks), job_ids)
 
     def watch(
-        self, job_ids: str | Source, interval: float = 10.0, timeout: float | None = None
+        self,
+        job_ids: str | Source,
+        interval: float = 10.0,
+        timeout: float | None = None,
+        *,
+        callbacks: CallbackSource | None = None,
     ) -> Findings:
         """Follow one job or many and yield each `Finding` once, as it turns up.
 
@@ -320,7 +318,7 @@ class LiveAuditClient:
         Raises:
             ConfigurationError: An argument cannot be used.
         """
-        return Findings(self._polling(interval, timeout), job_ids)
+        return Findings(self._polling(interval, timeout, callbacks=callbacks), job_ids)
 
     def plan(self, jobs: int, interval: float = 10.0) -> Plan:
         """Calculate how often this client's rate allows jobs to be polled, as `plan` does.
@@ -331,14 +329,19 @@ class LiveAuditClient:
         return plan(jobs, interval=interval, rate=self._rate)
 
     def _polling(
-        self, interval: float, timeout: float | None, checkpoint: Checkpoint | None = None
+        self,
+        interval: float,
+        timeout: float | None,
+        checkpoint: Checkpoint | None = None,
+        callbacks: CallbackSource | None = None,
     ) -> Polling:
         """Return how a run polls: behind all other calls on this client."""
         limiter = self._background.sibling()
         caller = attrs.evolve(self._caller, limiter=limiter)
         once = attrs.evolve(caller, retry=attrs.evolve(caller.retry, attempts=1))
         limits, scope = (interval, timeout, limiter, self._rate), caller.transport.open_call
-        return Polling(_polls(caller), *limits, checkpoint, probe=_polls(once), scope=scope)
+        query, probe = _polls(caller), _polls(once)
+        return Polling(query, *limits, checkpoint, probe=probe, scope=scope, callbacks=callbacks)
 
 
 def _polls(caller: Caller) -> Query:

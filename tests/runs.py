@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 from ci_live_audit import AuditJob, Finding, Outcome, Outcomes
 from ci_live_audit.following.digests import Digests
 from ci_live_audit.following.findings import findings_of
 from ci_live_audit.following.ledger import Update
 from ci_live_audit.following.seen import News, Seen
+from ci_live_audit.wire.callbacks import Callback
 
 #: Seconds. The limiter's slots are even once it has seen that the loop is on time.
 SLOT = 1 / 20 + 0.0005
@@ -54,3 +56,23 @@ def size(digests: Digests) -> int:
     """Return the bytes that a set of digests takes."""
     parts: list[Any] = [getattr(digests, name) for name in ("_sorted", "_recent")]
     return sum(map(sys.getsizeof, (*parts, *parts[1])))
+
+
+class Callbacks:
+    """A source of callbacks that a test sends itself."""
+
+    def __init__(self, *, is_trusted: bool = False) -> None:
+        self.is_trusted = is_trusted
+        self.listeners: list[Callable[[Callback], object]] = []
+
+    def subscribe(self, listener: Callable[[Callback], object]) -> Callable[[], object]:
+        """Call a listener until the returned function is called."""
+        self.listeners.append(listener)
+        return lambda: self.listeners.remove(listener)
+
+    def send(self, job_id: str | None, job: AuditJob | None = None) -> None:
+        """Send a callback about a job: a Detail one if it is given, or a Simple one."""
+        form: Literal["Simple", "Detail"] = "Simple" if job is None else "Detail"
+        state = None if job is None else job.state
+        for listener in list(self.listeners):
+            listener(Callback(form=form, key="", job_id=job_id, state=state, job=job))

@@ -15,19 +15,22 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import attrs
 
-from ci_live_audit._loop import cancel_and_wait, running_loop
+from ci_live_audit._loop import cancel_and_wait, running_loop, wait_for
 from ci_live_audit.errors import ConfigurationError, LiveAuditError, TransportError
 from ci_live_audit.following.backlog import Backlog
 from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.ids import Ids, Nothing, Source
 from ci_live_audit.following.ledger import Ledger, Update
+from ci_live_audit.following.nudges import CallbackSource, check_source
+from ci_live_audit.following.progress import Progress
 from ci_live_audit.following.reading import Reading
 from ci_live_audit.following.recent import REMEMBERED
 from ci_live_audit.following.schedule import Schedule
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.models import AuditJob
+from ci_live_audit.wire.callbacks import Callback
 
-__all__ = ["Dispatcher", "HasRoom", "Polling", "Progress", "Query", "Reader", "wait_for"]
+__all__ = ["Dispatcher", "HasRoom", "Polling", "Query", "Reader"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -50,7 +53,8 @@ class Polling:
 
     ``query`` waits for the ``limiter``, which lets ``rate`` requests a second pass; ``probe`` is
     used in its place during an outage, and makes a single attempt. With ``keep_last`` the whole
-    last response of every job is kept for a `WaitTimeout`. All happens within a ``scope``.
+    last response of every job is kept for a `WaitTimeout`. All happens within a ``scope``. What
+    comes of ``callbacks`` makes its job due.
     """
 
     query: Query
@@ -62,29 +66,7 @@ class Polling:
     keep_last: bool = False
     probe: Query | None = None
     scope: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
-
-
-@attrs.frozen(kw_only=True)
-class Progress:
-    """How far a run has come.
-
-    Attributes:
-        open: Number of known ids without an outcome.
-        ended: Number of jobs that ended well or were cancelled.
-        failed: Number of ids that ended in an error, those of failed jobs included.
-        requests: Number of requests sent.
-        eta: Seconds in which the quota allows one poll of each open job, the earliest end of the
-            run; None while there may be ids that are not known yet.
-        outage: Seconds for which no poll has succeeded while the service is out; None while it
-            works.
-    """
-
-    open: int
-    ended: int
-    failed: int
-    requests: int
-    eta: float | None
-    outage: float | None = None
+    callbacks: CallbackSource | None = attrs.field(default=None, validator=check_source)
 
 
 class Reader(Protocol[R, T_co]):
@@ -126,12 +108,15 @@ class Dispatcher(Generic[R, T]):
             polling.timeout,
             polling.rate,
             remembered=math.inf if self._ids.known else REMEMBERED,
+            nudged=polling.callbacks is not None,
         )
         self._ledger = Ledger(self.schedule, keep_last=polling.keep_last)
         self.schedule.unread = self._ids.unread
         self._max_in_flight = round(IN_FLIGHT * min(max(polling.rate, 5.0), 100.0))
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._new_first = False
+        self._nudged_first = False
+        self._unsubscribe: Callable[[], object] | None = None
         self.backlog: Backlog[T] = Backlog()
         self.job: AuditJob | None = None
         self.changed: asyncio.Event = asyncio.Event()
@@ -166,6 +151,8 @@ class Dispatcher(Generic[R, T]):
     def start(self) -> None:
         """Begin to read ids and to poll."""
         now = running_loop().time()
+        if self._polling.callbacks is not None:
+            self._unsubscribe = self._polling.callbacks.subscribe(self._on_callback)
         if self._ids.known:
             self.schedule.share_deadline(now)
         if self.schedule.timeout < math.inf:
@@ -176,6 +163,7 @@ class Dispatcher(Generic[R, T]):
 
     async def aclose(self) -> None:
         """Stop polling and reading."""
+        self._stop_listening()
         self.changed.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -248,7 +236,11 @@ class Dispatcher(Generic[R, T]):
             steps[0] = self._take_up
         elif self._may_take_up(now):  # an endless source would starve the jobs that are due
             steps.insert(1 if self._new_first else 2, self._take_up)
-        return next((job_id for step in steps if (job_id := step(now)) is not None), None)
+        # While others are due, half of the polls at most are for those that were nudged.
+        steps.insert(0 if self._nudged_first else len(steps), self.schedule.pick_nudged)
+        job_id = next((job_id for step in steps if (job_id := step(now)) is not None), None)
+        self._nudged_first = job_id is None or not self.schedule.is_extra(job_id)
+        return job_id
 
     def _may_take_up(self, now: float) -> bool:
         return self._ids.at_hand and not (self._ids.known and now >= self.schedule.deadline())
@@ -285,6 +277,19 @@ class Dispatcher(Generic[R, T]):
             self.changed.set()  # it has the next deadline
         return job_id
 
+    def _on_callback(self, callback: Callback) -> None:
+        """Have the job polled that a callback is about."""
+        job_id = callback.job_id
+        if job_id is None or not self.schedule.follows(job_id):
+            return
+        if self.schedule.nudge(job_id, running_loop().time()):
+            self.wake.set()
+
+    def _stop_listening(self) -> None:
+        unsubscribe, self._unsubscribe = self._unsubscribe, None
+        if unsubscribe is not None:
+            unsubscribe()
+
     def _deliver(self, update: Update | None, reading: R | None = None) -> None:
         if update is not None:
             self.job = update.job or self.job
@@ -318,6 +323,7 @@ class Dispatcher(Generic[R, T]):
     def _end(self, task: asyncio.Task[None]) -> None:
         cancelled = ConfigurationError("the run was cancelled from outside, or has been left")
         self.error = self.error or (cancelled if task.cancelled() else task.exception())
+        self._stop_listening()
         self.changed.set()
 
     def _beat(self) -> None:
@@ -332,16 +338,3 @@ class Dispatcher(Generic[R, T]):
             self._timer.cancel()
         self._beat_due = now + LATE
         self._timer = loop.call_at(self._beat_due, self._beat)
-
-
-async def wait_for(event: asyncio.Event, until: float) -> None:
-    """Wait until an event is set or a time has come, and clear the event."""
-    loop = asyncio.get_running_loop()
-    timer = loop.call_at(until, event.set) if until < math.inf else None
-    try:
-        await event.wait()
-    finally:
-        if timer is not None:
-            timer.cancel()
-    event.clear()
-    await asyncio.sleep(0)  # a loop around this never starves others

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from array import array
 
-__all__ = ["CHUNK", "Jobs"]
+__all__ = ["CHUNK", "Jobs", "Numbers"]
 
 #: Jobs of a chunk; also a bound on the work of one step.
 CHUNK = 1024
@@ -18,16 +18,45 @@ FEW = CHUNK // 8
 OPEN, FINISHED = range(2)
 
 
-class _Chunk:
-    """Consecutive jobs: their ids, times and deadlines, and whether they are finished."""
+class Numbers:
+    """A queue of numbers in little memory."""
 
-    __slots__ = ("deadlines", "first", "ids", "open", "places", "states", "times")
+    def __init__(self) -> None:
+        self._numbers = array("Q")
+        self._head = 0
+
+    def __len__(self) -> int:
+        return len(self._numbers) - self._head
+
+    def append(self, number: int) -> None:
+        """Put a number last."""
+        self._numbers.append(number)
+
+    @property
+    def first(self) -> int:
+        """The first number of a queue that is not empty."""
+        return self._numbers[self._head]
+
+    def drop(self) -> None:
+        """Remove the first number."""
+        self._head += 1
+        if self._head > len(self._numbers) // 2 and self._head > CHUNK:
+            del self._numbers[: self._head]
+            self._head = 0
+
+
+class _Chunk:
+    """Consecutive jobs: their ids, times, deadlines and flags, and whether they are finished."""
+
+    __slots__ = ("deadlines", "first", "flags", "ids", "open", "places", "states", "times")
 
     def __init__(self, first: int) -> None:
         self.first = first
         # A tuple of texts once it is full: the garbage collector passes over it.
         self.ids: list[str] | tuple[str, ...] = []
         self.states = bytearray()
+        #: None as long as no job has any.
+        self.flags: bytearray | None = None
         self.times = array("d")
         self.deadlines = array("d")
         self.open = 0
@@ -54,12 +83,14 @@ class _Chunk:
         self.times = array("d", [self.times[place] for place in kept.values()])
         if self.deadlines:
             self.deadlines = array("d", [self.deadlines[place] for place in kept.values()])
+        if self.flags is not None:
+            self.flags = bytearray(self.flags[place] for place in kept.values())
         self.states = bytearray(len(kept))
         self.places = {job: place for place, job in enumerate(kept)}
 
 
 class Jobs:
-    """Jobs by number. Each has a time, and a deadline unless all share one.
+    """Jobs by number. Each has a time, a byte of flags, and a deadline unless all share one.
 
     Attributes:
         end: The number of the next job to be added.
@@ -109,6 +140,18 @@ class Jobs:
         """Set the time of an open job."""
         chunk, place = self._found(number)
         chunk.times[place] = time
+
+    def flags_of(self, number: int) -> int:
+        """Return the flags of a job; 0 if it is finished and gone."""
+        chunk, place = self._find(number)
+        return 0 if chunk is None or chunk.flags is None or place is None else chunk.flags[place]
+
+    def set_flags(self, number: int, flags: int) -> None:
+        """Set the flags of an open job."""
+        chunk, place = self._found(number)
+        if chunk.flags is None:
+            chunk.flags = bytearray(CHUNK)
+        chunk.flags[place] = flags
 
     def deadline_of(self, number: int) -> float:
         """Return the deadline of a job; infinity if there is no such job."""

@@ -82,16 +82,18 @@ class Ledger:
         health.record_error(error, now, self._schedule.open)
         if health.is_fatal(error):
             raise error
-        failures, responses, _ = self._failures.pop(job_id, (0, -1, error))
-        # A failure says something about the job only if others do better.
-        failures += health.responses > responses
+        failures, responses, _ = before = self._failures.pop(job_id, (0, -1, error))
+        # A failure says something about the job only if others do better; that of a poll beside
+        # its turns does not count, so that callbacks do not make it given up sooner.
+        is_extra = self._schedule.is_extra(job_id)
+        failures += health.responses > responses and not is_extra
         if not health.may_pass(error) or failures >= MAX_FAILURES:
             self._finish(job_id)
             self.failed += 1
             return Update(job_id, error=error)
-        backoff = 1 if health.is_out else failures
+        backoff = 1 if health.is_out or is_extra else failures
         if self._schedule.put_back(job_id, now, backoff, at_least=error.retry_after or 0.0):
-            self._failures[job_id] = failures, health.responses, error
+            self._failures[job_id] = before if is_extra else (failures, health.responses, error)
             return None
         timeout = self._spend(job_id, error, now)
         return None if timeout is None else Update(job_id, error=timeout)

@@ -8,9 +8,10 @@ from typing import Any
 import attrs
 
 from ci_live_audit.errors import JobFailed, JobNotFound, LiveAuditError, WaitTimeout
-from ci_live_audit.following.dispatcher import HasRoom, Polling, Progress
+from ci_live_audit.following.dispatcher import HasRoom, Polling
 from ci_live_audit.following.ids import Source
 from ci_live_audit.following.ledger import Update
+from ci_live_audit.following.progress import Progress
 from ci_live_audit.following.reading import Reading
 from ci_live_audit.following.run import Run
 from ci_live_audit.models import AuditJob, JobState, plain

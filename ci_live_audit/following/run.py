@@ -7,8 +7,9 @@ from typing import Any, Generic, Self, TypeVar
 
 import anyio
 
+from ci_live_audit._loop import wait_for
 from ci_live_audit.errors import ConfigurationError
-from ci_live_audit.following.dispatcher import Dispatcher, Polling, Reader, wait_for
+from ci_live_audit.following.dispatcher import Dispatcher, Polling, Reader
 from ci_live_audit.following.ids import Source
 
 __all__ = ["Run"]

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import heapq
 import math
-from array import array
 
 from ci_live_audit._checks import seconds
-from ci_live_audit.following.jobs import CHUNK, Jobs
+from ci_live_audit.following.jobs import CHUNK, Jobs, Numbers
+from ci_live_audit.following.nudges import APART, Nudges
 from ci_live_audit.following.recent import Recent
 
 __all__ = ["Schedule"]
@@ -45,6 +45,7 @@ class Schedule:
         rate: float = math.inf,
         *,
         remembered: float = math.inf,
+        nudged: bool = False,
     ) -> None:
         self._interval = seconds("interval", interval)
         self.timeout: float = math.inf if timeout is None else seconds("timeout", timeout)
@@ -52,15 +53,18 @@ class Schedule:
         self._slot = 1 / rate
         # The time of a job is when it is due; while it is in flight, when it was polled.
         self._jobs = Jobs(shared=math.inf if timeout is None else None)
-        self._known: tuple[dict[str, None], ...] = tuple({} for _ in range(TABLES))
+        self._nudges = Nudges(self._jobs) if nudged else None
+        # With nudges, the numbers of jobs by id; otherwise 0, for a number takes 32 bytes.
+        self._known: tuple[dict[str, int], ...] = tuple({} for _ in range(TABLES))
         self._finished = Recent(remembered) if remembered < math.inf else None
-        self._queue = array("Q")
-        self._head = 0
+        self._queue = Numbers()
         self._tail = -math.inf
         self._failed: list[tuple[float, int]] = []
         # In the order of deadlines: the first open job, and the next to get its last look.
         self._oldest = self._looked = 0
         self.in_flight: dict[str, int] = {}
+        # When jobs in flight were polled beside their turns, which are still to come.
+        self._extra: dict[int, float] = {}
         self.open: int = 0
         self.unread: int = 0
 
@@ -77,14 +81,33 @@ class Schedule:
         """Add a job, in flight from now on; return False if its id was added before."""
         if job_id in self:
             return False
-        self._known[hash(job_id) % TABLES][job_id] = None
-        self.in_flight[job_id] = self._jobs.add(job_id, now, now + self.timeout)
+        number = self._jobs.add(job_id, now, now + self.timeout)
+        self._known[hash(job_id) % TABLES][job_id] = 0 if self._nudges is None else number
+        self._begin(number, now)
         self.open += 1
+        return True
+
+    def follows(self, job_id: str) -> bool:
+        """Return whether a job may be nudged: it is neither finished nor had its last look."""
+        number = self._known[hash(job_id) % TABLES].get(job_id)
+        return number is not None and number >= self._looked and self._jobs.is_open(number)
+
+    def nudge(self, job_id: str, now: float) -> bool:
+        """Have a job polled beside its turns; return False if that is to happen already.
+
+        For a job that is in flight it happens after that.
+        """
+        assert self._nudges is not None
+        number = self._known[hash(job_id) % TABLES][job_id]
+        if not self._nudges.add(number):
+            return False
+        if job_id not in self.in_flight:
+            self._nudges.queue(number, now)
         return True
 
     def due(self, now: float) -> float:
         """Return when the next job is due; infinity if none is."""
-        return min(self._next(now)[0], self._next_last_look())
+        return min(self._next(now)[0], self._next_last_look(), self._next_nudge(now)[0])
 
     def pick(self, now: float) -> str | None:
         """Return the most overdue job, in flight from now on; None if none is due."""
@@ -107,33 +130,56 @@ class Schedule:
                     return self._poll(number, now)
         return None
 
+    def pick_nudged(self, now: float) -> str | None:
+        """Return a job that was nudged, in flight from now on; None if none is due.
+
+        Last looks go first, since they are planned with the whole quota.
+        """
+        due, number = self._next_nudge(now)
+        if number is None or due > now or self._next_last_look() <= now:
+            return None
+        self._extra[number] = now
+        return self._begin(number, now)
+
+    def is_extra(self, job_id: str) -> bool:
+        """Return whether a job in flight is polled beside its turns."""
+        return self.in_flight[job_id] in self._extra
+
     def put_back(
         self, job_id: str, now: float, failures: int = 0, *, at_least: float = 0.0
     ) -> bool:
         """Let a job in flight wait again; return False if it has had its last look.
 
-        Each of the ``failures`` in a row doubles the backoff, of ``at_least`` these seconds.
+        Each of the ``failures`` in a row doubles the backoff, of ``at_least`` these seconds. A job
+        that was polled beside its turns keeps the next one, whatever came of it.
         """
         number = self.in_flight[job_id]
-        polled = self._jobs.time_of(number)
+        polled = self._extra.get(number, self._jobs.time_of(number))
         if number < self._looked or polled >= self._last_look(number):
             return False
         del self.in_flight[job_id]
-        if failures:
+        at_least = min(at_least, LONGEST_PAUSE)
+        if number in self._extra:
+            del self._extra[number]
+        elif failures:
             longest = max(self._interval, LONGEST_BACKOFF)
             backoff = min(longest, self._interval * 2.0 ** min(failures - 1, 60))
-            due = now + max(backoff, min(at_least, LONGEST_PAUSE))
+            due = now + max(backoff, at_least)
             heapq.heappush(self._failed, (due, number))
+            self._jobs.set_time(number, due)
         else:
-            # After a slow response a job may be due before others that are in the queue already.
-            due = self._tail = max(polled + self._interval, self._tail)
-            self._queue.append(number)
-        self._jobs.set_time(number, due)
+            self._queue_up(number, polled)
+        if self._nudges is not None:
+            self._nudges.end(number, now, failed=failures > 0, pause=at_least)
         return True
 
     def finish(self, job_id: str) -> None:
         """Never poll a job again that is in flight."""
-        self._jobs.finish(self.in_flight.pop(job_id))
+        number = self.in_flight.pop(job_id)
+        self._jobs.finish(number)
+        self._extra.pop(number, None)
+        if self._nudges is not None:
+            self._nudges.forget(number)
         self.open -= 1
         if self._finished is not None:
             del self._known[hash(job_id) % TABLES][job_id]
@@ -180,10 +226,33 @@ class Schedule:
         return self._jobs.deadline_of(number) - self._margin - slots * self._slot
 
     def _poll(self, number: int, now: float) -> str:
+        self._jobs.set_time(number, now)
+        return self._begin(number, now)
+
+    def _begin(self, number: int, now: float) -> str:
         job_id = self._jobs.id_of(number)
         self.in_flight[job_id] = number
-        self._jobs.set_time(number, now)
+        if self._nudges is not None:
+            self._nudges.begin(number, now)
         return job_id
+
+    def _queue_up(self, number: int, polled: float) -> None:
+        """Let a job that was polled at some time wait for its next turn."""
+        # After a slow response a job may be due before others that are in the queue already.
+        self._tail = max(polled + self._interval, self._tail)
+        self._queue.append(number)
+        self._jobs.set_time(number, self._tail)
+
+    def _next_nudge(self, now: float) -> tuple[float, int | None]:
+        """Return when the next nudged job is due, and the job; infinity if none is."""
+        if self._nudges is None:
+            return math.inf, None
+
+        def waits(number: int) -> bool:
+            over = number < self._looked or now >= self._jobs.deadline_of(number)
+            return not over and self._jobs.id_of(number) not in self.in_flight
+
+        return self._nudges.next(now, waits)
 
     def _next(self, now: float) -> tuple[float, int | None]:
         """Return when the next waiting job is due, and the job; infinity if none waits."""
@@ -194,13 +263,34 @@ class Schedule:
             # A job stays where it waits when it expires, or is polled for the last time.
             waits = number >= self._looked and self._jobs.is_open(number)
             if waits and now < self._jobs.deadline_of(number):
-                return self._jobs.time_of(number), number
+                due = self._jobs.time_of(number)
+                if due > now or not self._takes_turn(number, now):
+                    return due, number
+                continue
             self._drop(number)
         return now, None  # go on in the next step: this one has taken long enough
 
+    def _takes_turn(self, number: int, now: float) -> bool:
+        """Return whether the last look at the job that is due first can stand for its turn.
+
+        It began less than a second ago, or has not ended: two polls in a second are one too many.
+        """
+        if number in self._extra:
+            self._drop(number)
+            self._jobs.set_time(number, self._extra.pop(number))
+            return True
+        if self._nudges is None or self._interval < APART:
+            return False
+        looked = self._nudges.last_look(number, now)
+        if looked is None:
+            return False
+        self._drop(number)
+        self._queue_up(number, looked)
+        return True
+
     def _first(self) -> int | None:
         """Return the job that is due first, in the queue or in the heap."""
-        queued = self._queue[self._head] if self._head < len(self._queue) else None
+        queued = self._queue.first if self._queue else None
         if self._failed and (queued is None or self._failed[0][0] <= self._jobs.time_of(queued)):
             return self._failed[0][1]
         return queued
@@ -209,8 +299,5 @@ class Schedule:
         """Remove the job that is due first, which is this one."""
         if self._failed and self._failed[0][1] == number:
             heapq.heappop(self._failed)
-            return
-        self._head += 1
-        if self._head > len(self._queue) // 2 and self._head > CHUNK:
-            del self._queue[: self._head]
-            self._head = 0
+        else:
+            self._queue.drop()

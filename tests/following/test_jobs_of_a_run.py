@@ -19,12 +19,13 @@ steps = st.tuples(st.sampled_from(["add", "add", "finish", "finish", "set"]), st
 def test_any_course_of_events_is_as_in_a_dict(
     course: list[tuple[str, int]], shared: float | None
 ) -> None:
-    """Ids, times and deadlines of open jobs stay, whatever is finished around them."""
+    """Ids, times, flags and deadlines of open jobs stay, whatever is finished around them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK", 8)
         patch.setattr(module, "FEW", 4)
         jobs = Jobs(shared=shared)
         known: dict[int, tuple[str, float, float]] = {}
+        flags: dict[int, int] = {}
         for number, (action, which) in enumerate(course):
             if action == "add":
                 job = jobs.add(f"job {number}", number, 100 + number)
@@ -35,6 +36,8 @@ def test_any_course_of_events_is_as_in_a_dict(
                     jobs.finish(job)
                     del known[job]
                 else:
+                    jobs.set_flags(job, which)
+                    flags[job] = which
                     jobs.set_time(job, -number)
                     deadline = known[job][2]
                     if shared is None:
@@ -43,6 +46,7 @@ def test_any_course_of_events_is_as_in_a_dict(
             for job, facts in known.items():
                 assert jobs.is_open(job)
                 assert (jobs.id_of(job), jobs.time_of(job), jobs.deadline_of(job)) == facts
+                assert jobs.flags_of(job) == flags.get(job, 0)
             assert [job for job in range(jobs.end) if jobs.is_open(job)] == sorted(known)
             for job in range(jobs.end + 1):
                 later = [one for one in known if one >= job]

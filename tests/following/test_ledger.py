@@ -18,7 +18,7 @@ from ci_live_audit import (
     Verdict,
     WaitTimeout,
 )
-from ci_live_audit.following.ledger import Ledger, Update
+from ci_live_audit.following.ledger import MAX_FAILURES, Ledger, Update
 from ci_live_audit.following.schedule import Schedule
 
 RUNNING = AuditJob(job_id="a", state=JobState.AUDITING)
@@ -174,3 +174,43 @@ def test_an_id_that_is_no_text_is_rejected() -> None:
     assert fates.failed == 1
     assert repr(update.job_id) == "7"
     assert str(update.error) == "job_ids: expected texts; got int"
+
+
+def test_failures_beside_the_turns_do_not_count() -> None:
+    """A job whose extra polls fail is given up no sooner than without them, and keeps its turn."""
+    schedule = Schedule(10, nudged=True)
+    fates = Ledger(schedule)
+    others = {f"{number}" for number in range(20)}
+    for job_id in ("a", *others):
+        assert schedule.add(job_id, 0)
+        assert fates.record_job(job_id, AuditJob(job_id=job_id, state=JobState.AUDITING), 0)
+    error = TransportError("no connection").about("query", "a")
+    now, extras, turns = 0.0, 0, 0
+    while turns < MAX_FAILURES:
+        now += 0.5
+        if schedule.follows("a"):
+            schedule.nudge("a", now)
+        while (picked := schedule.pick_nudged(now) or schedule.pick(now)) is not None:
+            if picked in others:
+                assert fates.record_job(picked, RUNNING, now)
+                continue
+            is_extra = schedule.is_extra(picked)
+            extras += is_extra
+            turns += not is_extra
+            update = fates.record_error("a", error, now)
+            assert (update is not None) == (turns == MAX_FAILURES)
+    assert now >= 600
+    assert extras > 40
+
+
+def test_a_lasting_error_beside_the_turns_is_the_end() -> None:
+    """What the service says for good of a job is believed whenever it is said."""
+    schedule = Schedule(10, nudged=True)
+    fates = Ledger(schedule)
+    assert schedule.add("a", 0)
+    assert fates.record_job("a", RUNNING, 0)
+    assert schedule.nudge("a", 2)
+    assert schedule.pick_nudged(2) == "a"
+    error = JobNotFound("gone", status=404, code="NoSuchJob")
+    assert fates.record_error("a", error, 2) == Update("a", error=error)
+    assert schedule.open == 0
