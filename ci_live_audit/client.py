@@ -298,12 +298,15 @@ class LiveAuditClient:
             ConfigurationError: An argument cannot be used, or it is another bucket's checkpoint.
             OSError: The checkpoint cannot be written.
         """
-        if checkpoint is not None:
-            checkpoint.bind(self._bucket, self._region)
         return Outcomes(self._polling(interval, timeout, checkpoint), job_ids)
 
     def watch(
-        self, job_ids: str | Source, interval: float = 10.0, timeout: float | None = None
+        self,
+        job_ids: str | Source,
+        interval: float = 10.0,
+        timeout: float | None = None,
+        *,
+        checkpoint: Checkpoint | None = None,
     ) -> Findings:
         """Follow one job or many and yield each `Finding` once, as it turns up.
 
@@ -315,12 +318,12 @@ class LiveAuditClient:
                         print(finding.label, finding.at, finding.job.ended)
 
         ``job_ids`` is an id, or what `as_completed` takes; the rest is as there. An error that ends
-        a job early is raised if it is the only one, otherwise it comes as a `WatchFailed`.
+        a job early is raised if it is the only one, otherwise it comes as a `WatchFailed`. With a
+        checkpoint, a later run hands out no finding anew but the one in hand.
 
-        Raises:
-            ConfigurationError: An argument cannot be used.
+        Raises: as `as_completed` does.
         """
-        return Findings(self._polling(interval, timeout), job_ids)
+        return Findings(self._polling(interval, timeout, checkpoint), job_ids)
 
     def plan(self, jobs: int, interval: float = 10.0) -> Plan:
         """Calculate how often this client's rate allows jobs to be polled, as `plan` does.
@@ -334,6 +337,8 @@ class LiveAuditClient:
         self, interval: float, timeout: float | None, checkpoint: Checkpoint | None = None
     ) -> Polling:
         """Return how a run polls: behind all other calls on this client."""
+        if checkpoint is not None:
+            checkpoint.bind(self._bucket, self._region)
         limiter = self._background.sibling()
         caller = attrs.evolve(self._caller, limiter=limiter)
         once = attrs.evolve(caller, retry=attrs.evolve(caller.retry, attempts=1))
