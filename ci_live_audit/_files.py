@@ -6,7 +6,8 @@ import contextlib
 import os
 import stat
 import weakref
-from io import BufferedReader, FileIO
+from collections.abc import Iterable
+from io import BufferedReader, BufferedWriter, FileIO
 from pathlib import Path
 
 from ci_live_audit.errors import ConfigurationError
@@ -43,6 +44,7 @@ class LineFile:
 
     def __init__(self, path: Path, *, fsync: bool = False) -> None:
         self.path: Path = path
+        self._place = path.resolve()
         self._fsync = fsync
         #: Bytes of whole lines, and whether more may be in the file.
         self._end = 0
@@ -50,8 +52,7 @@ class LineFile:
         flags = os.O_RDWR | os.O_CREAT
         for name in ("O_NONBLOCK", "O_BINARY"):  # for pipes; on Windows
             flags |= getattr(os, name, 0)
-        self._file = open(os.open(path, flags, 0o600), "r+b", buffering=0)  # noqa: PTH123, SIM115
-        _files.add(self._file)
+        self._file = _open(path, flags)
         if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
             self._file.close()
             raise ConfigurationError(f"{path}: this is not a regular file")
@@ -59,6 +60,11 @@ class LineFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    @property
+    def size(self) -> int:
+        """The number of bytes of whole lines."""
+        return self._end
 
     def lock(self, in_use: str) -> None:
         """Lock the file as long as it is open (not on Windows).
@@ -69,17 +75,10 @@ class LineFile:
         Raises:
             ConfigurationError: It is locked.
         """
-        try:
-            import fcntl  # noqa: PLC0415
-        except ImportError:  # on Windows
-            return
-        try:
-            # It belongs to the open file: a second opening is refused in this process as well, and
-            # any end of the process frees it.
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        # Another process may have put a new file in its place since it was opened.
+        if not _lock(self._file) or not self._is_in_place():
             holder = _holder(self._file.fileno())
-            raise ConfigurationError(f"{self.path}: {in_use.format(holder)}") from None
+            raise ConfigurationError(f"{self.path}: {in_use.format(holder)}")
 
     def reader(self) -> BufferedReader:
         """Return a reader from the beginning; closing it closes nothing else."""
@@ -116,6 +115,43 @@ class LineFile:
         self._torn = False
         self._end += len(line)
 
+    def replace(self, lines: Iterable[bytes]) -> None:
+        """Put these lines in place of all, as a whole or not at all.
+
+        Nothing happens if the path leads to another file by now.
+
+        Raises:
+            OSError: They cannot be written; Windows replaces no file that is open.
+        """
+        if not self._is_in_place():
+            return
+        beside = self._place.with_name(f".{self._place.name}.compacting")
+        beside.unlink(missing_ok=True)
+        new = _open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        try:
+            _lock(new)
+            beside.chmod(stat.S_IMODE(os.fstat(self._file.fileno()).st_mode))
+            writer = BufferedWriter(new)
+            writer.writelines(lines)
+            writer.flush()
+            end = new.tell()
+            os.fsync(new.fileno())
+            beside.replace(self._place)
+        except BaseException:
+            new.close()
+            beside.unlink(missing_ok=True)
+            raise
+        writer.detach()
+        self._file.close()
+        self._file, self._end, self._torn = new, end, False
+
+    def _is_in_place(self) -> bool:
+        """Return whether the path leads to this file."""
+        try:
+            return os.path.samestat(self._place.stat(), os.fstat(self._file.fileno()))
+        except OSError:
+            return False
+
     def overwrite(self, beginning: bytes) -> None:
         """Write over the beginning of the file."""
         self._file.seek(0)
@@ -129,6 +165,27 @@ class LineFile:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+
+
+def _open(path: Path, flags: int) -> FileIO:
+    file = open(os.open(path, flags, 0o600), "r+b", buffering=0)  # noqa: PTH123, SIM115
+    _files.add(file)
+    return file
+
+
+def _lock(file: FileIO) -> bool:
+    """Lock a file; return False if another one has locked it."""
+    try:
+        import fcntl  # noqa: PLC0415
+    except ImportError:  # on Windows
+        return True
+    try:
+        # It belongs to the open file: a second opening is refused in this process as well, and
+        # any end of the process frees it.
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _holder(descriptor: int) -> str:

@@ -291,8 +291,6 @@ class LiveAuditClient:
             ConfigurationError: An argument cannot be used, or it is another bucket's checkpoint.
             OSError: The checkpoint cannot be written.
         """
-        if checkpoint is not None:
-            checkpoint.bind(self._bucket, self._region)
         return Outcomes(self._polling(interval, timeout, checkpoint, callbacks), job_ids)
 
     def watch(
@@ -301,6 +299,7 @@ class LiveAuditClient:
         interval: float = 10.0,
         timeout: float | None = None,
         *,
+        checkpoint: Checkpoint | None = None,
         callbacks: CallbackSource | None = None,
     ) -> Findings:
         """Follow one job or many and yield each `Finding` once, as it turns up.
@@ -313,12 +312,12 @@ class LiveAuditClient:
                         print(finding.label, finding.at, finding.job.ended)
 
         ``job_ids`` is an id, or what `as_completed` takes; the rest is as there. An error that ends
-        a job early is raised if it is the only one, otherwise it comes as a `WatchFailed`.
+        a job early is raised if it is the only one, otherwise it comes as a `WatchFailed`. With a
+        checkpoint, a later run hands out no finding anew but the one in hand.
 
-        Raises:
-            ConfigurationError: An argument cannot be used.
+        Raises: as `as_completed` does.
         """
-        return Findings(self._polling(interval, timeout, callbacks=callbacks), job_ids)
+        return Findings(self._polling(interval, timeout, checkpoint, callbacks), job_ids)
 
     def plan(self, jobs: int, interval: float = 10.0) -> Plan:
         """Calculate how often this client's rate allows jobs to be polled, as `plan` does.
@@ -336,6 +335,8 @@ class LiveAuditClient:
         callbacks: CallbackSource | None = None,
     ) -> Polling:
         """Return how a run polls: behind all other calls on this client."""
+        if checkpoint is not None:
+            checkpoint.bind(self._bucket, self._region)
         limiter = self._background.sibling()
         caller = attrs.evolve(self._caller, limiter=limiter)
         once = attrs.evolve(caller, retry=attrs.evolve(caller.retry, attempts=1))

@@ -150,6 +150,11 @@ class ServiceCommand(AsyncCommand):
 
 INTERVAL = click.option("--interval", default=10.0, help="Seconds between two queries of a job.")
 TIMEOUT = click.option("--timeout", type=float, help="Seconds after which to give up on a job.")
+CHECKPOINT = click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File that records what is done, so that the same command can resume.",
+)
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the requests, but send nothing.")
 JOB_IDS = click.argument("job_ids", nargs=-1, required=True, metavar="JOB_ID...")
 
@@ -223,6 +228,7 @@ def wait(settings: Settings, job_id: str, interval: float, timeout: float | None
     is_flag=True,
     help="Cancel the job of a stream that is found sensitive.",
 )
+@CHECKPOINT
 def watch(settings: Settings, job_ids: tuple[str, ...], **options: Any) -> Awaitable[int]:
     """Show the findings of jobs as they appear, until the jobs end."""
     from ci_live_audit.cli import jobs
@@ -242,11 +248,7 @@ def watch(settings: Settings, job_ids: tuple[str, ...], **options: Any) -> Await
 )
 @INTERVAL
 @TIMEOUT
-@click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File that records finished jobs, so that the same command can resume.",
-)
+@CHECKPOINT
 @click.option(
     "--results",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from ci_live_audit.cli.output import Exit, Output, is_flagged
 from ci_live_audit.cli.session import Settings
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import CredentialsError, JobFailed, LiveAuditError, WaitTimeout
+from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.finding import StateChange, WatchFailed
+from ci_live_audit.following.seen import Seen
 from ci_live_audit.models import AuditJob, JobState, Verdict
 from ci_live_audit.wire import requests
 
@@ -98,16 +101,22 @@ async def watch(
     timeout: float | None,
     show_all: bool,
     cancel_flagged: bool,
+    checkpoint: Path | None,
 ) -> int:
     """Print findings as they appear."""
     await settings.require_credentials()
     output = settings.output
     flagged, code = False, Exit.OK
     cancelled: set[str] = set()
-    async with (
-        settings.client(polls=True) as client,
-        client.watch(list(job_ids), interval=interval, timeout=timeout) as findings,
-    ):
+    async with AsyncExitStack() as stack:
+        record = None if checkpoint is None else stack.enter_context(Checkpoint(checkpoint))
+        if record is not None:  # the command exits as if it had been one run
+            known = (Seen.from_bytes(record.seen(job_id)) for job_id in record.open)
+            flagged = record.sensitive + record.suspected > 0 or any(one.severity for one in known)
+            code = Exit.ERROR if record.errors else code
+        client = await stack.enter_async_context(settings.client(polls=True))
+        run = client.watch(list(job_ids), interval, timeout, checkpoint=record)
+        findings = await stack.enter_async_context(run)
         async for finding in findings:
             flagged = flagged or is_flagged(finding.verdict)
             if isinstance(finding, WatchFailed):

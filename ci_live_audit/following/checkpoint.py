@@ -1,16 +1,22 @@
-"""Keeps the state of a bulk run in a file that outlives the process."""
+"""Keeps the state of a run in a file that outlives the process."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from base64 import b64decode, b64encode
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self, cast
 
 from ci_live_audit._files import LineFile
 from ci_live_audit.errors import ConfigurationError
+from ci_live_audit.following.commit import Commit
+from ci_live_audit.following.ids import Ids, Source
 from ci_live_audit.following.recent import REMEMBERED, Recent
+from ci_live_audit.following.seen import Seen
 
 __all__ = ["Checkpoint"]
 
@@ -22,16 +28,22 @@ HEADERS: dict[Any, bytes] = {
 NEW = HEADERS[2]
 #: Longest line in bytes; longer ones are no entries, and no service takes ids of that length.
 LONGEST = 2**20
+#: The file is rewritten when more bytes than this, and more than all the rest, say what was seen.
+COMPACT = 2**20
+#: How what was seen begins, and how many digests a line of it has after the file was rewritten.
+SEEN, DIGESTS = b'{"seen": ', 2**16
 
 
 class Checkpoint:
-    """The state of a bulk run: which ids were taken up, and which of them are done.
+    """The state of a run: which ids were taken up, what was seen of them, and which are done.
 
     A text file, readable by its owner only, with a JSON object on each line: the format and its
-    version, ``{"bucket": …, "region": …}``, then ``{"taken": id}`` and ``{"answered": id}`` as
-    things happen; the latter with the ``verdict`` of the job or the ``error`` of its outcome. Each
-    line is written at once and survives any end of the process. A last line that was cut off is
-    removed when the file is opened again. Files of version 1 are continued.
+    version, ``{"bucket": …, "region": …}``, then ``{"taken": id}``, ``{"seen": id, "new": …}`` for
+    each finding of a watched job, and ``{"answered": id}`` as things happen; the latter with the
+    ``verdict`` of the job or the ``error`` of its outcome. Each line is written at once and
+    survives any end of the process. A last line that was cut off is removed when the file is opened
+    again. Files of version 1 are continued. What was seen is rewritten in less space now and then,
+    as a new file in place of the old one.
 
     The file is locked as long as it is open (not on Windows): one run at a time may use it. After
     an error of the disk nothing has changed, and the same call may be repeated.
@@ -49,17 +61,20 @@ class Checkpoint:
 
     def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False) -> None:
         self.path: Path = Path(path)
-        # Dicts keep their order, and the garbage collector passes over dicts of texts.
-        self._open: dict[str, None] = {}
+        # Dicts keep their order, and the garbage collector passes over dicts of texts. What was
+        # seen is in the bytes of `Seen`.
+        self._open: dict[str, bytes] = {}
         self._answered: set[str] = set()
         self._recent = Recent(REMEMBERED)
         self._counts: Counter[str] = Counter()
         self._scope: tuple[str, str] | None = None
         self._is_old = False
+        self._seen_size = 0
         self._file = LineFile(self.path, fsync=fsync)
         try:
             self._file.lock("in use by {}; one run at a time may use it")
             self._load()
+            self._compact()
         except BaseException:
             self._file.close()
             raise
@@ -94,6 +109,10 @@ class Checkpoint:
                     *self._scope, bucket, region
                 )
             )
+
+    def begin(self, job_ids: Source) -> Ids:
+        """Return the ids of one run: those that are open, then those of a source."""
+        return _Continued(self, job_ids)
 
     @property
     def open(self) -> tuple[str, ...]:
@@ -133,6 +152,20 @@ class Checkpoint:
         if job_id not in self._open and job_id not in self:
             self._write({"taken": job_id})
 
+    def seen(self, job_id: str) -> bytes:
+        """Return what was seen of an open id: all that `keep` was given; else nothing."""
+        return self._open.get(job_id, b"")
+
+    def keep(self, job_id: str, seen: bytes) -> None:
+        """Note what has been seen of an open id, in addition to what was noted before.
+
+        Raises:
+            OSError: It cannot be noted.
+        """
+        if job_id in self._open:
+            self._write({"seen": job_id, "new": b64encode(seen).decode()})
+            self._compact()
+
     def answer(self, job_id: str, *, verdict: int | None = None, error: str | None = None) -> None:
         """Note that the outcome of an id has been dealt with.
 
@@ -155,12 +188,30 @@ class Checkpoint:
         if len(line) > LONGEST:
             return False
         self._file.append(line)
+        self._seen_size += len(line) if line.startswith(SEEN) else 0
         return self._note(entry)
+
+    def _compact(self) -> None:
+        """Rewrite what was seen of the open ids, if most of the file says what was seen."""
+        if self._seen_size <= max(COMPACT, self._file.size - self._seen_size):
+            return
+        # If it cannot be rewritten, the next attempt is made when it is twice as large.
+        with contextlib.suppress(OSError):
+            self._file.replace(self._shorter())
+        self._seen_size = 0
+
+    def _shorter(self) -> Iterator[bytes]:
+        with self._file.reader() as file:
+            yield from (line for line in file if not line.startswith(SEEN))
+        for job_id, noted in self._open.items():
+            for part in Seen.from_bytes(noted).parts(DIGESTS) if noted else ():
+                entry = {"seen": job_id, "new": b64encode(part.to_bytes()).decode()}
+                yield json.dumps(entry).encode() + b"\n"
 
     def _load(self) -> None:
         """Read the file, and remove a last line that was cut off."""
         self._open, self._answered, self._recent = {}, set(), Recent(REMEMBERED)
-        self._counts, self._scope = Counter(), None
+        self._counts, self._scope, self._seen_size = Counter(), None, 0
         end = 0
         with self._file.reader() as file:
             line = file.readline(LONGEST)
@@ -182,6 +233,7 @@ class Checkpoint:
             raise self._refuse(f"line {number} is not an entry of a checkpoint")
         if "answered" in entry:
             self._answered.add(entry["answered"])
+        self._seen_size += len(line) if line.startswith(SEEN) else 0
 
     def _check_header(self, line: bytes) -> None:
         created = any(whole.startswith(line) for whole in HEADERS.values() if whole != line)
@@ -200,7 +252,15 @@ class Checkpoint:
         match entry:
             case {"taken": str(job_id)}:
                 if job_id not in self:
-                    self._open[job_id] = None
+                    self._open.setdefault(job_id, b"")
+            case {"seen": str(job_id), "new": str(new)}:
+                try:
+                    seen = b64decode(new, validate=True)
+                    Seen.from_bytes(seen)
+                except ValueError:
+                    return False
+                if job_id in self._open:
+                    self._open[job_id] += seen
             case {"answered": str(job_id)}:
                 self._open.pop(job_id, None)
                 if job_id not in self:
@@ -215,6 +275,30 @@ class Checkpoint:
 
     def _refuse(self, reason: str) -> ConfigurationError:
         return ConfigurationError(f"{self.path}: {reason}")
+
+
+class _Continued(Ids):
+    """The ids of a run that a checkpoint continues."""
+
+    def __init__(self, checkpoint: Checkpoint, job_ids: Source) -> None:
+        super().__init__(job_ids, checkpoint.open)
+        self._checkpoint = checkpoint
+
+    def is_done(self, job_id: str) -> bool:
+        """Return whether an id is answered."""
+        return job_id in self._checkpoint
+
+    def note(self, job_id: str) -> bytes:
+        """Note that an id has been taken up; return what was seen of it before."""
+        self._checkpoint.take(job_id)
+        return self._checkpoint.seen(job_id)
+
+    async def commit(self, commit: Commit) -> None:
+        """Note what has been seen of a job, or that it is answered."""
+        if commit.action == "keep":
+            self._checkpoint.keep(commit.job_id, commit.seen)
+        elif commit.action == "end":
+            self._checkpoint.answer(commit.job_id, verdict=commit.verdict, error=commit.error)
 
 
 def _entry(line: bytes) -> dict[str, Any]:

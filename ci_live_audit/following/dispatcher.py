@@ -19,6 +19,7 @@ from ci_live_audit._loop import cancel_and_wait, running_loop, wait_for
 from ci_live_audit.errors import ConfigurationError, LiveAuditError, TransportError
 from ci_live_audit.following.backlog import Backlog
 from ci_live_audit.following.checkpoint import Checkpoint
+from ci_live_audit.following.commit import Commit
 from ci_live_audit.following.ids import Ids, Nothing, Source
 from ci_live_audit.following.ledger import Ledger, Update
 from ci_live_audit.following.nudges import CallbackSource, check_source
@@ -72,6 +73,10 @@ class Polling:
 class Reader(Protocol[R, T_co]):
     """What a run makes of the responses."""
 
+    def begin(self, job_id: str, seen: bytes) -> None:
+        """Begin to follow a job of which this has been seen, in the bytes of `Commit.seen`."""
+        ...
+
     def reading(self, job_id: str, has_room: HasRoom) -> R:
         """Return what reads the next response about a job.
 
@@ -79,10 +84,11 @@ class Reader(Protocol[R, T_co]):
         """
         ...
 
-    def items(self, update: Update, reading: R | None) -> tuple[Iterator[T_co], int]:
+    def items(self, update: Update, reading: R | None) -> tuple[Iterator[tuple[T_co, Commit]], int]:
         """Return what an update is for the consumer, and how many items that will be.
 
-        ``reading`` has read the response, if the update comes of one.
+        With each comes what is to be noted once the consumer has dealt with it. ``reading`` has
+        read the response, if the update comes of one.
         """
         ...
 
@@ -98,11 +104,8 @@ class Dispatcher(Generic[R, T]):
         self._polling = polling
         self._reader = reader
         checkpoint = polling.checkpoint
-        self._ids = (
-            Ids(job_ids)
-            if checkpoint is None
-            else Ids(job_ids, checkpoint.open, note=checkpoint.take)
-        )
+        self._ids = Ids(job_ids) if checkpoint is None else checkpoint.begin(job_ids)
+        self.commit: Callable[[Commit], Awaitable[None]] = self._ids.commit
         self.schedule: Schedule = Schedule(
             polling.interval,
             polling.timeout,
@@ -117,7 +120,7 @@ class Dispatcher(Generic[R, T]):
         self._new_first = False
         self._nudged_first = False
         self._unsubscribe: Callable[[], object] | None = None
-        self.backlog: Backlog[T] = Backlog()
+        self.backlog: Backlog[tuple[T, Commit]] = Backlog()
         self.job: AuditJob | None = None
         self.changed: asyncio.Event = asyncio.Event()
         self.wake: asyncio.Event = asyncio.Event()
@@ -247,7 +250,6 @@ class Dispatcher(Generic[R, T]):
 
     def _take_up(self, now: float) -> str | None:
         """Add a new job to the schedule, and return it; None if none is available."""
-        checkpoint = self._polling.checkpoint
         for skipped in range(SKIP):
             if skipped and running_loop().time() - now > TURN:
                 break
@@ -258,20 +260,20 @@ class Dispatcher(Generic[R, T]):
             if not isinstance(job_id, str):
                 self._deliver(self._ledger.reject(job_id))
                 self.changed.set()
-            elif (checkpoint is None or job_id not in checkpoint) and job_id not in self.schedule:
+            elif not self._ids.is_done(job_id) and job_id not in self.schedule:
                 return self._add(job_id, now)
         return None
 
     def _add(self, job_id: str, now: float) -> str | None:
         """Note a job in the checkpoint and add it to the schedule."""
         try:
-            if self._polling.checkpoint is not None:
-                self._polling.checkpoint.take(job_id)
+            seen = self._ids.note(job_id)
         except OSError as problem:
             self._ids.put_back(job_id)
             self.write_error = problem
             self.changed.set()
             return None
+        self._reader.begin(job_id, seen)
         self.schedule.add(job_id, now)
         if self.schedule.open == 1:
             self.changed.set()  # it has the next deadline

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import attrs
 
-from ci_live_audit.following.digests import digest
+from ci_live_audit.errors import ConfigurationError
+from ci_live_audit.following.commit import Commit, last_commit
+from ci_live_audit.following.digests import Digests, digest
 from ci_live_audit.following.dispatcher import HasRoom, Polling
 from ci_live_audit.following.finding import (
     AudioFinding,
@@ -33,9 +35,9 @@ class Findings(Run[Finding]):
     """
 
     def __init__(self, polling: Polling, job_ids: str | Source) -> None:
-        self._single = isinstance(job_ids, str)
+        self._single = job_ids if isinstance(job_ids, str) else None
         source = [job_ids] if isinstance(job_ids, str) else job_ids
-        polling = attrs.evolve(polling, keep_last=self._single)
+        polling = attrs.evolve(polling, keep_last=self._single is not None)
         self._seen: dict[str, Seen] = {}
         super().__init__(polling, source, _Watching(self._seen))
 
@@ -45,9 +47,12 @@ class Findings(Run[Finding]):
         return self._dispatcher.job
 
     async def __anext__(self) -> Finding:
-        """Return the next finding; raise the error of a single job, now and from now on."""
+        """Return the next finding; the one before counts as dealt with.
+
+        The error of a single job is raised, now and from now on.
+        """
         finding = await super().__anext__()
-        if self._single and isinstance(finding, WatchFailed):
+        if isinstance(finding, WatchFailed) and finding.job_id == self._single:
             self._dispatcher.error = finding.error
             raise finding.error
         return finding
@@ -59,11 +64,28 @@ class _Watching:
     def __init__(self, seen: dict[str, Seen]) -> None:
         self._seen = seen
 
+    def begin(self, job_id: str, seen: bytes) -> None:
+        """Go on where an earlier run, or another process, has stopped.
+
+        Raises:
+            ConfigurationError: What was seen cannot be read.
+        """
+        if not seen:
+            return
+        try:
+            known = Seen.from_bytes(seen)
+        except ValueError as problem:
+            reason = f"checkpoint: what was seen of a job cannot be read: {problem}"
+            raise ConfigurationError(reason).about("watch", job_id) from None
+        self._seen[job_id] = known
+
     def reading(self, job_id: str, has_room: HasRoom) -> News:
         """Return what reads the next response about a job."""
         return News(self._seen.get(job_id) or Seen(), has_room)
 
-    def items(self, update: Update, reading: News | None) -> tuple[Iterator[Finding], int]:
+    def items(
+        self, update: Update, reading: News | None
+    ) -> tuple[Iterator[tuple[Finding, Commit]], int]:
         """Return the findings of an update; forget a job that is followed no longer."""
         job_id, error = update.job_id, update.error
         news = None if update.job is None else reading
@@ -74,7 +96,32 @@ class _Watching:
         if isinstance(job_id, str) and ended:
             self._seen.pop(job_id, None)
         number = (0 if news is None else len(news)) + (error is not None)
-        return findings_of(update, news), number
+        return _with_commits(update, news, number), number
+
+
+def _with_commits(
+    update: Update, news: News | None, number: int
+) -> Iterator[tuple[Finding, Commit]]:
+    """Make the findings of an update, each with what will have been seen once it is dealt with."""
+    job_id = update.job_id
+    # What is known besides the findings changes none of them, and goes with the first.
+    seen = [] if news is None else list(news.marks)
+    digests = iter([] if news is None else news.digests)
+    is_last = update.error is not None or (update.job is not None and update.job.ended)
+    for place, finding in enumerate(findings_of(update, news), 1):
+        if is_last and place == number:
+            yield finding, last_commit(job_id, update.job, update.error)
+            return
+        state, severity = None, 0
+        if isinstance(finding, StateChange):
+            state = finding.state
+        else:
+            severity = 0 if finding.verdict is None else finding.verdict.severity
+        if isinstance(finding, SnapshotFinding | AudioFinding):
+            seen.append(next(digests))
+        new = Seen(Digests().plus(seen), state=state, severity=severity)
+        yield finding, Commit(job_id=job_id, action="keep", seen=new.to_bytes())
+        seen = []
 
 
 def findings_of(update: Update, news: News | None) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, cast
 
 from ci_live_audit._loop import cancel_and_wait
 from ci_live_audit.errors import ConfigurationError, InvalidInput
+from ci_live_audit.following.commit import Commit
 
 __all__ = ["Ids", "Nothing", "Source"]
 
@@ -28,29 +29,24 @@ Source: TypeAlias = Iterable[str] | AsyncIterable[str]
 class Ids:
     """Ids, read when they are needed; a collection is copied, so it may change afterwards.
 
+    What a run says about its jobs is noted by the subclasses.
+
     Args:
         job_ids: Where they come from.
         first: Ids that come before those.
-        note: Called with each id of an async iterable as soon as it has been read.
 
     Attributes:
         known: Whether their number is known from the start.
         exhausted: Whether none is left.
     """
 
-    def __init__(
-        self,
-        job_ids: Source,
-        first: tuple[str, ...] = (),
-        note: Callable[[str], object] | None = None,
-    ) -> None:
+    def __init__(self, job_ids: Source, first: tuple[str, ...] = ()) -> None:
         if isinstance(job_ids, str | bytes) or not isinstance(job_ids, Iterable | AsyncIterable):
             raise InvalidInput(
                 "job_ids: expected a list of ids, an iterable or an async iterable; "
                 f"got {type(job_ids).__name__}"
             )
         self.known: bool = isinstance(job_ids, Collection)
-        self._note = note
         self._source: AsyncIterator[str] | None = None
         self._reader: asyncio.Task[None] | None = None
         # Holds one id; the reader has one more in hand.
@@ -74,10 +70,10 @@ class Ids:
 
     async def _read_all(self, source: AsyncIterator[str], arrived: Callable[[], object]) -> None:
         async for job_id in source:
-            if self._note is not None and isinstance(job_id, str):
+            if isinstance(job_id, str):
                 # Without room on the disk it is noted when it is taken up.
                 with suppress(OSError):
-                    self._note(job_id)
+                    self.note(job_id)
             await self._read.put(job_id)
             arrived()
 
@@ -122,6 +118,25 @@ class Ids:
             raise ConfigurationError("job_ids: the source was cancelled") from problem
         self.exhausted = True
         return Nothing.EMPTY
+
+    def is_done(self, job_id: str) -> bool:  # noqa: ARG002
+        """Return whether an id is not to be followed, as nothing more is to be said of it."""
+        return False
+
+    def note(self, job_id: str) -> bytes:  # noqa: ARG002
+        """Note that an id has been taken, and return what was seen of it before.
+
+        Raises:
+            OSError: It cannot be noted.
+        """
+        return b""
+
+    async def commit(self, commit: Commit) -> None:
+        """Note what has been dealt with.
+
+        Raises:
+            OSError: It cannot be noted.
+        """
 
     def put_back(self, job_id: str) -> None:
         """Let an id be taken once more."""

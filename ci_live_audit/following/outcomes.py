@@ -7,7 +7,8 @@ from typing import Any
 
 import attrs
 
-from ci_live_audit.errors import JobFailed, JobNotFound, LiveAuditError, WaitTimeout
+from ci_live_audit.errors import JobFailed, LiveAuditError, WaitTimeout
+from ci_live_audit.following.commit import Commit, last_commit
 from ci_live_audit.following.dispatcher import HasRoom, Polling
 from ci_live_audit.following.ids import Source
 from ci_live_audit.following.ledger import Update
@@ -59,48 +60,18 @@ class Outcomes(Run[Outcome]):
 
     def __init__(self, polling: Polling, job_ids: Source) -> None:
         super().__init__(polling, job_ids, _Following())
-        self._checkpoint = polling.checkpoint
-        self._in_hand: Outcome | None = None
 
     @property
     def progress(self) -> Progress:
         """How far the run has come."""
         return self._dispatcher.progress
 
-    async def __anext__(self) -> Outcome:
-        """Return the next outcome; the one before counts as dealt with."""
-        self._settle()
-        self._in_hand = await super().__anext__()
-        return self._in_hand
-
-    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        try:
-            if exc_type is None:
-                self._settle()
-        finally:
-            await super().__aexit__(exc_type)
-
-    def _settle(self) -> None:
-        """Note in the checkpoint that the outcome in hand has been dealt with."""
-        outcome = self._in_hand
-        if self._checkpoint is not None and outcome is not None and _is_final(outcome):
-            job, error = outcome.job, outcome.error
-            self._checkpoint.answer(
-                outcome.job_id,
-                verdict=None if job is None or job.result is None else int(job.result),
-                error=None if error is None else type(error).__name__,
-            )
-        self._in_hand = None  # only now: without room on the disk it is noted the next time
-
-
-def _is_final(outcome: Outcome) -> bool:
-    """Return whether the service has said of this job what it will always say."""
-    ended = outcome.job is not None and outcome.job.ended
-    return ended or isinstance(outcome.error, JobNotFound)
-
 
 class _Following:
     """Makes the outcomes of a run."""
+
+    def begin(self, job_id: str, seen: bytes) -> None:
+        """Begin to follow a job, of which nothing needs to be known."""
 
     def reading(self, job_id: str, has_room: HasRoom) -> Reading:  # noqa: ARG002
         """Return what reads the next response about a job."""
@@ -110,10 +81,12 @@ class _Following:
         self,
         update: Update,
         reading: Reading | None,  # noqa: ARG002
-    ) -> tuple[Iterator[Outcome], int]:
+    ) -> tuple[Iterator[tuple[Outcome, Commit]], int]:
         """Return the outcome of an update if its job has ended or is given up."""
         outcome = _outcome(update)
-        return iter([] if outcome is None else [outcome]), outcome is not None
+        if outcome is None:
+            return iter([]), 0
+        return iter([(outcome, last_commit(outcome.job_id, outcome.job, outcome.error))]), 1
 
 
 def _outcome(update: Update) -> Outcome | None:

@@ -9,6 +9,7 @@ import anyio
 
 from ci_live_audit._loop import wait_for
 from ci_live_audit.errors import ConfigurationError
+from ci_live_audit.following.commit import Commit
 from ci_live_audit.following.dispatcher import Dispatcher, Polling, Reader
 from ci_live_audit.following.ids import Source
 
@@ -28,6 +29,7 @@ class Run(Generic[T]):
         self._dispatcher = Dispatcher(polling, job_ids, reader)
         self._entered = self._left = self._awaited = False
         self._expired = 0
+        self._in_hand: Commit | None = None
 
     async def __aenter__(self) -> Self:
         if self._entered:
@@ -38,14 +40,19 @@ class Run(Generic[T]):
 
     async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         self._left = True
-        # In a cancelled scope of anyio every await would end at once.
-        with anyio.CancelScope(shield=True):
-            await self._dispatcher.aclose()
+        try:
+            if exc_type is None:
+                await self._settle()
+        finally:
+            # In a cancelled scope of anyio every await would end at once.
+            with anyio.CancelScope(shield=True):
+                await self._dispatcher.aclose()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:
+        """Return the next item; the one before counts as dealt with."""
         if not self._entered:
             raise ConfigurationError("enter the run first: async with … as …")
         if self._awaited:
@@ -54,11 +61,19 @@ class Run(Generic[T]):
             )
         self._awaited = True
         try:
-            return await self._next()
+            await self._settle()
+            item, self._in_hand = await self._next()
+            return item
         finally:
             self._awaited = False
 
-    async def _next(self) -> T:
+    async def _settle(self) -> None:
+        """Note in the checkpoint that the item in hand has been dealt with."""
+        if self._in_hand is not None:
+            await self._dispatcher.commit(self._in_hand)
+        self._in_hand = None  # only now: without room on the disk it is noted the next time
+
+    async def _next(self) -> tuple[T, Commit]:
         dispatcher = self._dispatcher
         while not self._left:
             if not dispatcher.backlog and dispatcher.expire():

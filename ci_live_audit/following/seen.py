@@ -10,11 +10,14 @@ findings while a stream runs, and how many.
 
 from __future__ import annotations
 
+import struct
+import sys
 from array import array
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Any, TypeAlias
+from itertools import islice
+from typing import Any, Self, TypeAlias
 
 import attrs
 
@@ -29,6 +32,9 @@ Item: TypeAlias = Snapshot | AudioSection
 
 # Turns the digest of an identity into the note that several items have shared it.
 SHARED = 0x5555_5555_5555_5555
+#: Before the state and the digests: the version, the severity, how many bytes and digests follow.
+FRAME = struct.Struct("<BBII")
+VERSION = 1
 
 
 @attrs.frozen
@@ -47,6 +53,50 @@ class Seen:
     state: JobState | None = None
     severity: int = 0
 
+    def to_bytes(self) -> bytes:
+        """Return what is kept from one run to another: all but ``last``."""
+        state = b"" if self.state is None else self.state.value.encode("utf-8", "surrogatepass")
+        digests = array("Q", self.digests)
+        if sys.byteorder == "big":  # pragma: no cover
+            digests.byteswap()
+        head = FRAME.pack(VERSION, self.severity, len(state), len(digests))
+        return head + state + digests.tobytes()
+
+    def parts(self, size: int) -> Iterator[Seen]:
+        """Return the same in parts of so many digests."""
+        digests = iter(self.digests)
+        yield attrs.evolve(self, digests=Digests().plus(islice(digests, size)))
+        while some := tuple(islice(digests, size)):
+            yield Seen(Digests().plus(some))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Return what several `to_bytes` say together, the later ones after the earlier.
+
+        Raises:
+            ValueError: It is something else, or a part of it is missing.
+        """
+        digests, state, severity, start = array("Q"), b"", 0, 0
+        while start < len(data):
+            if len(data) - start < FRAME.size:
+                raise ValueError("cut off")
+            version, worst, length, number = FRAME.unpack_from(data, start)
+            if version != VERSION:
+                raise ValueError(f"of version {version}; version {VERSION} can be read")
+            words = start + FRAME.size
+            numbers = words + length
+            start = numbers + number * digests.itemsize
+            if start > len(data):
+                raise ValueError("cut off")
+            state = data[words:numbers] or state
+            severity = max(severity, worst)
+            digests.frombytes(data[numbers:start])
+        if sys.byteorder == "big":  # pragma: no cover
+            digests.byteswap()
+        word = state.decode("utf-8", "surrogatepass")
+        known = Digests().plus(digests)
+        return cls(known, state=JobState(word) if word else None, severity=severity)
+
 
 class News(Reading):
     """What the response to one poll shows for the first time, and what will then have been seen.
@@ -54,6 +104,7 @@ class News(Reading):
     Attributes:
         items: The new items, in the order of the stream.
         digests: Of each of these.
+        marks: Digests of none of these that are to be known from now on.
         state: The state of the job, if it is new.
         verdict: The verdict of the job, if it is worse than those of all items until now.
         seen: What has been seen with this response.
@@ -65,6 +116,7 @@ class News(Reading):
         self.seen: Seen = seen
         self.items: list[Item] = []
         self.digests: array[int] = array("Q")
+        self.marks: frozenset[int] = frozenset()
         self.state: JobState | None = None
         self.verdict: Verdict | None = None
 
@@ -107,6 +159,7 @@ class News(Reading):
         found = sorted(comparison.new, key=lambda one: _in_stream_order(one[0]))
         self.items = [item for item, _ in found]
         self.digests = array("Q", [one for _, one in found])
+        self.marks = frozenset(comparison.added.difference(self.digests))
         severity = max(
             self._before.severity,
             *(item.result.severity for item in self.items if item.result is not None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -491,6 +492,32 @@ def test_watching_times_out(service: Service) -> None:
     assert result.exit_code == 4
     assert parsed(result)[-1]["error"]["error"] == "WaitTimeout"
     assert service.run("watch", "av1", "gone", *arguments).exit_code == 1
+
+
+def test_a_watch_is_resumed(service: Service, tmp_path: Path) -> None:
+    """Nothing that was printed is printed again, and the exit code is that of one run."""
+    arguments = ("--interval", "0.05", "--timeout", "0.3", "--checkpoint", str(tmp_path / "watch"))
+    running(service, "bad")
+    first = service.run("watch", "bad", *arguments)
+    assert (first.exit_code, len(parsed(first))) == (3, 4)
+    second = service.run("watch", "bad", *arguments)
+    assert (second.exit_code, [line["key"] for line in parsed(second)]) == (
+        3,
+        [parsed(first)[-1]["key"]],  # the timeout
+    )
+    service.clock.seconds = 1000
+    third = service.run("watch", "bad", *arguments)
+    assert (third.exit_code, [line["state"] for line in parsed(third)]) == (3, ["Success"])
+    fourth = service.run("watch", "bad", "gone", *arguments)
+    assert (fourth.exit_code, [line["job_id"] for line in parsed(fourth)]) == (3, ["gone"])
+
+
+def test_a_resumed_watch_fails_as_one_run(service: Service, tmp_path: Path) -> None:
+    """What failed before counts, though it is not told again."""
+    arguments = ("--checkpoint", str(tmp_path / "watch"))
+    assert service.run("watch", "gone", *arguments).exit_code == 1
+    assert service.run("watch", "gone", *arguments).stdout == ""
+    assert service.run("watch", "gone", *arguments).exit_code == 1
 
 
 def test_an_endpoint_without_tls_must_be_allowed() -> None:

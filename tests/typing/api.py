@@ -105,6 +105,8 @@ def options(attempts: list[Attempt]) -> None:
 async def following(client: LiveAuditClient, ids: AsyncIterator[str]) -> None:
     assert_type(await client.wait("av1", interval=10, timeout=3600), AuditJob)
     with Checkpoint("run.jsonl") as checkpoint:
+        async with client.watch(["av1"], checkpoint=checkpoint) as continued:
+            assert_type(await anext(continued), Finding)
         async with client.as_completed(["av1"], interval=10, checkpoint=checkpoint) as outcomes:
             async for outcome in outcomes:
                 assert_type(outcome.job_id, str)

@@ -1,0 +1,118 @@
+"""Whatever ends a process that watches, another one goes on where it was."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from proofs import times
+
+from ci_live_audit import Checkpoint
+
+STREAMS, ITEMS = 20, 40
+KILLS = times(50)
+#: Most findings that a watch deals with before it waits to be killed.
+MOST = 15
+
+# Starts a watch in a new child for each line it reads: a process that can be killed and does not
+# import anything. A stream shows one item more each time it is polled.
+WATCHES = f"""
+import asyncio, os, signal, sys
+from ci_live_audit import AuditJob, Checkpoint, Findings, JobState, Snapshot, Verdict
+from ci_live_audit.following.dispatcher import Polling
+
+def note(name, line):
+    file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(file, line.encode() + b"\\n")
+    size = os.fstat(file).st_size
+    os.close(file)
+    return size
+
+async def query(job_id, reading):
+    shown = note("polled-" + job_id, "1234567") // 8
+    await asyncio.sleep(0.0005)
+    job = AuditJob(
+        job_id=job_id,
+        state=JobState.AUDITING if shown < {ITEMS} else JobState.SUCCESS,
+        snapshots=tuple(
+            Snapshot(url=f"{{job_id}}/{{number:02}}?q-signature={{shown}}", snapshot_time=number,
+                     label="Porn", result=Verdict(number % 3))
+            for number in range(1, min(shown, {ITEMS}) + 1)
+        ),
+    )
+    reading.compare(job)
+    return job
+
+async def run(waits):
+    ids = [f"job{{number:02}}" for number in range({STREAMS})]
+    with Checkpoint("checkpoint") as checkpoint:
+        async with Findings(Polling(query, 0.001, checkpoint=checkpoint), ids) as findings:
+            dealt_with = 0
+            async for finding in findings:
+                what = (finding.url or f"{{finding.job_id}}/{{finding.state.value[:2]}}")[:8]
+                note("findings", f"{{what}} {{finding.key}}")
+                dealt_with += 1
+                if waits and dealt_with == {MOST}:
+                    await asyncio.sleep(3600)
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        signal.alarm(100)  # even if the test hangs
+        asyncio.run(run(bool(int(line))))
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+#: Bytes of a line: the stream, what was found, the key.
+LINE = len("job00/01 0123456789abcdef\n")
+
+
+def test_a_killed_watch_hands_out_nothing_anew_but_the_finding_in_hand(tmp_path: Path) -> None:
+    """Killed anywhere, again and again, a watch of 20 streams repeats one finding at most."""
+    rng = random.Random(1)
+    found = tmp_path / "findings"
+    found.touch()
+    with subprocess.Popen(
+        [sys.executable, "-c", WATCHES],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as watches:
+        assert watches.stdin is not None
+        assert watches.stdout is not None
+        for _ in range(KILLS):
+            before = found.stat().st_size
+            print(1, file=watches.stdin, flush=True)
+            child = int(watches.stdout.readline())
+            while found.stat().st_size < before + LINE * rng.randint(1, MOST):
+                time.sleep(0.0002)
+            time.sleep(rng.random() * 0.003)
+            os.kill(child, signal.SIGKILL)
+            assert int(watches.stdout.readline()) == -signal.SIGKILL
+        print(0, file=watches.stdin, flush=True)
+        watches.stdout.readline()
+        assert int(watches.stdout.readline()) == 0
+
+    number = Counter[str]()
+    keys = defaultdict[str, set[str]](set)
+    for line in found.read_text().splitlines():
+        what, key = line.split()
+        number[what] += 1
+        keys[what].add(key)
+    streams = [f"job{number:02}" for number in range(STREAMS)]
+    items = {f"{stream}/{item:02}" for stream in streams for item in range(1, ITEMS + 1)}
+    assert number.keys() == items | {
+        f"{stream}/{state}" for stream in streams for state in ("Au", "Su")
+    }
+    assert number.total() - len(number) <= KILLS
+    assert {len(one) for one in keys.values()} == {1}
+    with Checkpoint(tmp_path / "checkpoint") as checkpoint:
+        assert (checkpoint.open, checkpoint.answered) == ((), STREAMS)
