@@ -37,6 +37,7 @@ ORDER = (
     "wire/nodes",
     "wire/refusals",
     "wire/results",
+    "wire/plain",
     "wire/callbacks",
     "decode",
     "callbacks",
