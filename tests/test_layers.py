@@ -76,6 +76,13 @@ ORDER = (
     "following/findings",
     "client",
     "__init__",
+    "report/texts",
+    "report/verdicts",
+    "report/items",
+    "report/cards",
+    "report/timeline",
+    "report/streams",
+    "report/page",
     "testing/virtual_time",
     "testing/render",
     "testing/browsers",
@@ -119,7 +126,7 @@ FOLLOWING = (
     "finding",
 )
 PURE |= {f"following/{name}" for name in FOLLOWING}
-PURE |= {module for module in ORDER if module.startswith("wire/")}
+PURE |= {module for module in ORDER if module.startswith(("wire/", "report/"))}
 STDLIB_IO = {"asyncio", "socket", "http", "urllib.request", "time", "os", "pathlib"}
 # The modules of the core that may import each library.
 LIBRARIES = {
