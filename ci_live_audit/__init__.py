@@ -10,7 +10,7 @@ from ci_live_audit._lazy import exports
 from ci_live_audit._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from ci_live_audit import callbacks as callbacks, decode as decode
+    from ci_live_audit import callbacks as callbacks, decode as decode, report as report
     from ci_live_audit.callbacks.receiver import CallbackReceiver as CallbackReceiver
     from ci_live_audit.client import LiveAuditClient as LiveAuditClient
     from ci_live_audit.credentials.values import Credentials as Credentials
@@ -89,6 +89,7 @@ else:
                 "AudioSection AuditJob CancelledJob HitFlag JobState Scene Snapshot SubmittedJob "
                 "UserInfo Verdict"
             ),
+            "report": "",
             "retry": "Attempt RetryPolicy",
         },
     )

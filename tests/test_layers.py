@@ -37,6 +37,7 @@ ORDER = (
     "wire/nodes",
     "wire/refusals",
     "wire/results",
+    "wire/plain",
     "wire/callbacks",
     "decode",
     "callbacks/tokens",
@@ -85,6 +86,13 @@ ORDER = (
     "following/findings",
     "client",
     "__init__",
+    "report/texts",
+    "report/verdicts",
+    "report/items",
+    "report/cards",
+    "report/timeline",
+    "report/streams",
+    "report/page",
     "testing/virtual_time",
     "testing/render",
     "testing/browsers",
@@ -135,7 +143,7 @@ FOLLOWING = (
 )
 PURE |= {f"following/{name}" for name in FOLLOWING}
 PURE |= {"callbacks/tokens", "callbacks/line"}
-PURE |= {module for module in ORDER if module.startswith("wire/")}
+PURE |= {module for module in ORDER if module.startswith(("wire/", "report/"))}
 STDLIB_IO = {"asyncio", "socket", "http", "urllib.request", "time", "os", "pathlib"}
 # The modules of the core that may import each library.
 LIBRARIES = {

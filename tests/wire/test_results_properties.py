@@ -265,6 +265,16 @@ def test_json_gives_the_job_back(job: AuditJob) -> None:
     assert decode.job(body, received_at=job.received_at) == job
 
 
+@slow
+@given(jobs(xml_extras) | jobs(json_extras))
+def test_plain_values_give_the_job_back(job: AuditJob) -> None:
+    """What `to_dict` returned becomes the same job again, after a way through JSON."""
+    again = decode.from_dict(json.loads(json.dumps(job.to_dict())))
+    assert again == job
+    assert again.to_dict() == job.to_dict()
+    assert hash(again) == hash(job)
+
+
 TAGS = st.sampled_from(
     [
         *(
