@@ -102,6 +102,7 @@ ORDER = (
     "testing/service",
     "testing/faults",
     "testing/asgi",
+    "testing/posting",
     "testing/callbacks",
     "testing/chaos",
     "testing/serving",

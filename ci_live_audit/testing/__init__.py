@@ -18,10 +18,10 @@ if TYPE_CHECKING:
         callback_headers as callback_headers,
         callback_probe as callback_probe,
     )
-    from ci_live_audit.testing.callbacks import Delivery as Delivery
     from ci_live_audit.testing.chaos import ChaosProxy as ChaosProxy, WireFault as WireFault
     from ci_live_audit.testing.emulator import Arrival as Arrival, Emulator as Emulator
     from ci_live_audit.testing.faults import Fault as Fault
+    from ci_live_audit.testing.posting import Delivery as Delivery
     from ci_live_audit.testing.streams import frame as frame, sound as sound
     from ci_live_audit.testing.virtual_time import VirtualTimeLoop as VirtualTimeLoop
 else:
@@ -29,10 +29,10 @@ else:
         __name__,
         {
             "bodies": "callback_body callback_headers callback_probe",
-            "callbacks": "Delivery",
             "chaos": "ChaosProxy WireFault",
             "emulator": "Arrival Emulator",
             "faults": "Fault",
+            "posting": "Delivery",
             "streams": "frame sound",
             "virtual_time": "VirtualTimeLoop",
         },

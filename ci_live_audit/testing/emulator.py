@@ -18,8 +18,9 @@ from ci_live_audit.credentials.values import Credentials
 from ci_live_audit.errors import ConfigurationError, InvalidInput
 from ci_live_audit.testing import asgi
 from ci_live_audit.testing.bodies import Form
-from ci_live_audit.testing.callbacks import App, Delivery, Notifier
+from ci_live_audit.testing.callbacks import Notifier
 from ci_live_audit.testing.faults import Fault, Faults
+from ci_live_audit.testing.posting import App, Delivery, Post
 from ci_live_audit.testing.render import Refusal
 from ci_live_audit.testing.service import Call, Quota, Service
 from ci_live_audit.testing.streams import Item, LiveJob, Stream
@@ -128,15 +129,14 @@ class Emulator:
         self._callbacks, self._notifier = to, None
         if to is None or to is False:
             return
+        post = Post(to, pause=self._callback_pause, clock=self.clock, deliveries=self.deliveries)
         self._notifier = Notifier(
-            to=to,
-            pause=self._callback_pause,
+            post,
             clock=self.clock,
             now=self._now,
             bucket=self.bucket,
             region=self.region,
             faults=self.faults,
-            deliveries=self.deliveries,
         )
 
     def add_job(

@@ -334,8 +334,8 @@ async def test_callbacks_at_once_are_bounded() -> None:
 
 async def test_of_very_many_deliveries_the_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are forgotten in time."""
-    monkeypatch.setattr("ci_live_audit.testing.callbacks.MOST_DELIVERIES", 10)
-    monkeypatch.setattr("ci_live_audit.testing.callbacks.DELIVERIES", 8)
+    monkeypatch.setattr("ci_live_audit.testing.posting.MOST_DELIVERIES", 10)
+    monkeypatch.setattr("ci_live_audit.testing.posting.DELIVERIES", 8)
     emulator = Emulator(callbacks=Receiver())
     await script(emulator, script=[frame(at) for at in range(1, 21)])
     assert 8 <= len(emulator.deliveries) <= 10
@@ -491,7 +491,7 @@ async def test_other_machines_are_not_called(url: str) -> None:
 @pytest.mark.waits
 async def test_a_receiver_that_never_answers_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connection is closed when its time is up."""
-    monkeypatch.setattr("ci_live_audit.testing.callbacks.TIMEOUT", 0.1)
+    monkeypatch.setattr("ci_live_audit.testing.posting.TIMEOUT", 0.1)
     emulator = Emulator(callbacks=True)
     async with serving(silent()) as server:
         emulator.add_job(duration=5, callback=server.url)
@@ -608,7 +608,7 @@ async def test_a_clock_that_is_not_the_loops() -> None:
     """Callbacks follow the clock of the emulator, and come when the loop next looks at it."""
     clock, receiver = Clock(), Receiver()
     emulator = Emulator(callbacks=receiver, clock=clock)
-    emulator.add_job(duration=30, script=[frame(5), frame(5.0000004), frame(9)], callback=HOOK)
+    emulator.add_job(duration=30, script=[frame(5), frame(9)], callback=HOOK)
     await asyncio.sleep(100)
     assert receiver.times() == []
     clock.seconds = 5.9999999
@@ -617,6 +617,20 @@ async def test_a_clock_that_is_not_the_loops() -> None:
     clock.seconds = 1000
     await asyncio.sleep(5)
     assert len(receiver.times()) == 3
+
+
+async def test_what_has_been_told_is_not_told_again() -> None:
+    """A clock may go back, and the job be cancelled then."""
+    clock, receiver = Clock(), Receiver()
+    emulator = Emulator(callbacks=receiver, clock=clock, now=lambda: 0, rate=math.inf)
+    emulator.add_job("av1", duration=30, script=[frame(5)], callback=HOOK)
+    clock.seconds = 30
+    await asyncio.sleep(10)
+    clock.seconds = 20
+    async with emulator.client() as client:
+        assert (await client.cancel("av1")).state == "Cancelled"
+    await asyncio.sleep(10)
+    assert len(receiver.times()) == 2
 
 
 async def test_a_job_in_place_of_another_of_the_same_id() -> None:
