@@ -45,6 +45,7 @@ ORDER = (
     "limits/local",
     "limits/background",
     "retry",
+    "observers",
     "clock",
     "transport/memory",
     "transport/body",
@@ -75,6 +76,10 @@ ORDER = (
     "following/findings",
     "client",
     "__init__",
+    "telemetry/words",
+    "telemetry/gauges",
+    "telemetry/instruments",
+    "telemetry/observer",
     "testing/virtual_time",
     "testing/render",
     "testing/browsers",
@@ -118,6 +123,7 @@ FOLLOWING = (
     "finding",
 )
 PURE |= {f"following/{name}" for name in FOLLOWING}
+PURE |= {"telemetry/words"}
 PURE |= {module for module in ORDER if module.startswith("wire/")}
 STDLIB_IO = {"asyncio", "socket", "http", "urllib.request", "time", "os", "pathlib"}
 # The modules of the core that may import each library.

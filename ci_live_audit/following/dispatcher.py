@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import attrs
 
-from ci_live_audit._loop import cancel_and_wait, running_loop
+from ci_live_audit._loop import cancel_and_wait, running_loop, wait_for
 from ci_live_audit.errors import ConfigurationError, LiveAuditError, TransportError
 from ci_live_audit.following.backlog import Backlog
 from ci_live_audit.following.checkpoint import Checkpoint
@@ -26,8 +26,9 @@ from ci_live_audit.following.recent import REMEMBERED
 from ci_live_audit.following.schedule import Schedule
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.models import AuditJob
+from ci_live_audit.observers import Audience
 
-__all__ = ["Dispatcher", "HasRoom", "Polling", "Progress", "Query", "Reader", "wait_for"]
+__all__ = ["Dispatcher", "HasRoom", "Polling", "Progress", "Query", "Reader"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -50,7 +51,8 @@ class Polling:
 
     ``query`` waits for the ``limiter``, which lets ``rate`` requests a second pass; ``probe`` is
     used in its place during an outage, and makes a single attempt. With ``keep_last`` the whole
-    last response of every job is kept for a `WaitTimeout`. All happens within a ``scope``.
+    last response of every job is kept for a `WaitTimeout`. All happens within a ``scope``. The
+    ``audience`` is told of the run, which is of a ``kind``: the method that made it.
     """
 
     query: Query
@@ -62,6 +64,8 @@ class Polling:
     keep_last: bool = False
     probe: Query | None = None
     scope: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
+    kind: str = "as_completed"
+    audience: Audience = attrs.field(factory=Audience)
 
 
 @attrs.frozen(kw_only=True)
@@ -141,6 +145,8 @@ class Dispatcher(Generic[R, T]):
         #: The checkpoint cannot be written; the run stands still until the consumer knows.
         self.write_error: OSError | None = None
         self._beat_due = math.inf
+        #: When the most overdue job was due, or the next will be.
+        self.due: float = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -234,10 +240,11 @@ class Dispatcher(Generic[R, T]):
 
     def _next_free(self, now: float) -> float:
         """Return when the next poll may be made; infinity until something happens."""
+        self.due = self.schedule.due(now)
         full = len(self._tasks) == self._max_in_flight or self.backlog.is_full
         if full or self.write_error is not None:
             return math.inf
-        due = now if self._may_take_up(now) else self.schedule.due(now)
+        due = now if self._may_take_up(now) else self.due
         return max(due, self._ledger.health.next_probe)
 
     def _pick(self, now: float) -> str | None:
@@ -332,16 +339,3 @@ class Dispatcher(Generic[R, T]):
             self._timer.cancel()
         self._beat_due = now + LATE
         self._timer = loop.call_at(self._beat_due, self._beat)
-
-
-async def wait_for(event: asyncio.Event, until: float) -> None:
-    """Wait until an event is set or a time has come, and clear the event."""
-    loop = asyncio.get_running_loop()
-    timer = loop.call_at(until, event.set) if until < math.inf else None
-    try:
-        await event.wait()
-    finally:
-        if timer is not None:
-            timer.cancel()
-    event.clear()
-    await asyncio.sleep(0)  # a loop around this never starves others

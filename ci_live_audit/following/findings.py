@@ -35,7 +35,7 @@ class Findings(Run[Finding]):
     def __init__(self, polling: Polling, job_ids: str | Source) -> None:
         self._single = isinstance(job_ids, str)
         source = [job_ids] if isinstance(job_ids, str) else job_ids
-        polling = attrs.evolve(polling, keep_last=self._single)
+        polling = attrs.evolve(polling, keep_last=self._single, kind="watch")
         self._seen: dict[str, Seen] = {}
         super().__init__(polling, source, _Watching(self._seen))
 
@@ -47,6 +47,7 @@ class Findings(Run[Finding]):
     async def __anext__(self) -> Finding:
         """Return the next finding; raise the error of a single job, now and from now on."""
         finding = await super().__anext__()
+        self._polling.audience.tell("found", finding)
         if self._single and isinstance(finding, WatchFailed):
             self._dispatcher.error = finding.error
             raise finding.error

@@ -23,6 +23,7 @@ from ci_live_audit import (
     LiveAuditClient,
     LiveAuditError,
     LocalRateLimiter,
+    Observer,
     Plan,
     RateLimiter,
     RetryPolicy,
@@ -40,6 +41,7 @@ from ci_live_audit import (
     decode,
     plan,
 )
+from ci_live_audit.telemetry import OpenTelemetry
 from ci_live_audit.testing import Arrival, Emulator, Fault, frame, sound
 
 
@@ -98,6 +100,11 @@ def options(attempts: list[Attempt]) -> None:
     LiveAuditClient("bucket-1250000000", http_client=httpx.AsyncClient(), timeout=5)
     client = LiveAuditClient("bucket-1250000000", http_client=httpx2.AsyncClient())
     assert_type(client.with_options(on_attempt=attempts.append), LiveAuditClient)
+    telemetry = OpenTelemetry(spans="all")
+    observer: Observer = telemetry
+    LiveAuditClient("bucket-1250000000", on_attempt=telemetry)
+    client.with_options(on_attempt=[attempts.append, observer, print])
+    client.with_options(on_attempt=iter([telemetry]))
 
 
 async def following(client: LiveAuditClient, ids: AsyncIterator[str]) -> None:
