@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         UserInfo as UserInfo,
         Verdict as Verdict,
     )
+    from ci_live_audit.observers import Observer as Observer
     from ci_live_audit.retry import Attempt as Attempt, RetryPolicy as RetryPolicy
 else:
     __getattr__, __dir__, __all__ = exports(
@@ -89,6 +90,7 @@ else:
                 "AudioSection AuditJob CancelledJob HitFlag JobState Scene Snapshot SubmittedJob "
                 "UserInfo Verdict"
             ),
+            "observers": "Observer",
             "report": "",
             "retry": "Attempt RetryPolicy",
         },

@@ -7,18 +7,17 @@ retry may outlive the token and the signature of the attempt before.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import re
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import attrs
 
 from ci_live_audit._checks import field_in_seconds
-from ci_live_audit._loop import deadline
+from ci_live_audit._loop import deadline, running_loop
 from ci_live_audit._threads import Threads
 from ci_live_audit.clock import Clock
 from ci_live_audit.credentials.cache import CredentialCache
@@ -33,6 +32,7 @@ from ci_live_audit.errors import (
 )
 from ci_live_audit.limits.limiter import RateLimiter, report_refusal
 from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob
+from ci_live_audit.observers import Audience, audience
 from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
 from ci_live_audit.transport.exchange import Transport
 from ci_live_audit.transport.memory import HUGE_BODY, Share
@@ -64,17 +64,6 @@ def _is_unreached(error: LiveAuditError) -> bool:
     return isinstance(error, TransportError) and not error.sent and error.transient
 
 
-def _plain_function(_: object, attribute: Any, value: Any) -> None:
-    if value is None:
-        return
-    if not callable(value):
-        raise ConfigurationError(f"{attribute.name}: expected a function")
-    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
-        raise ConfigurationError(
-            f"{attribute.name}: expected a plain function; nobody would await it"
-        )
-
-
 def _policy(_: object, attribute: Any, value: Any) -> None:
     if not isinstance(value, RetryPolicy):
         raise ConfigurationError(
@@ -87,6 +76,7 @@ class _Call:
     """A call in progress, and its present attempt."""
 
     request: Request
+    endpoint: str
     #: Loop time up to which the call may go on.
     until: float
     number: int = 0
@@ -94,8 +84,9 @@ class _Call:
     first: float | None = None
     may_have_happened: bool = False
     remedies: set[Remedy] = attrs.field(factory=set[Remedy])
-    # Of the present attempt: seconds waited for the limiter, loop time when it left, how it was
-    # signed, and what came back.
+    # Of the present attempt: how it passed the limiter, seconds waited for that, loop time when it
+    # left, how it was signed, and what came back.
+    lane: Literal["call", "poll"] | None = None
     queued: float = 0.0
     began: float = 0.0
     credentials: Credentials | None = None
@@ -117,6 +108,8 @@ class _Call:
             status=response.status or None if response is not None else None,
             request_id=response.request_id if response is not None else None,
             error=error,
+            endpoint=self.endpoint,
+            lane=self.lane,
         )
 
 
@@ -132,9 +125,15 @@ class Caller:
     transport: Transport
     retry: RetryPolicy = attrs.field(validator=_policy)
     timeout: float = attrs.field(validator=field_in_seconds)
-    on_attempt: Callable[[Attempt], object] | None = attrs.field(validator=_plain_function)
+    on_attempt: Audience = attrs.field(converter=audience)
+    #: How its calls pass the limiter.
+    lane: Literal["call", "poll"] = "call"
     # What has been logged: paths of unreadable values without their indexes, `UNREACHED`.
     warned: set[str] = attrs.field(factory=set[str])
+
+    def introduce(self) -> None:
+        """Tell observers of the limiter and of the connections."""
+        self.on_attempt.tell("client_made", self.limiter, self.transport.is_open)
 
     async def query(self, job_id: str, decode: Callable[..., AuditJob] | None = None) -> AuditJob:
         """Query a job; ``decode`` is called in place of `results.job`."""
@@ -154,28 +153,39 @@ class Caller:
         Raises:
             LiveAuditError: The error of the last attempt.
         """
-        async with self.transport.open_call():
-            call = _Call(request, until=asyncio.get_running_loop().time() + self.retry.deadline)
-            while True:
-                try:
-                    result = await self._attempt(call, read)
-                except LiveAuditError as error:
-                    delay = await self._judge(call, error)
-                    if delay is None:
-                        raise
-                else:
-                    attempt = call.attempt()
-                    self.budget.give(attempt)
-                    self._report(attempt)
-                    return result
-                await asyncio.sleep(delay)
+        time = running_loop().time
+        began, problem = time(), None
+        try:
+            async with self.transport.open_call():
+                call = _Call(request, self.transport.base_url, until=began + self.retry.deadline)
+                while True:
+                    try:
+                        result = await self._attempt(call, read)
+                    except LiveAuditError as error:
+                        delay = await self._judge(call, error)
+                        if delay is None:
+                            raise
+                    else:
+                        attempt = call.attempt()
+                        self.budget.give(attempt)
+                        self._report(attempt)
+                        return result
+                    await asyncio.sleep(delay)
+        except BaseException as error:
+            problem = error
+            raise
+        finally:
+            if self.on_attempt.observers:
+                about = request.operation, request.job_id
+                self.on_attempt.tell("call_ended", *about, time() - began, problem)
+            del problem  # or the error and this frame would keep each other alive
 
     async def _attempt(self, call: _Call, read: Callable[[bytes], T]) -> T:
         """Make one attempt, and return the result or raise the error."""
         request = call.request
         time = asyncio.get_running_loop().time
         call.number += 1
-        call.queued, call.began, call.response = 0.0, time(), None
+        call.lane, call.queued, call.began, call.response = None, 0.0, time(), None
         # Before the slot: behind what takes its time, slots would pass unused, and then many
         # requests would leave together.
         call.credentials = await self._credentials(call)
@@ -184,6 +194,7 @@ class Caller:
         await self.transport.prepare(timeout / 2)
         prepared = min(time() - began, timeout / 2)
         call.queued = await self.limiter.acquire()
+        call.lane = self.lane
         call.until += call.queued  # waiting for a slot is not the service's doing
         call.began = time()
         if not self.credentials.is_valid(call.credentials):
@@ -310,10 +321,4 @@ class Caller:
         level = logging.WARNING if isinstance(attempt.error, Throttled) else logging.DEBUG
         if logger.isEnabledFor(level):
             logger.log(level, "%s", attempt)
-        if self.on_attempt is None:
-            return
-        try:
-            self.on_attempt(attempt)
-        # It cannot be cancelled, so a CancelledError is its own.
-        except (Exception, asyncio.CancelledError):
-            logger.exception("on_attempt failed")
+        self.on_attempt.attempted(attempt)

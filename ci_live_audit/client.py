@@ -28,7 +28,8 @@ from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.limits.limiter import RateLimiter
 from ci_live_audit.limits.local import LocalRateLimiter
 from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob, UserInfo
-from ci_live_audit.retry import Attempt, RetryBudget, RetryPolicy
+from ci_live_audit.observers import Hooks
+from ci_live_audit.retry import RetryBudget, RetryPolicy
 from ci_live_audit.transport.body import MAX_BODY
 from ci_live_audit.transport.exchange import MAX_CONNECTIONS, Transport
 from ci_live_audit.transport.foreign import HttpClient
@@ -60,7 +61,8 @@ class LiveAuditClient:
             ``CI_LIVE_AUDIT_ENDPOINT``.
         http_client: A client of the httpx family in place of our own connections; not closed here.
         max_connections: Connections open at once; requests wait in order. Not of ``http_client``.
-        on_attempt: Called with every `Attempt`; exceptions it raises are logged and swallowed.
+        on_attempt: A function, called with every `Attempt`, or several. An `Observer` among them
+            is told more. Exceptions that they raise are logged and swallowed.
         max_body: Maximum bytes of a decoded response body.
         max_memory: Bytes that large bodies share until they are decoded; further ones wait.
         allow_http: Whether an ``endpoint`` without TLS may be on another machine.
@@ -83,7 +85,7 @@ class LiveAuditClient:
         endpoint: str | None = None,
         http_client: HttpClient | None = None,
         max_connections: int = MAX_CONNECTIONS,
-        on_attempt: Callable[[Attempt], object] | None = None,
+        on_attempt: Hooks | None = None,
         max_body: int = MAX_BODY,
         max_memory: int = MAX_MEMORY,
         allow_http: bool = False,
@@ -118,6 +120,7 @@ class LiveAuditClient:
             on_attempt=on_attempt,
         )
         self._owner = True
+        self._caller.introduce()
 
     async def __aenter__(self) -> Self:
         return self
@@ -141,7 +144,7 @@ class LiveAuditClient:
         *,
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
-        on_attempt: Callable[[Attempt], object] | None = None,
+        on_attempt: Hooks | None = None,
     ) -> LiveAuditClient:
         """Return a sibling that differs in what is given and shares everything else."""
         given: dict[str, Any] = {"retry": retry, "timeout": timeout, "on_attempt": on_attempt}
@@ -149,6 +152,7 @@ class LiveAuditClient:
         sibling = copy.copy(self)
         sibling._caller = attrs.evolve(self._caller, **changes)  # noqa: SLF001 - of its own class
         sibling._owner = False  # noqa: SLF001
+        sibling._caller.introduce()  # noqa: SLF001
         return sibling
 
     # Verbs
@@ -243,7 +247,7 @@ class LiveAuditClient:
             LiveAuditError: It cannot be queried. Transient errors are waited out.
         """
         polling = self._polling(interval, timeout, callbacks=callbacks)
-        polling = attrs.evolve(polling, keep_last=True)
+        polling = attrs.evolve(polling, keep_last=True, kind="wait")
         async with Outcomes(polling, [job_id]) as outcomes:
             outcome = await anext(outcomes)
         return outcome.unwrap()
@@ -338,11 +342,11 @@ class LiveAuditClient:
         if checkpoint is not None:
             checkpoint.bind(self._bucket, self._region)
         limiter = self._background.sibling()
-        caller = attrs.evolve(self._caller, limiter=limiter)
+        caller = attrs.evolve(self._caller, limiter=limiter, lane="poll")
         once = attrs.evolve(caller, retry=attrs.evolve(caller.retry, attempts=1))
         limits, scope = (interval, timeout, limiter, self._rate), caller.transport.open_call
-        query, probe = _polls(caller), _polls(once)
-        return Polling(query, *limits, checkpoint, probe=probe, scope=scope, callbacks=callbacks)
+        run = Polling(_polls(caller), *limits, checkpoint, probe=_polls(once), scope=scope)
+        return attrs.evolve(run, callbacks=callbacks, audience=caller.on_attempt)
 
 
 def _polls(caller: Caller) -> Query:

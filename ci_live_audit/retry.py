@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Literal
 
 import attrs
 
@@ -17,7 +18,8 @@ from ci_live_audit.limits.limiter import HOLD
 __all__ = ["Attempt", "RetryBudget", "RetryPolicy"]
 
 
-@attrs.frozen(kw_only=True)
+# One is made for each attempt, and slots would take twice the time.
+@attrs.frozen(kw_only=True, slots=False)
 class Attempt:
     """One request and its result: what the policy judges and ``on_attempt`` receives.
 
@@ -33,6 +35,9 @@ class Attempt:
         request_id: The service's id for the request, if it sent one.
         error: What went wrong; None after a success.
         delay: Seconds until the next attempt; None if this was the last.
+        endpoint: URL of the server.
+        lane: ``"poll"`` if a run waited for the rate limiter, behind all other calls, ``"call"``
+            if it was one of these; None if the attempt ended before, and sent nothing.
     """
 
     operation: str
@@ -46,6 +51,8 @@ class Attempt:
     request_id: str | None = None
     error: LiveAuditError | None = None
     delay: float | None = None
+    endpoint: str = ""
+    lane: Literal["call", "poll"] | None = "call"
 
 
 @attrs.frozen(kw_only=True)

@@ -52,6 +52,7 @@ ORDER = (
     "limits/local",
     "limits/background",
     "retry",
+    "observers",
     "clock",
     "transport/memory",
     "transport/body",
@@ -93,6 +94,10 @@ ORDER = (
     "report/timeline",
     "report/streams",
     "report/page",
+    "telemetry/words",
+    "telemetry/gauges",
+    "telemetry/instruments",
+    "telemetry/observer",
     "testing/virtual_time",
     "testing/render",
     "testing/browsers",
@@ -143,7 +148,7 @@ FOLLOWING = (
     "finding",
 )
 PURE |= {f"following/{name}" for name in FOLLOWING}
-PURE |= {"callbacks/tokens", "callbacks/line"}
+PURE |= {"callbacks/tokens", "callbacks/line", "telemetry/words"}
 PURE |= {module for module in ORDER if module.startswith(("wire/", "report/"))}
 STDLIB_IO = {"asyncio", "socket", "http", "urllib.request", "time", "os", "pathlib"}
 # The modules of the core that may import each library.

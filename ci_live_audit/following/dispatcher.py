@@ -29,6 +29,7 @@ from ci_live_audit.following.recent import REMEMBERED
 from ci_live_audit.following.schedule import Schedule
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.models import AuditJob
+from ci_live_audit.observers import Audience
 from ci_live_audit.wire.callbacks import Callback
 
 __all__ = ["Dispatcher", "HasRoom", "Polling", "Query", "Reader"]
@@ -55,7 +56,8 @@ class Polling:
     ``query`` waits for the ``limiter``, which lets ``rate`` requests a second pass; ``probe`` is
     used in its place during an outage, and makes a single attempt. With ``keep_last`` the whole
     last response of every job is kept for a `WaitTimeout`. All happens within a ``scope``. What
-    comes of ``callbacks`` makes its job due.
+    comes of ``callbacks`` makes its job due. The ``audience`` is told of the run, which is of a
+    ``kind``: the method that made it.
     """
 
     query: Query
@@ -68,6 +70,8 @@ class Polling:
     probe: Query | None = None
     scope: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
     callbacks: CallbackSource | None = attrs.field(default=None, validator=check_source)
+    kind: str = "as_completed"
+    audience: Audience = attrs.field(factory=Audience)
 
 
 class Reader(Protocol[R, T_co]):
@@ -129,6 +133,8 @@ class Dispatcher(Generic[R, T]):
         #: The checkpoint cannot be written; the run stands still until the consumer knows.
         self.write_error: OSError | None = None
         self._beat_due = math.inf
+        #: When the most overdue job was due, or the next will be.
+        self.due: float = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -225,10 +231,11 @@ class Dispatcher(Generic[R, T]):
 
     def _next_free(self, now: float) -> float:
         """Return when the next poll may be made; infinity until something happens."""
+        self.due = self.schedule.due(now)
         full = len(self._tasks) == self._max_in_flight or self.backlog.is_full
         if full or self.write_error is not None:
             return math.inf
-        due = now if self._may_take_up(now) else self.schedule.due(now)
+        due = now if self._may_take_up(now) else self.due
         return max(due, self._ledger.health.next_probe)
 
     def _pick(self, now: float) -> str | None:

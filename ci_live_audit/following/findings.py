@@ -37,7 +37,7 @@ class Findings(Run[Finding]):
     def __init__(self, polling: Polling, job_ids: str | Source) -> None:
         self._single = job_ids if isinstance(job_ids, str) else None
         source = [job_ids] if isinstance(job_ids, str) else job_ids
-        polling = attrs.evolve(polling, keep_last=self._single is not None)
+        polling = attrs.evolve(polling, keep_last=self._single is not None, kind="watch")
         self._seen: dict[str, Seen] = {}
         super().__init__(polling, source, _Watching(self._seen))
 
@@ -52,6 +52,7 @@ class Findings(Run[Finding]):
         The error of a single job is raised, now and from now on.
         """
         finding = await super().__anext__()
+        self._polling.audience.tell("found", finding)
         if isinstance(finding, WatchFailed) and finding.job_id == self._single:
             self._dispatcher.error = finding.error
             raise finding.error

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Generic, Self, TypeVar
 
 import anyio
+import attrs
 
-from ci_live_audit._loop import wait_for
+from ci_live_audit._loop import running_loop, wait_for
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.following.commit import Commit
 from ci_live_audit.following.dispatcher import Dispatcher, Polling, Reader
@@ -21,12 +23,34 @@ T = TypeVar("T")
 EXPIRED = 100
 
 
+@attrs.frozen
+class _Followed:
+    """A run as its observers see it."""
+
+    kind: str
+    _dispatcher: Dispatcher[Any, Any]
+    _time: Callable[[], float]
+
+    @property
+    def open(self) -> int:
+        """The number of known ids without an outcome; 0 once an error has ended the run."""
+        schedule = self._dispatcher.schedule
+        return schedule.unread + schedule.open if self._dispatcher.error is None else 0
+
+    @property
+    def lag(self) -> float:
+        """The seconds by which the most overdue job is late."""
+        return max(0.0, self._time() - self._dispatcher.due) if self.open else 0.0
+
+
 class Run(Generic[T]):
     """Follows jobs until they have ended, and yields the items that come of each update."""
 
     def __init__(self, polling: Polling, job_ids: Source, reader: Reader[Any, T]) -> None:
         # ``reader`` has no reference to the run, which is freed as soon as it is left.
         self._dispatcher = Dispatcher(polling, job_ids, reader)
+        self._polling = polling
+        self._followed: _Followed | None = None
         self._entered = self._left = self._awaited = False
         self._expired = 0
         self._in_hand: Commit | None = None
@@ -36,10 +60,13 @@ class Run(Generic[T]):
             raise ConfigurationError("a run can be entered once; make another one")
         self._dispatcher.start()
         self._entered = True
+        self._followed = _Followed(self._polling.kind, self._dispatcher, running_loop().time)
+        self._polling.audience.tell("run_began", self._followed)
         return self
 
     async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         self._left = True
+        self._polling.audience.tell("run_ended", self._followed)
         try:
             if exc_type is None:
                 await self._settle()

@@ -73,8 +73,12 @@ class LocalRateLimiter:
 
     @property
     def pace(self) -> float:
-        """The requests a second that pass now: the rate, or less for some time after a refusal."""
-        return self._pace.at(self._own_loop().time())
+        """The requests a second that pass now: the rate, or less for some time after a refusal.
+
+        It may be read in any thread.
+        """
+        loop: asyncio.AbstractEventLoop | None = vars(self).get("_loop")
+        return self.rate if loop is None else self._pace.at(loop.time())
 
     async def acquire(self) -> float:
         """Wait for the next slot, behind everybody who came before, and return the seconds waited.

@@ -84,6 +84,10 @@ class Transport:
         """Address that our own newest connection leads to, and its version of TLS."""
         return getattr(self._backend, "peer", "")
 
+    def is_open(self) -> bool:
+        """Return whether it has not been closed."""
+        return not self._closed
+
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
         if self._owner is not None and self._backend.cancellable and not self._closed:
             text = f'the client of {self.base_url} was not closed: use "async with" or aclose()'

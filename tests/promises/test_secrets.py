@@ -37,6 +37,7 @@ import attrs
 import pytest
 import rich.traceback
 from proofs import BACKENDS
+from sdk import Sdk
 from servers import (
     Handler,
     Recorder,
@@ -100,6 +101,7 @@ class Evidence:
         self.errors: dict[str, BaseException] = {}
         self.tracebacks: dict[str, str] = {}
         self.attempts: list[Attempt] = []
+        self.sdk = Sdk()
         self.results: list[Any] = []
         self.stacks: list[str] = []
         self.warned: list[str] = []
@@ -173,7 +175,7 @@ class Clients:
             "credentials": self.evidence.credentials,
             "retry": RetryPolicy(attempts=2, base_delay=0.001),
             "timeout": 10,
-            "on_attempt": self.evidence.attempts.append,
+            "on_attempt": [self.evidence.attempts.append, self.evidence.sdk.telemetry("all")],
         }
         client = client_over(self.backend, url, **(defaults | options))
         return await self.stack.enter_async_context(client)
@@ -495,6 +497,14 @@ def test_s05_11_attempts_in_hooks(evidence: Evidence) -> None:
     for attempt in evidence.attempts:
         written_down = json.dumps(attrs.asdict(attempt), default=repr)
         evidence.assert_hidden(f"{attempt} {written_down} {vars_of(attempt.error)}")
+
+
+def test_s05_16_spans_and_metrics(evidence: Evidence) -> None:
+    """No span and no metric of OpenTelemetry shows a secret."""
+    spans, metrics = evidence.sdk.spans(), evidence.sdk.metrics()
+    assert {span.status.status_code.name for span in spans} == {"UNSET", "ERROR"}
+    evidence.assert_hidden("".join(span.to_json() for span in spans), at_least=1000)
+    evidence.assert_hidden("".join(metric.to_json() for metric in metrics.values()), at_least=1000)
 
 
 def test_s05_14_objects_in_error_trackers(evidence: Evidence) -> None:

@@ -24,6 +24,7 @@ from ci_live_audit import (
     LiveAuditClient,
     LiveAuditError,
     LocalRateLimiter,
+    Observer,
     Plan,
     RateLimiter,
     RetryPolicy,
@@ -42,6 +43,7 @@ from ci_live_audit import (
     plan,
 )
 from ci_live_audit.callbacks import Callback
+from ci_live_audit.telemetry import OpenTelemetry
 from ci_live_audit.testing import Arrival, Emulator, Fault, frame, sound
 
 
@@ -100,6 +102,11 @@ def options(attempts: list[Attempt]) -> None:
     LiveAuditClient("bucket-1250000000", http_client=httpx.AsyncClient(), timeout=5)
     client = LiveAuditClient("bucket-1250000000", http_client=httpx2.AsyncClient())
     assert_type(client.with_options(on_attempt=attempts.append), LiveAuditClient)
+    telemetry = OpenTelemetry(spans="all")
+    observer: Observer = telemetry
+    LiveAuditClient("bucket-1250000000", on_attempt=telemetry)
+    client.with_options(on_attempt=[attempts.append, observer, print])
+    client.with_options(on_attempt=iter([telemetry]))
 
 
 async def following(client: LiveAuditClient, ids: AsyncIterator[str]) -> None:

@@ -1,0 +1,16 @@
+"""Metrics and spans by OpenTelemetry; needs the extra ``otel``.
+
+``LiveAuditClient(…, on_attempt=OpenTelemetry())``, beside an SDK that the application sets up.
+"""
+
+try:
+    from ci_live_audit.telemetry.observer import OpenTelemetry as OpenTelemetry
+except ModuleNotFoundError as missing:
+    if not f"{missing.name}".startswith("opentelemetry"):
+        raise
+    raise ModuleNotFoundError(
+        'ci_live_audit.telemetry needs OpenTelemetry: pip install "ci-live-audit[otel]"',
+        name=missing.name,
+    ) from None
+
+__all__ = ["OpenTelemetry"]
