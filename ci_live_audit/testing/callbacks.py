@@ -94,10 +94,10 @@ class Notifier:
         """Take up a job that began or was cancelled; from any thread."""
         if job.callback is None:
             return
-        if self._loop is None or self._loop.is_closed():
+        if self._loop is None or not self._loop.is_running():
             self.settle()
         running = _running()
-        if self._loop is None or self._loop.is_closed():
+        if self._loop is None or not self._loop.is_running():
             self._early.append(job)
         elif self._loop is running:
             self._take_up(job)

@@ -26,7 +26,15 @@ from ci_live_audit import (
     callbacks,
 )
 from ci_live_audit.callbacks import Callback
-from ci_live_audit.testing import Delivery, Emulator, Fault, callback_headers, frame, sound
+from ci_live_audit.testing import (
+    Delivery,
+    Emulator,
+    Fault,
+    VirtualTimeLoop,
+    callback_headers,
+    frame,
+    sound,
+)
 
 LIVE = "rtmp://live.example.com/app/room7"
 HOOK = "https://bot.example.com/ci/room7"
@@ -548,6 +556,19 @@ def test_an_emulator_outlives_event_loops() -> None:
     run_virtual(main)
     emulator.callbacks = None
     assert len(receiver.times()) == 2 * 50
+
+
+def test_an_emulator_that_was_made_in_another_event_loop() -> None:
+    """A fixture's loop need not be that of the test, and may still be open."""
+    receiver = Receiver()
+
+    async def make() -> Emulator:
+        return Emulator(callbacks=receiver)
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as fixtures:
+        emulator = fixtures.run(make())
+        run_virtual(partial(script, emulator, script=[]))
+    assert receiver.times() == [30]
 
 
 @pytest.mark.parametrize("reused", [False, True])
