@@ -103,6 +103,7 @@ ORDER = (
     "cli/demo",
     "cli/doctor",
     "cli/emulate",
+    "cli/listen",
     "cli/jobs",
     "cli/commands",
     "__main__",
