@@ -2,7 +2,7 @@
 
 ``python benchmarks/run.py [NAME...] [--json FILE] [--plot FILE] [--quick]``, where a name is one
 of ``limiter importing calls decoding heartbeat memory hostile deadlines polling endurance
-profiling watching soak``.
+profiling watching receiving soak``.
 
 Everything runs on this machine and needs no account: the service is the emulator or a server with
 one response. ``--quick`` takes a few minutes in place of half an hour, to see that everything
@@ -30,6 +30,7 @@ import memory
 import picture
 import polling
 import profiling
+import receiving
 import soak
 import watching
 from report import Table, environment
@@ -56,6 +57,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "endurance": endurance.run,
     "profiling": profiling.run,
     "watching": watching.run,
+    "receiving": receiving.run,
     "soak": soak.run,
 }
 

@@ -124,6 +124,7 @@ ORDER = (
     "cli/demo",
     "cli/doctor",
     "cli/emulate",
+    "cli/listen",
     "cli/jobs",
     "cli/commands",
     "__main__",

@@ -202,7 +202,13 @@ def test_every_command_and_option_it_names_exists() -> None:
 
 
 # What installs, runs for ever or has a test of its own that takes its time.
-ELSEWHERE = ("pip ", "export ", "ci-live-audit demo", "ci-live-audit emulate")
+ELSEWHERE = (
+    "pip ",
+    "export ",
+    "ci-live-audit demo",
+    "ci-live-audit emulate",
+    "ci-live-audit listen",
+)
 
 
 def test_the_commands_of_the_manual_run(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import contextvars
 import inspect
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -101,9 +101,7 @@ class Consumer:
     async def _work(self) -> None:
         try:
             while self._goes_on():
-                await self._hand_over(self._line.first())
-                with self._lock:
-                    self._line.remove_first()
+                await self._hand_over()
         except BaseException:
             with self._lock:
                 self._end()
@@ -125,14 +123,15 @@ class Consumer:
                 continue
         self._joining = []
 
-    async def _hand_over(self, callback: Callback) -> None:
+    async def _hand_over(self) -> None:
         try:
             if self._is_async:
-                await self._function(callback)
-                return
-            result = await self._threads.run(lambda: self._function(callback))
-            if inspect.isawaitable(result):
-                await result
+                await self._function(self._line.first())
+            else:
+                begun = await self._threads.run(self._call)
+                if begun is None:
+                    return
+                await begun
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -140,6 +139,28 @@ class Consumer:
             logger.exception("on_callback failed")
         except Exception:
             logger.exception("on_callback failed")
+        with self._lock:
+            self._line.remove_first()
+
+    def _call(self) -> Awaitable[object] | None:
+        """Call the function, in a thread, until none waits or it returns what is to be awaited.
+
+        Whoever starts this may be gone meanwhile; so it is here that a callback leaves the line.
+        """
+        while True:
+            with self._lock:
+                if not self._line:
+                    return None
+                callback = self._line.first()
+            try:
+                begun = self._function(callback)
+            except Exception:
+                logger.exception("on_callback failed")
+            else:
+                if inspect.isawaitable(begun):
+                    return begun
+            with self._lock:
+                self._line.remove_first()
 
 
 def _wake(ended: asyncio.Future[None]) -> None:

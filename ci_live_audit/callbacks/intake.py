@@ -123,7 +123,8 @@ def read(body: bytes, headers: Headers | None) -> Callback:
         DecodeError: It is no callback.
     """
     found: Iterable[tuple[str, str]] = () if headers is None else headers.items()
-    return decode(body, {name: text for name, text in found if name.lower() == VERSION})
+    texts = ((name, value) for name, value in found if isinstance(name, str))
+    return decode(body, {name: str(value) for name, value in texts if name.lower() == VERSION})
 
 
 _intakes: weakref.WeakSet[Intake] = weakref.WeakSet()

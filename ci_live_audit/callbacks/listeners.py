@@ -86,12 +86,10 @@ class _Listener:
         return True
 
     def _call(self) -> None:
-        while not self.has_ended:
-            with self._lock:
-                if not self._line:
-                    return
-                callback = self._line.remove_first()
+        with self._lock:
+            line, self._line = self._line, Line()
+        while line and not self.has_ended:
             try:
-                self._function(callback)
+                self._function(line.remove_first())
             except Exception:
                 logger.exception("a listener failed")

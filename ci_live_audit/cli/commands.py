@@ -296,6 +296,36 @@ def emulate(**options: Any) -> Awaitable[int]:
     return serve(Output(), **options)
 
 
+@cli.command(cls=AsyncCommand)
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8081,
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option(
+    "--secret-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="File of the secret of the URLs; of several, one a line, the first makes URLs. "
+    "It is written if it does not exist.",
+)
+@click.option("--base", help="URL at which the service reaches this command.")
+@click.option(
+    "--data-id", "data_ids", multiple=True, help="Data id of a stream, for a URL of its own."
+)
+def listen(**options: Any) -> Awaitable[int]:
+    """Receive callbacks, and print them as JSON Lines.
+
+    Says on standard error which URL to submit with a stream.
+    """
+    from ci_live_audit.cli.listen import listen as receive
+    from ci_live_audit.cli.output import Output
+
+    return receive(Output("json"), **options)
+
+
 @cli.command(cls=ServiceCommand)
 def doctor(settings: Settings) -> Awaitable[int]:
     """Check settings, credentials, network, clock and versions.

@@ -63,6 +63,49 @@ async def test_another_function_is_called_in_a_thread() -> None:
     assert threading.main_thread() not in threads
 
 
+def test_a_function_that_has_begun_is_not_called_again() -> None:
+    """What a thread was doing when its loop ended is waited for on the next loop."""
+    taken, begun, go_on = Taken(), threading.Event(), threading.Event()
+
+    def slow(callback: Callback) -> None:
+        begun.set()
+        go_on.wait()
+        taken.append(callback)
+
+    consumer = Consumer(slow)
+
+    async def add_and_leave() -> None:
+        consumer.add(FIRST, 100)
+        await asyncio.to_thread(begun.wait)
+
+    async def join() -> None:
+        waiting = asyncio.create_task(consumer.join())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        go_on.set()
+        await waiting
+
+    asyncio.run(add_and_leave())
+    asyncio.run(join())
+    assert taken == [FIRST]
+
+
+async def test_a_function_that_fails_in_a_thread(caplog: pytest.LogCaptureFixture) -> None:
+    """The next callback comes all the same."""
+    taken = Taken()
+
+    def fail(callback: Callback) -> None:
+        taken.append(callback)
+        raise ValueError("no")
+
+    consumer = Consumer(fail)
+    for callback in (FIRST, SECOND, THIRD):
+        consumer.add(callback, 100)
+    await consumer.join()
+    assert taken == [FIRST, SECOND, THIRD]
+    assert caplog.messages == 3 * ["on_callback failed"]
+
+
 @pytest.mark.parametrize("is_async", [True, False])
 def test_without_a_loop_there_is_one(is_async: bool) -> None:
     """Threads of a framework without asyncio bring callbacks, too."""
@@ -193,7 +236,8 @@ async def test_whoever_no_longer_waits_is_not_told() -> None:
     await asyncio.sleep(0)
     waiting.cancel()
     await consumer.join()
-    assert waiting.cancelled()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
     assert taken == [FIRST]
 
 
@@ -244,7 +288,10 @@ def test_an_interrupt_ends_the_loop() -> None:
     """A KeyboardInterrupt is none of ours; the callback is handed over on the next loop."""
     taken = Taken()
 
+    tasks: list[Any] = []
+
     async def interrupt(callback: Callback) -> None:
+        tasks.append(asyncio.current_task())
         taken.append(callback)
         if len(taken) == 1:
             raise KeyboardInterrupt
@@ -257,6 +304,7 @@ def test_an_interrupt_ends_the_loop() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(main())
+    assert isinstance(tasks[0].exception(), KeyboardInterrupt)
     asyncio.run(consumer.join())
     assert taken == [FIRST, FIRST]
 

@@ -9,6 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ci_live_audit import ConfigurationError
 from ci_live_audit.callbacks.tokens import Tokens
@@ -103,6 +105,12 @@ def test_other_paths_are_not_genuine() -> None:
         *(f"#{token}", f"%{token}", token.replace(token[0], "\uff10"), 64 * "\u0660", 64 * "0"),
     ):
         assert tokens.grant(path) is None, path
+
+
+@given(st.text(st.characters()))
+def test_any_other_path_is_none(path: str) -> None:
+    """Whatever a path is, it is no token, and no exception."""
+    assert Tokens(OLD).grant(path) is None
 
 
 @pytest.mark.parametrize(
