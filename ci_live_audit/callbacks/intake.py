@@ -96,6 +96,9 @@ class Intake:
         with self._lock:
             if key in self._seen:
                 self._seen.move_to_end(key)
+                if callback.form == "Simple":
+                    # It has no time and no state, so what is new may look the same.
+                    self.listeners.tell(callback, size)
                 return self.count("duplicate", 200)
             if self.consumer is not None and not self.consumer.add(callback, size):
                 self._warn("callbacks are sent away: on_callback is too slow")

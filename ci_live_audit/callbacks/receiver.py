@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Self
 
 from ci_live_audit._checks import MANY, above_zero, text
 from ci_live_audit.callbacks.asgi import App, Receive, Scope, Send
 from ci_live_audit.callbacks.intake import Headers, Intake, Result, read
-from ci_live_audit.callbacks.tokens import Tokens
+from ci_live_audit.callbacks.tokens import SHORTEST, Tokens
 from ci_live_audit.errors import ConfigurationError, DecodeError, InvalidInput
 from ci_live_audit.wire import requests
 from ci_live_audit.wire.callbacks import Callback
@@ -16,6 +17,8 @@ from ci_live_audit.wire.documents import MAX_JSON
 from ci_live_audit.wire.endpoint import url_fault
 
 __all__ = ["CallbackReceiver"]
+
+logger: logging.Logger = logging.getLogger("ci_live_audit.callbacks")
 
 MAX_BODY, AT_ONCE, TIMEOUT = MAX_JSON, 64, 10.0
 
@@ -30,8 +33,8 @@ class CallbackReceiver:
     secret: each knows the duplicates of its own.
 
     Args:
-        secret: A text or bytes of 16 bytes or more; or several, of which the first makes tokens and
-            all are accepted.
+        secret: A text or bytes, 16 bytes or more (a shorter one is used, with a warning in the
+            log); or several, of which the first makes tokens and all are accepted.
         on_callback: Called with each new callback, one after another: a coroutine function on the
             event loop, another function in a thread. Nobody waits for it: while too many callbacks
             wait (16 MiB), others are answered 503, so that they are sent again. What it raises is
@@ -62,6 +65,12 @@ class CallbackReceiver:
         del secret  # a traceback with local variables would show it
         if fault:
             raise ConfigurationError(fault)
+        if self._tokens.is_weak:
+            logger.warning(
+                "secret: with less than %d bytes it could be guessed; secrets.token_urlsafe(32) "
+                "makes a good one",
+                SHORTEST,
+            )
         above_zero("max_body", max_body, "bytes", whole=True)
         above_zero("at_once", at_once, "a number of bodies", whole=True)
         above_zero("timeout", timeout, "seconds", at_most=MANY)
@@ -138,6 +147,9 @@ class CallbackReceiver:
 
     def subscribe(self, listener: Callable[[Callback], object]) -> Callable[[], object]:
         """Call a function with each new callback from now on, on the running event loop.
+
+        Of Simple ones duplicates count as new: they tell neither time nor state, so what the
+        service says of a job later may be the same byte for byte.
 
         It must not block. What it raises is logged. While its event loop is blocked it may miss
         callbacks.

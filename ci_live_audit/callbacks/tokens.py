@@ -18,9 +18,9 @@ from ci_live_audit.errors import ConfigurationError
 
 __all__ = ["Grant", "Tokens"]
 
-#: Bytes that a secret must have; a shorter one could be found by trying.
+#: Bytes that a secret should have; a shorter one could be found by trying.
 SHORTEST = 16
-EXPECTED = f"secret: expected a text or bytes, {SHORTEST} bytes or more"
+EXPECTED = "secret: expected a text or bytes"
 #: Bytes of each half of a token: https://www.rfc-editor.org/rfc/rfc2104#section-5
 HALF = 16
 TOKEN = re.compile(f"[0-9a-f]{{{4 * HALF}}}")
@@ -70,8 +70,11 @@ class Grant:
 class Tokens:
     """Makes tokens with the first of some secrets, and knows those made with any of them.
 
+    Attributes:
+        is_weak: Whether a secret is so short that it could be found by trying.
+
     Raises:
-        ConfigurationError: A secret is too short, or no text and no bytes; it is not shown.
+        ConfigurationError: A secret is empty, or no text and no bytes; it is not shown.
     """
 
     def __init__(self, secret: str | bytes | Sequence[str | bytes]) -> None:
@@ -79,7 +82,9 @@ class Tokens:
         if not isinstance(secrets, list | tuple) or not secrets:
             found = "none" if secrets in ([], ()) else type(secrets).__name__
             raise ConfigurationError(f"{EXPECTED}, or a list of them; got {found}")
-        self._keys = tuple(_Key(_bytes(one)) for one in secrets)
+        plain = [_bytes(one) for one in secrets]
+        self._keys = tuple(_Key(one) for one in plain)
+        self.is_weak: bool = min(map(len, plain)) < SHORTEST
 
     def sign(self, data_id: str | None) -> str:
         """Return the token for a ``data_id``; for None, the one that is good for all streams."""
@@ -105,6 +110,6 @@ def _bytes(secret: str | bytes) -> bytes:
     if not isinstance(secret, str | bytes):
         raise ConfigurationError(f"{EXPECTED}; got {type(secret).__name__}")
     plain = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
-    if len(plain) < SHORTEST:
-        raise ConfigurationError(f"{EXPECTED}, such as secrets.token_urlsafe(32); got {len(plain)}")
+    if not plain:
+        raise ConfigurationError(f"{EXPECTED}, such as secrets.token_urlsafe(32); got an empty one")
     return plain

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from ci_live_audit import LiveAuditClient
+    from ci_live_audit.callbacks.receiver import CallbackReceiver
     from ci_live_audit.testing import Emulator
 
 
@@ -34,6 +35,20 @@ def live_audit_emulator() -> Emulator:
 def live_audit_client(live_audit_emulator: Emulator) -> LiveAuditClient:
     """Return an in-process client of ``live_audit_emulator``; it does not need closing."""
     return live_audit_emulator.client()
+
+
+@pytest.fixture
+def live_audit_receiver(live_audit_emulator: Emulator) -> Generator[CallbackReceiver]:
+    """Return a receiver that ``live_audit_emulator`` calls back, in process.
+
+    Submit ``live_audit_receiver.url("https://bot.example.com", data_id)`` as ``callback``.
+    """
+    from ci_live_audit.callbacks.receiver import CallbackReceiver
+
+    receiver = CallbackReceiver("only for the tests of a bot")
+    live_audit_emulator.callbacks = receiver
+    yield receiver
+    live_audit_emulator.callbacks = None
 
 
 def pytest_configure(config: pytest.Config) -> None:

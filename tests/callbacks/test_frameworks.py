@@ -83,7 +83,7 @@ async def check(receiver: CallbackReceiver, base: str, heard: Taken) -> None:
         assert (await http.get(url)).status_code == 405
         assert await status(url, 5 * 2**20 * b"x") == 413
         assert await status(url, body("av4")) == 200
-    assert await eventually(lambda: heard.ids == ["av1", "av2", "av4"])
+    assert await eventually(lambda: [*dict.fromkeys(heard.ids)] == ["av1", "av2", "av4"])
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from multidict import CIMultiDict
-from posted import PROBE, SECRET, Taken, body, path_for, post
+from posted import PROBE, SECRET, Taken, body, detail, path_for, post
 from starlette.datastructures import Headers
 
 from ci_live_audit import CallbackReceiver
@@ -31,12 +31,25 @@ async def test_a_callback_is_taken_once() -> None:
     taken, heard = Taken(), Taken()
     receiver = CallbackReceiver(SECRET, on_callback=taken.add)
     receiver.subscribe(heard.append)
-    bodies = [body(), body(result=2), body(), body(result=2)]
+    bodies = [detail("av1", 1), detail("av1", 2), detail("av1", 1), detail("av1", 2)]
     assert [await post(receiver, one) for one in bodies] == 4 * [200]
     await receiver.join()
     assert taken == heard
-    assert [callback.result for callback in taken] == [1, 2]
+    assert [len(callback.job.snapshots) for callback in taken if callback.job] == [1, 2]
     assert counted(receiver) == {"taken": 2, "duplicate": 2}
+
+
+async def test_a_simple_callback_may_look_like_the_one_before() -> None:
+    """It tells no state, so whoever follows the job hears of it again; ``on_callback`` does not."""
+    taken, heard = Taken(), Taken()
+    receiver = CallbackReceiver(SECRET, on_callback=taken.add)
+    receiver.subscribe(heard.append)
+    assert [await post(receiver, body()) for _ in range(3)] == 3 * [200]
+    await receiver.join()
+    await asyncio.sleep(0)
+    assert len(taken) == 1
+    assert heard == 3 * taken
+    assert counted(receiver) == {"taken": 1, "duplicate": 2}
 
 
 @pytest.mark.parametrize("data_id", ["room7", None])

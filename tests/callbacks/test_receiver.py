@@ -22,7 +22,7 @@ BASE = "https://example.com/hooks"
 
 
 BAD: dict[str, list[Any]] = {
-    "secret": ["", "short", b"", [], None, 7, [SECRET, ""]],
+    "secret": ["", b"", [], None, 7, [SECRET, ""]],
     "max_body": [0, -1, 1.5, True, "1", None],
     "at_once": [0, -1, 1.5, None],
     "timeout": [0, -1, float("nan"), float("inf"), "1", None],
@@ -131,6 +131,16 @@ def test_what_is_no_request_is_a_mistake() -> None:
     ):
         with pytest.raises(InvalidInput, match=f"^{name}: expected"):
             receiver.take(path, None, data)
+
+
+def test_a_secret_that_could_be_guessed_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """It is used all the same, and not shown."""
+    CallbackReceiver(SECRET)
+    assert not caplog.records
+    receiver = CallbackReceiver("hunter2")
+    assert receiver.take(path_for(receiver), None, body()) == 200
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "hunter2" not in caplog.text
 
 
 async def test_a_trusted_view_is_the_same_receiver() -> None:

@@ -116,20 +116,21 @@ def test_any_other_path_is_none(path: str) -> None:
 @pytest.mark.parametrize(
     "secret",
     [
-        *("", b"", "short", b"15 bytes: short", [], (), [""], [OLD, "short"], [OLD, None], None),
+        *("", b"", [], (), [""], [OLD, ""], [OLD, None], None),
         *(7, {OLD: OLD}, {OLD}, iter([OLD]), bytearray(OLD.encode()), [[OLD]], object()),
     ],
 )
 def test_bad_secrets_are_refused(secret: Any) -> None:
-    """A secret that is too short or no text is an error that does not show it."""
+    """A secret that is empty or no text is an error that does not show it."""
     with pytest.raises(ConfigurationError, match=r"^secret: expected") as caught:
         Tokens(secret)
-    assert "short" not in str(caught.value)
     assert OLD not in str(caught.value)
 
 
 def test_any_text_or_bytes_is_a_secret() -> None:
-    """16 bytes of any kind are accepted, even what is not Unicode."""
+    """Bytes of any kind are accepted, even what is not Unicode."""
     for secret in (16 * b"\0", 16 * "\0", 6 * "\ud800", 8 * "\u00e9", 16 * b"\xff"):
         tokens = Tokens(secret)
         assert tokens.grant(tokens.sign("a")) is not None
+        assert not tokens.is_weak
+    assert Tokens([OLD, b"15 bytes: weak!"]).is_weak

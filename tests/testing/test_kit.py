@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 PROJECT = """
+import asyncio
+
 import pytest
 
 from ci_live_audit import JobNotFound, Verdict
@@ -46,6 +48,18 @@ async def test_every_test_has_an_emulator_of_its_own(live_audit_emulator, live_a
     assert not live_audit_emulator.jobs
     with pytest.raises(JobNotFound):
         await live_audit_client.query("av" + "0" * 32)
+
+
+@pytest.mark.anyio
+async def test_a_bot_is_called_back(live_audit_emulator, live_audit_client, live_audit_receiver):
+    got = []
+    live_audit_receiver.subscribe(got.append)
+    url = live_audit_receiver.url("https://bot.example.com", "room7")
+    live_audit_emulator.add_stream("rtmp://a/b", duration=60, script=[frame(5, "Porn")])
+    await live_audit_client.submit("rtmp://a/b", data_id="room7", callback=url)
+    await asyncio.sleep(100)
+    assert {callback.result for callback in got} == {Verdict.SENSITIVE}
+    assert {delivery.status for delivery in live_audit_emulator.deliveries} == {200}
 """
 # What whoever uses pytest without these fixtures should not have to pay for.
 HEAVY = (
@@ -93,11 +107,11 @@ def run(python: Path, folder: Path, *arguments: str) -> subprocess.CompletedProc
 
 
 def test_a_project_of_a_user(python: Path, project: Path) -> None:
-    """Three tests pass with no conftest and an empty configuration, warnings being errors."""
+    """Four tests pass with no conftest and an empty configuration, warnings being errors."""
     # With warnings as errors and no configuration, pytest-asyncio stops pytest on its own account.
     options = ("-p", "no:asyncio", "-p", "no:cacheprovider")
     done = run(python, project, "-W", "error", "-m", "pytest", *options)
-    assert "3 passed" in done.stdout, done.stdout + done.stderr
+    assert "4 passed" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0
     assert f"rootdir: {project}" in done.stdout
 
@@ -108,6 +122,7 @@ def test_the_fixtures_can_be_listed(python: Path, project: Path) -> None:
     assert "live_audit_emulator -- " in done.stdout, done.stdout + done.stderr
     assert "Return a new emulator" in done.stdout
     assert "live_audit_client -- " in done.stdout
+    assert "live_audit_receiver -- " in done.stdout
 
 
 def test_the_plugin_imports_nothing_but_pytest(python: Path, project: Path) -> None:
