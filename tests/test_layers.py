@@ -106,6 +106,8 @@ ORDER = (
     "cli/doctor",
     "cli/emulate",
     "cli/jobs",
+    "cli/recorded",
+    "cli/report",
     "cli/commands",
     "__main__",
 )
