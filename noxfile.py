@@ -90,7 +90,10 @@ def full(session: nox.Session) -> None:
 
 @nox.session
 def real(session: nox.Session) -> None:
-    """Run all calls through nginx, squid and tinyproxy, as far as the system has them."""
+    """Run all calls through nginx, squid and tinyproxy, and the report in Chromium.
+
+    What the system lacks is skipped.
+    """
     session.install(".[all]", *group("test"))
     session.run("pytest", "-m", "real", *(session.posargs or PARALLEL), env=INSTALLED)
 

@@ -126,6 +126,8 @@ ORDER = (
     "cli/emulate",
     "cli/listen",
     "cli/jobs",
+    "cli/recorded",
+    "cli/report",
     "cli/commands",
     "__main__",
 )

@@ -134,15 +134,17 @@ class ServiceCommand(AsyncCommand):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.params.extend(SERVICE)
+        own = {name for option in self.params for name in option.opts}
+        self._shared = [option for option in SERVICE if own.isdisjoint(option.opts)]
+        self.params.extend(self._shared)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command with the settings made from the shared options."""
         from ci_live_audit.cli.output import Output
         from ci_live_audit.cli.session import Settings
 
-        given = {option.name: ctx.params.pop(str(option.name)) for option in SERVICE}
-        output = Output(given.pop("output"))
+        given = {option.name: ctx.params.pop(str(option.name)) for option in self._shared}
+        output = Output(given.pop("output", "auto"))
         timeout = given.pop("exchange_timeout")
         ctx.params["settings"] = Settings(timeout=timeout, output=output, **given)
         return super().invoke(ctx)
@@ -266,6 +268,37 @@ def poll(
     from ci_live_audit.cli import bulk
 
     return bulk.poll(settings, job_ids, files, **options)
+
+
+@cli.command(cls=ServiceCommand)
+@click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
+@click.option(
+    "--from",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path, allow_dash=True, dir_okay=False, exists=True),
+    help="File of JSON Lines that query, watch or poll wrote; - is standard input.",
+)
+@click.option(
+    *("-o", "--output", "path"),
+    type=click.Path(path_type=Path, allow_dash=True, dir_okay=False),
+    default="report.html",
+    help="File to write; - is standard output.",
+)
+@click.option("--title", default="Live stream moderation", help="Title of the page.")
+def report(
+    settings: Settings, job_ids: tuple[str, ...], files: tuple[Path, ...], **options: Any
+) -> Awaitable[int]:
+    """Make a page for people of what jobs have found.
+
+    Jobs are queried, or read from files. Links to pictures and sounds work for two hours after
+    the query.
+    """
+    if not (job_ids or files):
+        raise click.UsageError("no jobs: pass job ids, or --from FILE")
+    from ci_live_audit.cli.report import report as make
+
+    return make(settings, job_ids, files, **options)
 
 
 @cli.command(cls=AsyncCommand)

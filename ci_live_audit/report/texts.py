@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple
+from unicodedata import category
 from urllib.parse import urlsplit
 
 from ci_live_audit.models import plain
@@ -39,6 +40,10 @@ HIDDEN = re.compile(
     "\u2028-\u202e\u2060-\u206f\u3164\ud800-\udfff\ufeff\uffa0\ufff9-\ufffb\ufffe\uffff"
     "\U000e0000-\U000e007f]"
 )
+#: Marks that a letter may have; some scripts pile four.
+MARKS = 8
+# What may be so many of them: neither letters nor spaces, and not ASCII.
+PILED = re.compile(r"[^\w\s\x00-\x7f]{9,}")
 
 
 class Part(NamedTuple):
@@ -49,9 +54,25 @@ class Part(NamedTuple):
 
 
 def visible(text: str) -> str:
-    """Return a text whose characters can all be seen: ``⟨U+202E⟩`` in place of one that cannot."""
-    lines = text.replace("\r\n", "\n")
-    return HIDDEN.sub(lambda found: f"\u27e8U+{ord(found[0]):04X}\u27e9", lines)
+    """Return a text whose characters can all be seen: ``⟨U+202E⟩`` in place of one that cannot.
+
+    Marks that are piled on a letter, and would cover what is around it, are counted.
+    """
+    shown = HIDDEN.sub(_named, text.replace("\r\n", "\n"))
+    return PILED.sub(_without_piles, shown)
+
+
+def _named(found: re.Match[str]) -> str:
+    return f"\u27e8U+{ord(found[0]):04X}\u27e9"
+
+
+def _without_piles(found: re.Match[str]) -> str:
+    runs: list[str] = []
+    for is_mark, run in groupby(found[0], key=lambda sign: category(sign) in {"Mn", "Me"}):
+        signs = "".join(run)
+        rest = len(signs) - MARKS if is_mark else 0
+        runs.append(signs if rest <= 0 else f"{signs[:MARKS]}\u27e8{rest:,} more marks\u27e9")
+    return "".join(runs)
 
 
 def clipped(text: str | None, limit: int = SHORT) -> str:

@@ -22,6 +22,8 @@ from ci_live_audit.report.texts import Part
         ("a\rb\x00", "a\u27e8U+000D\u27e9b\u27e8U+0000\u27e9"),
         ("abc\u202egnp.exe", "abc\u27e8U+202E\u27e9gnp.exe"),
         ("half\ud83d", "half\u27e8U+D83D\u27e9"),
+        ("e" + "\u0301" * 1008 + "!", "e" + "\u0301" * 8 + "\u27e81,000 more marks\u27e9!"),
+        ("\u2026" * 9 + "\u20dd", None),
         ("\ufffe\U000e0041", "\u27e8U+FFFE\u27e9\u27e8U+E0041\u27e9"),
         # A family, a word of Persian, Hebrew and Thai are as they were.
         ("\U0001f468\u200d\U0001f469 \u0645\u06cc\u200c\u062e\u0648 \u05d0 \u0e01\u0e49", None),

@@ -275,6 +275,7 @@
       });
       if (chosen("order") === "time") stream.fits.sort((a, b) => stream.items[a][ORDER] - stream.items[b][ORDER]);
       stream.shown = data.portion;
+      if (current?.stream === stream) showTo(stream, current.index);
       const hide = !named || (narrowed && !stream.fits.length);
       stream.node.hidden = stream.row.hidden = Boolean(hide);
       open += !hide;
@@ -295,6 +296,10 @@
   // Going from one to the next
 
   let current;
+  function showTo(stream, index) {
+    const at = stream.fits.indexOf(index);
+    if (at >= stream.shown) stream.shown = Math.ceil((at + 1) / data.portion) * data.portion;
+  }
   const fitting = () => streams.filter((stream) => !stream.node.hidden && stream.fits.length);
   async function select(stream, index, { focus = true } = {}) {
     if (!stream.fits.includes(index)) {
@@ -304,8 +309,7 @@
     const before = current;
     current = { stream, index };
     tellPlace();
-    const at = stream.fits.indexOf(index);
-    if (at >= stream.shown) stream.shown = Math.ceil((at + 1) / data.portion) * data.portion;
+    showTo(stream, index);
     await draw(stream);
     for (const one of [before, current]) {
       const node = one && document.getElementById(`s${one.stream.id}i${one.index}`);
