@@ -20,7 +20,8 @@ __all__ = ["Cell", "Sample", "Table", "environment", "interleaved"]
 
 PACKAGES = (
     *("ci-live-audit", "aiolimiter", "anyio", "attrs", "httpx", "httpcore", "sniffio", "xmltodict"),
-    *("uvicorn", "cos-python-sdk-v5", "requests"),
+    *("uvicorn", "cos-python-sdk-v5", "requests", "redis", "limits", "pyrate-limiter"),
+    *("throttled-py", "self-limiters"),
 )
 
 T = TypeVar("T")

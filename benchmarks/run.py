@@ -1,7 +1,7 @@
 """Runs all measurements, or those that are named, and prints their tables.
 
 ``python benchmarks/run.py [NAME...] [--json FILE] [--plot FILE] [--quick]``, where a name is one
-of ``limiter importing calls decoding heartbeat memory hostile deadlines polling endurance
+of ``limiter quota importing calls decoding heartbeat memory hostile deadlines polling endurance
 profiling watching receiving soak``.
 
 Everything runs on this machine and needs no account: the service is the emulator or a server with
@@ -30,6 +30,7 @@ import memory
 import picture
 import polling
 import profiling
+import quota
 import receiving
 import soak
 import watching
@@ -46,6 +47,7 @@ class Benchmark(Protocol):
 
 BENCHMARKS: dict[str, Benchmark] = {
     "limiter": limiter.run,
+    "quota": quota.run,
     "importing": importing.run,
     "calls": calls.run,
     "decoding": decoding.run,

@@ -10,7 +10,7 @@ from typing import Any
 
 from ci_live_audit.errors import ConfigurationError
 
-__all__ = ["cancel_and_wait", "deadline", "running_loop", "wait_for"]
+__all__ = ["cancel_and_wait", "deadline", "own_loop", "running_loop", "wait_for"]
 
 #: Seconds that a deadline is put off, at most, if it is noticed late.
 GRACE = 1.0
@@ -29,6 +29,22 @@ def running_loop() -> asyncio.AbstractEventLoop:
             "no asyncio event loop is running: await the call within one; after a fork, "
             "make a loop and a client in the child"
         ) from None
+
+
+def own_loop(limiter: object) -> asyncio.AbstractEventLoop:
+    """Return the running event loop, to which a limiter belongs from its first use on.
+
+    Raises:
+        ConfigurationError: It is in use on another event loop, or none is running.
+    """
+    loop = running_loop()
+    # In one step: two threads may be here at once.
+    owner: asyncio.AbstractEventLoop = vars(limiter).setdefault("_loop", loop)
+    if owner is not loop:
+        raise ConfigurationError(
+            "this limiter is in use on another event loop; make one for each loop"
+        )
+    return loop
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ ORDER = (
     "_files",
     "_loop",
     "_threads",
+    "_redis",
     "credentials/values",
     "credentials/cache",
     "credentials/chain",
@@ -51,6 +52,11 @@ ORDER = (
     "limits/pace",
     "limits/local",
     "limits/background",
+    "limits/share",
+    "limits/lanes",
+    "limits/claim",
+    "limits/claimant",
+    "limits/redis",
     "retry",
     "observers",
     "clock",
@@ -86,6 +92,7 @@ ORDER = (
     "following/finding",
     "following/findings",
     "client",
+    "redis",
     "__init__",
     "report/texts",
     "report/verdicts",
@@ -133,7 +140,7 @@ ORDER = (
 )
 CORE = ORDER[: ORDER.index("__init__")]
 # What decides has no input, no output and no clock.
-PURE = {"models", "errors", "_checks", "credentials/values", "limits/pace", "retry"}
+PURE = {"models", "errors", "_checks", "credentials/values", "limits/pace", "limits/share", "retry"}
 FOLLOWING = (
     "plan",
     "digests",
@@ -159,6 +166,7 @@ LIBRARIES = {
     "httpx": {"transport/connections"},
     "httpcore": {"transport/streams", "transport/connections"},
     "aiolimiter": {"limits/local"},
+    "redis": {"_redis"},
     "xmltodict": {"wire/documents"},
     "anyio": {
         *("transport/connections", "transport/exchange", "following/run"),

@@ -40,6 +40,7 @@ class BackgroundRateLimiter:
 
     def __init__(self, limiter: RateLimiter) -> None:
         self._limiter = limiter
+        self._acquire = getattr(limiter, "acquire_background", limiter.acquire)
         #: As the underlying limiter has it; None if it knows only ``hold``.
         self.refused: Callable[[float], object] | None = getattr(limiter, "refused", None)
         self.requests: int = 0
@@ -58,7 +59,7 @@ class BackgroundRateLimiter:
         time = asyncio.get_running_loop().time
         came = time()
         async with self._gate():
-            await self._limiter.acquire()
+            await self._acquire()
         self.requests += 1
         return time() - came
 

@@ -17,7 +17,8 @@ class RateLimiter(Protocol):
 
     A limiter may also have a method ``refused(asked)``, as `LocalRateLimiter` has. It is called in
     place of ``hold`` when the service has refused a request, with the seconds of ``Retry-After`` or
-    0, and decides how everybody goes on.
+    0, and decides how everybody goes on. And it may have ``acquire_background``, which is awaited
+    in place of ``acquire`` for a poll of many jobs: with it, other callers go before.
     """
 
     async def acquire(self) -> float:

@@ -22,8 +22,7 @@ from collections import deque
 from aiolimiter import AsyncLimiter
 
 from ci_live_audit._checks import above_zero
-from ci_live_audit._loop import running_loop
-from ci_live_audit.errors import ConfigurationError
+from ci_live_audit._loop import own_loop
 from ci_live_audit.limits.limiter import HOLD, quota
 from ci_live_audit.limits.pace import Pace, Patience
 
@@ -86,7 +85,7 @@ class LocalRateLimiter:
         Raises:
             ConfigurationError: The limiter is in use on another event loop.
         """
-        loop = self._own_loop()
+        loop = own_loop(self)
         came = loop.time()
         if self._busy:
             waiter = loop.create_future()
@@ -113,7 +112,7 @@ class LocalRateLimiter:
 
     def hold(self, seconds: float) -> None:
         """Let nobody pass for ``seconds`` from now."""
-        self._held_until = max(self._held_until, self._own_loop().time() + seconds)
+        self._held_until = max(self._held_until, own_loop(self).time() + seconds)
 
     def refused(self, asked: float) -> None:
         """Pause, and go on more slowly: the service has refused a request.
@@ -122,7 +121,7 @@ class LocalRateLimiter:
             asked: Seconds of ``Retry-After``; 0 without one. More than 10 s count only if they are
                 repeated.
         """
-        now = self._own_loop().time()
+        now = own_loop(self).time()
         recent = [moment for moment in self._granted if moment > now - HOLD]
         pause = HOLD + random.uniform(0, self.SHIFT)  # noqa: S311 - not secret
         if self._adaptive and len(recent) > self.ROOM:
@@ -179,13 +178,3 @@ class LocalRateLimiter:
                 waiter.set_result(None)
                 return
         self._busy = False
-
-    def _own_loop(self) -> asyncio.AbstractEventLoop:
-        loop = running_loop()
-        # In one step: two threads may be here at once.
-        owner: asyncio.AbstractEventLoop = vars(self).setdefault("_loop", loop)
-        if owner is not loop:
-            raise ConfigurationError(
-                "this limiter is in use on another event loop; make one for each loop"
-            )
-        return loop
