@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import attrs
 
@@ -22,7 +23,7 @@ from ci_live_audit.following.run import Run
 from ci_live_audit.following.seen import News, Seen
 from ci_live_audit.models import AuditJob, Snapshot
 
-__all__ = ["Findings", "findings_of"]
+__all__ = ["Findings", "Watching", "findings_of"]
 
 
 class Findings(Run[Finding]):
@@ -37,7 +38,7 @@ class Findings(Run[Finding]):
         source = [job_ids] if isinstance(job_ids, str) else job_ids
         polling = attrs.evolve(polling, keep_last=self._single)
         self._seen: dict[str, Seen] = {}
-        super().__init__(polling, source, _Watching(self._seen))
+        super().__init__(polling, source, Watching(self._seen))
 
     @property
     def job(self) -> AuditJob | None:
@@ -53,7 +54,7 @@ class Findings(Run[Finding]):
         return finding
 
 
-class _Watching:
+class Watching:
     """Keeps what has been seen of each job, and makes findings of what is new."""
 
     def __init__(self, seen: dict[str, Seen]) -> None:
@@ -67,7 +68,12 @@ class _Watching:
         """Return the findings of an update; forget a job that is followed no longer."""
         job_id, error = update.job_id, update.error
         news = None if update.job is None else reading
-        if news is not None:
+        if news is not None and update.job is not None:
+            seen = self._seen.get(job_id, news.before)
+            if seen is not news.before:  # callbacks have come since the poll began
+                news.rebase(seen)
+                job = update.job if update.job.ended else news.part(update.job)
+                update = attrs.evolve(update, job=job)
             self._seen[job_id] = news.seen
         # An id that is no text may not be hashable.
         ended = error is not None or (update.job is not None and update.job.ended)
@@ -76,8 +82,20 @@ class _Watching:
         number = (0 if news is None else len(news)) + (error is not None)
         return findings_of(update, news), number
 
+    def told(self, job_id: str, job: AuditJob) -> tuple[Iterator[Finding], int, bool]:
+        """Return the findings of a callback; a state that is new, or the last, has to be asked."""
+        before = self._seen.get(job_id) or Seen()
+        news = News(before)
+        news.compare(job, told=True)
+        self._seen[job_id] = news.seen
+        update = Update(job_id, news.part(job))
+        is_all = not (job.ended or news.unsure) and before.state in {None, job.state}
+        return findings_of(update, news, "callback"), len(news), is_all
 
-def findings_of(update: Update, news: News | None) -> Iterator[Finding]:
+
+def findings_of(
+    update: Update, news: News | None, source: Literal["poll", "callback"] = "poll"
+) -> Iterator[Finding]:
     """Make the findings of an update one by one, as they are taken."""
     job_id, job = update.job_id, update.job
     if job is not None and news is not None:
@@ -90,12 +108,16 @@ def findings_of(update: Update, news: News | None) -> Iterator[Finding]:
         for item, found in zip(news.items, news.digests, strict=True):
             key = _key(job_id, found)
             if isinstance(item, Snapshot):
-                yield SnapshotFinding(job_id=job_id, key=key, job=job, snapshot=item)
+                yield SnapshotFinding(job_id=job_id, key=key, source=source, job=job, snapshot=item)
             else:
-                yield AudioFinding(job_id=job_id, key=key, job=job, audio_section=item)
+                yield AudioFinding(
+                    job_id=job_id, key=key, source=source, job=job, audio_section=item
+                )
         if news.verdict is not None:
             key = _key(job_id, "verdict", news.verdict.value)
-            yield VerdictChange(job_id=job_id, key=key, job=job, verdict=news.verdict)
+            yield VerdictChange(
+                job_id=job_id, key=key, source=source, job=job, verdict=news.verdict
+            )
         if job.ended:
             yield from changes
     if update.error is not None:
