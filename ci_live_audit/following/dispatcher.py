@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
@@ -96,6 +96,13 @@ class Reader(Protocol[R, T_co]):
         """
         ...
 
+    def told(self, job_id: str, job: AuditJob) -> tuple[Iterator[tuple[T_co, Commit]], int, bool]:
+        """Return what a trusted callback is for the consumer, and how many items that will be.
+
+        The last value tells whether that is all; if not, the job has to be polled.
+        """
+        ...
+
 
 class Dispatcher(Generic[R, T]):
     """Polls the jobs of one run, and makes items for the consumer of each update.
@@ -123,7 +130,8 @@ class Dispatcher(Generic[R, T]):
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._new_first = False
         self._nudged_first = False
-        self._unsubscribe: Callable[[], object] | None = None
+        self._trusts = polling.callbacks is not None and polling.callbacks.is_trusted
+        self._listening = ExitStack()
         self.backlog: Backlog[tuple[T, Commit]] = Backlog()
         self.job: AuditJob | None = None
         self.changed: asyncio.Event = asyncio.Event()
@@ -161,7 +169,7 @@ class Dispatcher(Generic[R, T]):
         """Begin to read ids and to poll."""
         now = running_loop().time()
         if self._polling.callbacks is not None:
-            self._unsubscribe = self._polling.callbacks.subscribe(self._on_callback)
+            self._listening.callback(self._polling.callbacks.subscribe(self._on_callback))
         if self._ids.known:
             self.schedule.share_deadline(now)
         if self.schedule.timeout < math.inf:
@@ -172,7 +180,7 @@ class Dispatcher(Generic[R, T]):
 
     async def aclose(self) -> None:
         """Stop polling and reading."""
-        self._stop_listening()
+        self._listening.close()
         self.changed.set()
         if self._timer is not None:
             self._timer.cancel()
@@ -287,17 +295,19 @@ class Dispatcher(Generic[R, T]):
         return job_id
 
     def _on_callback(self, callback: Callback) -> None:
-        """Have the job polled that a callback is about."""
-        job_id = callback.job_id
+        """Hand out what a trusted callback tells, or have its job polled."""
+        job_id, job = callback.job_id, callback.job
         if job_id is None or not self.schedule.follows(job_id):
             return
+        # What does not fit in is left to the poll.
+        if self._trusts and job is not None and not self.backlog.is_full:
+            items, number, is_all = self._reader.told(job_id, job)
+            self.backlog.add(items, number, 0)
+            self.changed.set()
+            if is_all:
+                return
         if self.schedule.nudge(job_id, running_loop().time()):
             self.wake.set()
-
-    def _stop_listening(self) -> None:
-        unsubscribe, self._unsubscribe = self._unsubscribe, None
-        if unsubscribe is not None:
-            unsubscribe()
 
     def _deliver(self, update: Update | None, reading: R | None = None) -> None:
         if update is not None:
@@ -332,7 +342,7 @@ class Dispatcher(Generic[R, T]):
     def _end(self, task: asyncio.Task[None]) -> None:
         cancelled = ConfigurationError("the run was cancelled from outside, or has been left")
         self.error = self.error or (cancelled if task.cancelled() else task.exception())
-        self._stop_listening()
+        self._listening.close()
         self.changed.set()
 
     def _beat(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 import attrs
 
@@ -24,7 +25,7 @@ from ci_live_audit.following.run import Run
 from ci_live_audit.following.seen import News, Seen
 from ci_live_audit.models import AuditJob, Snapshot
 
-__all__ = ["Findings", "findings_of"]
+__all__ = ["Findings", "Watching", "findings_of"]
 
 
 class Findings(Run[Finding]):
@@ -39,7 +40,7 @@ class Findings(Run[Finding]):
         source = [job_ids] if isinstance(job_ids, str) else job_ids
         polling = attrs.evolve(polling, keep_last=self._single is not None, kind="watch")
         self._seen: dict[str, Seen] = {}
-        super().__init__(polling, source, _Watching(self._seen))
+        super().__init__(polling, source, Watching(self._seen))
 
     @property
     def job(self) -> AuditJob | None:
@@ -59,7 +60,7 @@ class Findings(Run[Finding]):
         return finding
 
 
-class _Watching:
+class Watching:
     """Keeps what has been seen of each job, and makes findings of what is new."""
 
     def __init__(self, seen: dict[str, Seen]) -> None:
@@ -90,26 +91,44 @@ class _Watching:
         """Return the findings of an update; forget a job that is followed no longer."""
         job_id, error = update.job_id, update.error
         news = None if update.job is None else reading
-        if news is not None:
+        if news is not None and update.job is not None:
+            seen = self._seen.get(job_id, news.before)
+            if seen is not news.before:  # callbacks have come since the poll began
+                news.rebase(seen)
+                job = update.job if update.job.ended else news.part(update.job)
+                update = attrs.evolve(update, job=job)
             self._seen[job_id] = news.seen
         # An id that is no text may not be hashable.
         ended = error is not None or (update.job is not None and update.job.ended)
         if isinstance(job_id, str) and ended:
             self._seen.pop(job_id, None)
         number = (0 if news is None else len(news)) + (error is not None)
-        return _with_commits(update, news, number), number
+        return _with_commits(update, news, number, "poll"), number
+
+    def told(
+        self, job_id: str, job: AuditJob
+    ) -> tuple[Iterator[tuple[Finding, Commit]], int, bool]:
+        """Return the findings of a callback; a state that is new, or the last, has to be asked."""
+        before = self._seen.get(job_id) or Seen()
+        news = News(before)
+        news.compare(job, told=True)
+        self._seen[job_id] = news.seen
+        update = Update(job_id, news.part(job))
+        is_all = not (job.ended or news.unsure) and before.state in {None, job.state}
+        return _with_commits(update, news, len(news), "callback"), len(news), is_all
 
 
 def _with_commits(
-    update: Update, news: News | None, number: int
+    update: Update, news: News | None, number: int, source: Literal["poll", "callback"]
 ) -> Iterator[tuple[Finding, Commit]]:
     """Make the findings of an update, each with what will have been seen once it is dealt with."""
     job_id = update.job_id
     # What is known besides the findings changes none of them, and goes with the first.
     seen = [] if news is None else list(news.marks)
     digests = iter([] if news is None else news.digests)
-    is_last = update.error is not None or (update.job is not None and update.job.ended)
-    for place, finding in enumerate(findings_of(update, news), 1):
+    ended = update.job is not None and update.job.ended and source == "poll"
+    is_last = ended or update.error is not None
+    for place, finding in enumerate(findings_of(update, news, source), 1):
         if is_last and place == number:
             yield finding, last_commit(job_id, update.job, update.error)
             return
@@ -125,7 +144,9 @@ def _with_commits(
         seen = []
 
 
-def findings_of(update: Update, news: News | None) -> Iterator[Finding]:
+def findings_of(
+    update: Update, news: News | None, source: Literal["poll", "callback"] = "poll"
+) -> Iterator[Finding]:
     """Make the findings of an update one by one, as they are taken."""
     job_id, job = update.job_id, update.job
     if job is not None and news is not None:
@@ -138,12 +159,16 @@ def findings_of(update: Update, news: News | None) -> Iterator[Finding]:
         for item, found in zip(news.items, news.digests, strict=True):
             key = _key(job_id, found)
             if isinstance(item, Snapshot):
-                yield SnapshotFinding(job_id=job_id, key=key, job=job, snapshot=item)
+                yield SnapshotFinding(job_id=job_id, key=key, source=source, job=job, snapshot=item)
             else:
-                yield AudioFinding(job_id=job_id, key=key, job=job, audio_section=item)
+                yield AudioFinding(
+                    job_id=job_id, key=key, source=source, job=job, audio_section=item
+                )
         if news.verdict is not None:
             key = _key(job_id, "verdict", news.verdict.value)
-            yield VerdictChange(job_id=job_id, key=key, job=job, verdict=news.verdict)
+            yield VerdictChange(
+                job_id=job_id, key=key, source=source, job=job, verdict=news.verdict
+            )
         if job.ended:
             yield from changes
     if update.error is not None:

@@ -88,6 +88,14 @@ class _Following:
             return iter([]), 0
         return iter([(outcome, last_commit(outcome.job_id, outcome.job, outcome.error))]), 1
 
+    def told(
+        self,
+        job_id: str,  # noqa: ARG002
+        job: AuditJob,
+    ) -> tuple[Iterator[tuple[Outcome, Commit]], int, bool]:
+        """Return nothing: a callback has not all that a job found, so one that ended is asked."""
+        return iter(()), 0, not job.ended
+
 
 def _outcome(update: Update) -> Outcome | None:
     job_id, job, error = update.job_id, update.job, update.error

@@ -1,4 +1,4 @@
-"""What has been seen of a watched job, and what the response to a poll adds to it. Pure.
+"""What has been seen of a watched job, and what a response or a callback adds to it. Pure.
 
 A snapshot is identified by its time and an audio section by its offset and duration, because their
 URLs are signed anew in every response; with another label or verdict an item counts as new again.
@@ -14,7 +14,7 @@ import struct
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, Self, TypeAlias
@@ -46,12 +46,14 @@ class Seen:
         last: Of the items in the last response, for `items.without_known`.
         state: The last state.
         severity: Of the worst finding.
+        told: The contents, by identity, of items that were in a callback, and in no response yet.
     """
 
     digests: Digests = attrs.Factory(Digests)
     last: array[int] = attrs.Factory(lambda: array("q"))
     state: JobState | None = None
     severity: int = 0
+    told: Mapping[int, int] = attrs.Factory(dict[int, int])
 
     def to_bytes(self) -> bytes:
         """Return what is kept from one run to another: all but ``last``."""
@@ -107,11 +109,13 @@ class News(Reading):
         marks: Digests of none of these that are to be known from now on.
         state: The state of the job, if it is new.
         verdict: The verdict of the job, if it is worse than those of all items until now.
+        before: What had been seen when the poll began.
         seen: What has been seen with this response.
+        unsure: Whether some items of a callback are left to the next poll.
     """
 
     def __init__(self, seen: Seen, has_room: Callable[[int], bool] = lambda _: True) -> None:
-        self._before = seen
+        self.before: Seen = seen
         self._has_room = has_room
         self.seen: Seen = seen
         self.items: list[Item] = []
@@ -119,6 +123,8 @@ class News(Reading):
         self.marks: frozenset[int] = frozenset()
         self.state: JobState | None = None
         self.verdict: Verdict | None = None
+        self.unsure: bool = False
+        self._added: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.items) + (self.state is not None) + (self.verdict is not None)
@@ -130,30 +136,33 @@ class News(Reading):
 
         If that is too much to wait for the consumer, they are empty, and stay new.
         """
-        rest = items.without_known(body, self._before.last)
+        rest = items.without_known(body, self.before.last)
         last = array("q") if rest is None else rest.digests
         if rest is not None and not self._has_room(len(rest.body)):
-            rest, last = items.without(body), self._before.last
+            rest, last = items.without(body), self.before.last
         job = None if rest is None else self._part(rest, received_at, pause)
         if job is None or not self.compare(job, whole=False):
             job = self._whole(body, received_at, pause)
             self.compare(job)
         self.seen = attrs.evolve(self.seen, last=last)
-        if job.ended:
-            return job
+        return job if job.ended else self.part(job)
+
+    def part(self, job: AuditJob) -> AuditJob:
+        """Return a job whose lists hold what is new."""
         return attrs.evolve(
             job,
             snapshots=tuple(one for one in self.items if isinstance(one, Snapshot)),
             audio_sections=tuple(one for one in self.items if isinstance(one, AudioSection)),
         )
 
-    def compare(self, job: AuditJob, *, whole: bool = True) -> bool:
+    def compare(self, job: AuditJob, *, whole: bool = True, told: bool = False) -> bool:
         """Find out what is new in a job.
 
         Return False if that cannot be told, as the job is not ``whole`` and lists something that
-        may be known.
+        may be known. Of a job that a callback ``told``, the state is not news: callbacks come in
+        any order.
         """
-        comparison = _Comparison(self._before.digests, whole=whole)
+        comparison = _Comparison(self.before, whole=whole, told=told)
         if not (comparison.add(job.snapshots) and comparison.add(job.audio_sections)):
             return False
         found = sorted(comparison.new, key=lambda one: _in_stream_order(one[0]))
@@ -161,7 +170,7 @@ class News(Reading):
         self.digests = array("Q", [one for _, one in found])
         self.marks = frozenset(comparison.added.difference(self.digests))
         severity = max(
-            self._before.severity,
+            self.before.severity,
             *(item.result.severity for item in self.items if item.result is not None),
             0,
         )
@@ -169,22 +178,66 @@ class News(Reading):
             # Lists may be capped, or absent until the end.
             self.verdict = job.result
             severity = job.result.severity
-        self.state = job.state if job.state != self._before.state else None
+        state = self.before.state if told else job.state
+        self.state = state if state != self.before.state else None
+        self.unsure = comparison.unsure
+        self._added = comparison.added
         self.seen = attrs.evolve(
-            self._before,
-            digests=self._before.digests.plus(comparison.added),
-            state=job.state,
+            self.before,
+            digests=self.before.digests.plus(comparison.added),
+            state=state,
             severity=severity,
+            told=comparison.told,
         )
         return True
 
+    def rebase(self, seen: Seen) -> None:
+        """Take out what callbacks have told since the poll began, after which that was seen."""
+        new = list(zip(self.items, self.digests, strict=True))
+        added, told, last = set(self._added), dict(seen.told), self.seen.last
+        self.items, self.digests = [], array("Q")
+        for item, one in new:
+            identity, content = _identity(item), digest(_content(item), 1)
+            if identity is not None and one == identity and identity ^ SHARED in seen.digests:
+                # Told apart from others of its identity from now on, as they are.
+                added = added - {one} | {content}
+                one = content  # noqa: PLW2901
+            if identity is not None and told.get(identity) == content:
+                del told[identity]
+            elif one not in seen.digests:
+                self.items.append(item)
+                self.digests.append(one)
+            elif identity in told:
+                # Another item has its identity: the next poll shows both.
+                last = self.before.last
+        self.marks = frozenset(added.difference(self.digests))
+        if self.verdict is not None and self.verdict.severity <= seen.severity:
+            self.verdict = None
+        self.seen = attrs.evolve(
+            self.seen,
+            digests=seen.digests.plus(added),
+            last=last,
+            severity=max(self.seen.severity, seen.severity),
+            told=told,
+        )
+
 
 class _Comparison:
-    """Tells the items of a response that are new from those that have been seen."""
+    """Tells the items of a response that are new from those that have been seen.
 
-    def __init__(self, seen: Digests, *, whole: bool) -> None:
-        self._seen = seen
+    Attributes:
+        new: The new items, with their digests.
+        added: All digests that are new.
+        told: As in `Seen`, afterwards.
+        unsure: Whether some items of a callback were left to the next poll.
+    """
+
+    def __init__(self, seen: Seen, *, whole: bool, told: bool) -> None:
+        self._seen = seen.digests
         self._whole = whole
+        self._is_callback = told
+        self.unsure = False
+        self.told: dict[int, int] = dict(seen.told)
         self.new: list[tuple[Item, int]] = []
         self.added: set[int] = set()
 
@@ -192,13 +245,17 @@ class _Comparison:
         """Compare the items of one list; return False if it takes those that were left out."""
         identities = [_identity(item) for item in shown]
         several = {one for one, number in Counter(identities).items() if number > 1}
+        told = self._find_told(shown, identities)
         equal: Counter[int] = Counter()
-        for item, identity in zip(shown, identities, strict=True):
-            if identity is not None and not self._whole and self._is_known(identity):
+        for place, (item, identity) in enumerate(zip(shown, identities, strict=True)):
+            is_told = place in told
+            if identity is not None and not (self._whole or is_told) and self._is_known(identity):
                 return False
             if identity is not None and identity not in several and not self._is_shared(identity):
                 if identity not in self._seen:
                     self._find(item, identity)
+                    if self._is_callback:
+                        self.told[identity] = digest(_content(item), 1)
                 continue
             content = _content(item)
             equal[content] += 1
@@ -206,6 +263,12 @@ class _Comparison:
             if one in self._seen:
                 if not self._whole:
                     return False
+            elif is_told:
+                self.added.add(one)
+            elif identity is not None and self._is_callback and self._was_alone(identity):
+                # A poll has shown one of these, or another of their identity.
+                self.unsure = True
+                continue
             elif identity is not None and self._was_alone(identity):
                 self.added |= {identity, one}
             else:
@@ -213,6 +276,19 @@ class _Comparison:
             if identity is not None:
                 self.added.add(identity ^ SHARED)
         return True
+
+    def _find_told(self, shown: Sequence[Item], identities: Sequence[int | None]) -> set[int]:
+        """Return the places of items that a callback has told, which they are by their content."""
+        places: set[int] = set()
+        for place, (item, identity) in enumerate(zip(shown, identities, strict=True)):
+            if identity is None or identity not in self.told:
+                continue
+            if self.told[identity] == digest(_content(item), 1) and identity not in self.added:
+                places.add(place)
+                self.added.add(identity)
+                if not self._is_callback:
+                    del self.told[identity]
+        return places
 
     def _is_known(self, identity: int) -> bool:
         return identity in self._seen or self._is_shared(identity)
@@ -223,7 +299,8 @@ class _Comparison:
     def _was_alone(self, identity: int) -> bool:
         """Return whether an item was found by its identity, and none has been told from it yet."""
         known = identity in self._seen and not self._is_shared(identity)
-        return known and identity not in self.added
+        # What a callback told is known by its content.
+        return known and identity not in self.added and identity not in self.told
 
     def _find(self, item: Item, one: int) -> None:
         self.new.append((item, one))

@@ -36,7 +36,7 @@ from ci_live_audit import (
 )
 from ci_live_audit.following import checkpoint as module
 from ci_live_audit.following.digests import Digests
-from ci_live_audit.following.findings import _Watching
+from ci_live_audit.following.findings import Watching
 from ci_live_audit.following.ledger import Update
 from ci_live_audit.following.seen import Seen
 from ci_live_audit.testing import Emulator, frame, sound
@@ -196,7 +196,7 @@ def test_wherever_a_watch_stops_it_goes_on(
     items: list[Shown], growth: list[int], stops: set[int]
 ) -> None:
     """Each item of a list that grows is found, and again only if it was in hand at a stop."""
-    watching, committed, found = _Watching({}), b"", list[str]()
+    watching, committed, found = Watching({}), b"", list[str]()
     known, taken, again = 0, 0, Counter[str]()
     for more in [*growth, len(items)]:
         known += more
@@ -218,7 +218,7 @@ def test_wherever_a_watch_stops_it_goes_on(
                 taken += 1
                 if taken in stops:
                     again[name] += 1
-                    watching = _Watching({})
+                    watching = Watching({})
                     watching.begin("j", committed)
                     break
                 committed += commit.seen
