@@ -56,9 +56,11 @@ ORDER = (
     "transport/foreign",
     "transport/exchange",
     "calls",
+    "cancelling",
     "following/digests",
     "following/backlog",
     "following/recent",
+    "following/streams",
     "following/checkpoint",
     "following/ids",
     "following/plan",
@@ -73,6 +75,12 @@ ORDER = (
     "following/finding",
     "following/seen",
     "following/findings",
+    "following/submitting",
+    "following/places",
+    "following/notes",
+    "following/stopping",
+    "following/supervisor",
+    "following/moderation",
     "client",
     "__init__",
     "testing/virtual_time",
@@ -116,6 +124,7 @@ FOLLOWING = (
     "health",
     "ledger",
     "finding",
+    "streams",
 )
 PURE |= {f"following/{name}" for name in FOLLOWING}
 PURE |= {module for module in ORDER if module.startswith("wire/")}
@@ -128,6 +137,7 @@ LIBRARIES = {
     "xmltodict": {"wire/documents"},
     "anyio": {
         *("transport/connections", "transport/exchange", "following/run"),
+        "following/moderation",
     },
 }
 LONGEST = 350

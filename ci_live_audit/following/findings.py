@@ -22,7 +22,7 @@ from ci_live_audit.following.run import Run
 from ci_live_audit.following.seen import News, Seen
 from ci_live_audit.models import AuditJob, Snapshot
 
-__all__ = ["Findings", "findings_of"]
+__all__ = ["Findings", "Watching", "findings_of"]
 
 
 class Findings(Run[Finding]):
@@ -37,7 +37,7 @@ class Findings(Run[Finding]):
         source = [job_ids] if isinstance(job_ids, str) else job_ids
         polling = attrs.evolve(polling, keep_last=self._single)
         self._seen: dict[str, Seen] = {}
-        super().__init__(polling, source, _Watching(self._seen))
+        super().__init__(polling, source, Watching(self._seen))
 
     @property
     def job(self) -> AuditJob | None:
@@ -53,7 +53,7 @@ class Findings(Run[Finding]):
         return finding
 
 
-class _Watching:
+class Watching:
     """Keeps what has been seen of each job, and makes findings of what is new."""
 
     def __init__(self, seen: dict[str, Seen]) -> None:

@@ -101,6 +101,7 @@ class Service:
         clock: Seconds, for streams.
         now: Unix seconds at which jobs are submitted.
         new_id: Makes the part of a job id that is unique.
+        at_once: Streams that may run at the same time.
 
     Raises:
         ConfigurationError: The bucket or the region is malformed.
@@ -114,6 +115,7 @@ class Service:
         clock: Callable[[], float],
         now: Callable[[], float],
         new_id: Callable[[], str],
+        at_once: float = math.inf,
     ) -> None:
         self.host: str = endpoint.host(bucket, region)
         self.jobs: dict[str, LiveJob] = {}
@@ -122,6 +124,7 @@ class Service:
         self._clock = clock
         self._now = now
         self._new_id = new_id
+        self._at_once = at_once
 
     def add(self, stream: Stream, *, job_id: str | None = None, **facts: Any) -> LiveJob:
         """Start a job for a stream; ``facts`` are further attributes of the `LiveJob`."""
@@ -212,6 +215,8 @@ class Service:
         fault = _fault(request)
         if fault is not None:
             return Refusal(400, "InvalidArgument", fault)
+        if self._at_once < math.inf and self._running() >= self._at_once:
+            return Refusal(403, "QueueSaturated", "Too many streams are being audited.")
         url, data_id = request.findtext("Input/Url", ""), request.findtext("Input/DataId")
         stream = self.streams.get(url, Stream.scripted(60.0, None, None))
         job = self.add(stream, url=url, data_id=data_id, user_info=_user_info(request))
@@ -224,6 +229,10 @@ class Service:
                 request_id=call.request_id,
             )
         )
+
+    def _running(self) -> int:
+        now = self._clock()
+        return sum(job.state(now) not in ENDED for job in self.jobs.values())
 
 
 def _fault(request: ET.Element) -> str | None:
