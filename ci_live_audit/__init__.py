@@ -41,12 +41,15 @@ if TYPE_CHECKING:
         WatchFailed as WatchFailed,
     )
     from ci_live_audit.following.findings import Findings as Findings
+    from ci_live_audit.following.moderation import Moderation as Moderation
     from ci_live_audit.following.outcomes import (
         Outcome as Outcome,
         Outcomes as Outcomes,
         Progress as Progress,
     )
     from ci_live_audit.following.plan import Plan as Plan, plan as plan
+    from ci_live_audit.following.stopping import Cancellation as Cancellation
+    from ci_live_audit.following.streams import Stream as Stream
     from ci_live_audit.limits.limiter import RateLimiter as RateLimiter
     from ci_live_audit.limits.local import LocalRateLimiter as LocalRateLimiter
     from ci_live_audit.models import (
@@ -82,8 +85,11 @@ else:
                 "AudioFinding Finding SnapshotFinding StateChange VerdictChange WatchFailed"
             ),
             "following.findings": "Findings",
+            "following.moderation": "Moderation",
             "following.outcomes": "Outcome Outcomes Progress",
             "following.plan": "Plan plan",
+            "following.stopping": "Cancellation",
+            "following.streams": "Stream",
             "limits.limiter": "RateLimiter",
             "limits.local": "LocalRateLimiter",
             "models": (

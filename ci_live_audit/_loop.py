@@ -10,7 +10,14 @@ from typing import Any
 
 from ci_live_audit.errors import ConfigurationError
 
-__all__ = ["cancel_and_wait", "deadline", "own_loop", "running_loop", "wait_for"]
+__all__ = [
+    "cancel_and_wait",
+    "deadline",
+    "own_loop",
+    "running_loop",
+    "wait_for",
+    "wait_for_end",
+]
 
 #: Seconds that a deadline is put off, at most, if it is noticed late.
 GRACE = 1.0
@@ -97,15 +104,22 @@ async def cancel_and_wait(tasks: Collection[asyncio.Task[Any]]) -> None:
     """
     for task in tasks:
         task.cancel()
+    try:
+        await wait_for_end(tasks)
+    finally:
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()
+
+
+async def wait_for_end(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Wait until tasks have ended, even if the waiting is cancelled: that is raised then."""
     cancelled: asyncio.CancelledError | None = None
     while not all(task.done() for task in tasks):
         try:
             await asyncio.wait(tasks)
         except asyncio.CancelledError as error:
             cancelled = error
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()
     if cancelled is not None:
         raise cancelled
 

@@ -1,22 +1,22 @@
-"""Cancels a job: a refusal is no error if a query shows that the job is cancelled."""
+"""Cancels jobs; where that is refused, a query shows what became of the job."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 
 from ci_live_audit.calls import Caller
-from ci_live_audit.errors import InvalidArgument, JobNotFound, LiveAuditError
+from ci_live_audit.errors import InvalidArgument, JobNotFound, LiveAuditError, Throttled
 from ci_live_audit.models import CancelledJob, JobState
 from ci_live_audit.wire import requests, results
 
-__all__ = ["cancel"]
+__all__ = ["cancel", "is_over", "stop"]
 
 
 async def cancel(caller: Caller, job_id: str) -> CancelledJob:
-    """Stop a job, as `LiveAuditClient.cancel` does."""
-    read = partial(results.cancelled, job_id=job_id)
+    """Cancel a job, as `LiveAuditClient.cancel` does."""
     try:
-        return await caller.call(requests.cancel(job_id), read)
+        return await _send(caller, job_id)
     except (InvalidArgument, JobNotFound) as error:
         if isinstance(error, JobNotFound) and not error.may_have_happened:
             raise
@@ -33,3 +33,36 @@ async def cancel(caller: Caller, job_id: str) -> CancelledJob:
         state=job.state,
         request_id=job.request_id,
     )
+
+
+async def stop(caller: Caller, job_id: str) -> None:
+    """Cancel a job, unless it has ended or does not exist.
+
+    Raises:
+        LiveAuditError: It may run on.
+    """
+    try:
+        await _send(caller, job_id)
+    except Throttled:
+        raise  # and a query would be, too
+    except LiveAuditError:
+        with suppress(LiveAuditError):
+            if await is_over(caller, job_id):
+                return
+        raise
+
+
+async def is_over(caller: Caller, job_id: str) -> bool:
+    """Return whether a job has ended or does not exist.
+
+    Raises:
+        LiveAuditError: It cannot be queried.
+    """
+    try:
+        return (await caller.query(job_id)).ended
+    except JobNotFound:
+        return True
+
+
+async def _send(caller: Caller, job_id: str) -> CancelledJob:
+    return await caller.call(requests.cancel(job_id), partial(results.cancelled, job_id=job_id))

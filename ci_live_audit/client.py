@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any, Self, Unpack
 from urllib.parse import urlsplit
 
 import attrs
@@ -21,13 +21,16 @@ from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.dispatcher import Polling, Query
 from ci_live_audit.following.findings import Findings
 from ci_live_audit.following.ids import Source
+from ci_live_audit.following.moderation import Moderation, close_all
 from ci_live_audit.following.nudges import CallbackSource
 from ci_live_audit.following.outcomes import Outcomes
 from ci_live_audit.following.plan import Plan, plan
+from ci_live_audit.following.streams import Streams, SubmitOptions
+from ci_live_audit.following.supervisor import Supervisor, Terms
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.limits.limiter import RateLimiter
 from ci_live_audit.limits.local import LocalRateLimiter
-from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob, UserInfo
+from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob
 from ci_live_audit.observers import Hooks
 from ci_live_audit.retry import RetryBudget, RetryPolicy
 from ci_live_audit.transport.body import MAX_BODY
@@ -119,6 +122,7 @@ class LiveAuditClient:
             timeout=timeout,
             on_attempt=on_attempt,
         )
+        self._moderations: set[Moderation] = set()
         self._owner = True
         self._caller.introduce()
 
@@ -131,13 +135,16 @@ class LiveAuditClient:
     async def aclose(self) -> None:
         """End what is in progress and close the connections; closing twice does no harm.
 
-        Calls and runs in progress end with a `ConfigurationError`. On a sibling made by
-        `with_options` this does nothing: the connections are not its own.
+        First the streams of `moderate` are cancelled; then calls and runs in progress end with a
+        `ConfigurationError`. A sibling made by `with_options` closes nothing: it has nothing.
         """
         if self._owner:
             self._caller.transport.check_loop()
-            self._caller.credentials.close()
-            await self._caller.transport.aclose()
+            try:
+                await close_all(self._moderations)
+            finally:
+                self._caller.credentials.close()
+                await self._caller.transport.aclose()
 
     def with_options(
         self,
@@ -183,18 +190,7 @@ class LiveAuditClient:
         """
         return await cancel(self._caller, job_id)
 
-    async def submit(
-        self,
-        url: str,
-        *,
-        biz_type: str | None = None,
-        data_id: str | None = None,
-        user_info: UserInfo | None = None,
-        callback: str | None = None,
-        callback_type: int | None = None,
-        storage_path: str | None = None,
-        extra: Mapping[str, Any] | None = None,
-    ) -> SubmittedJob:
+    async def submit(self, url: str, **options: Unpack[SubmitOptions]) -> SubmittedJob:
         """Start a job for a live stream. It costs money until it ends or is cancelled.
 
         A submission is repeated only if it certainly did not arrive: the service cannot be told
@@ -216,16 +212,7 @@ class LiveAuditClient:
 
         Source: https://www.tencentcloud.com/document/product/1045/49340
         """
-        request = requests.submit(
-            url,
-            biz_type=biz_type,
-            data_id=data_id,
-            user_info=user_info,
-            callback=callback,
-            callback_type=callback_type,
-            storage_path=storage_path,
-            extra=extra,
-        )
+        request = requests.submit(url, **options)
         return await self._caller.call(request, results.submitted)
 
     # Many jobs
@@ -322,6 +309,44 @@ class LiveAuditClient:
         Raises: as `as_completed` does.
         """
         return Findings(self._polling(interval, timeout, checkpoint, callbacks), job_ids)
+
+    def moderate(
+        self,
+        urls: Streams,
+        *,
+        at_once: int = 10,
+        interval: float = 10.0,
+        timeout: float | None = None,
+        cancel_on_exit: bool = True,
+        cancel_within: float = 20.0,
+        checkpoint: Checkpoint | None = None,
+        callbacks: CallbackSource | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> Moderation:
+        """Submit live streams, watch them, and cancel what still runs when the block is left.
+
+        ::
+
+            async with client.moderate(urls) as findings:
+                async for finding in findings:
+                    if finding.verdict == Verdict.SENSITIVE:
+                        print(finding.stream, finding.label)
+
+        ``urls`` are URLs or `Stream`, in a list, an iterable or an async iterable; ``options`` are
+        those of `submit`, for streams without their own. `Moderation` tells the rest.
+
+        Raises:
+            ConfigurationError: An argument cannot be used, or it is another bucket's checkpoint.
+            OSError: The checkpoint cannot be written.
+        """
+        if checkpoint is not None:
+            checkpoint.bind(self._bucket, self._region)
+        terms = Terms(at_once, cancel_on_exit, cancel_within, options)
+        supervisor = Supervisor(self._caller, urls, terms, checkpoint)
+        polling = attrs.evolve(
+            self._polling(interval, timeout, callbacks=callbacks), kind="moderate"
+        )
+        return Moderation(polling, supervisor, self._moderations)
 
     def plan(self, jobs: int, interval: float = 10.0) -> Plan:
         """Calculate how often this client's rate allows jobs to be polled, as `plan` does.

@@ -29,7 +29,7 @@ class Followed(Protocol):
 
     @property
     def kind(self) -> str:
-        """The method that made the run: ``"watch"``, ``"as_completed"`` or ``"wait"``."""
+        """The method that made the run: ``"watch"``, ``"moderate"`` and the like."""
         ...
 
     @property

@@ -75,6 +75,7 @@ ORDER = (
     "following/backlog",
     "following/recent",
     "following/commit",
+    "following/streams",
     "following/ids",
     "following/reading",
     "following/seen",
@@ -91,6 +92,12 @@ ORDER = (
     "following/outcomes",
     "following/finding",
     "following/findings",
+    "following/submitting",
+    "following/places",
+    "following/notes",
+    "following/stopping",
+    "following/supervisor",
+    "following/moderation",
     "client",
     "redis",
     "__init__",
@@ -156,6 +163,7 @@ FOLLOWING = (
     "ledger",
     "progress",
     "finding",
+    "streams",
 )
 PURE |= {f"following/{name}" for name in FOLLOWING}
 PURE |= {"callbacks/tokens", "callbacks/line", "telemetry/words"}
@@ -170,6 +178,7 @@ LIBRARIES = {
     "xmltodict": {"wire/documents"},
     "anyio": {
         *("transport/connections", "transport/exchange", "following/run"),
+        "following/moderation",
     },
 }
 LONGEST = 350

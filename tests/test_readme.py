@@ -91,8 +91,8 @@ def example(word: str) -> Any:
 
 
 def test_the_bot_stops_what_is_bad(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
-    """The supervisor's bad stream is cancelled, and the other runs to its end."""
-    example("async def supervise").evaluate()
+    """The bad stream is cancelled, and the other runs to its end."""
+    example("async def rooms").evaluate()
     assert capsys.readouterr().out == "rtmp://live.example.com/app/room7: Porn\n"
     jobs = {job.url: job for job in emulator.jobs.values() if job.url is not None}
     assert jobs["rtmp://live.example.com/app/room7"].cancelled is not None
@@ -152,7 +152,7 @@ def test_every_night_resumes(emulator: Emulator, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize("tests", [BY_ANYIO, BY_PYTEST_ASYNCIO], ids=["anyio", "pytest-asyncio"])
 def test_the_tests_of_the_bot_pass(tmp_path: Path, tests: str) -> None:
     """Both files of tests pass in a project of their own, where warnings are errors."""
-    bot = str(example("async def supervise").parsed).replace("asyncio.run(main())", "")
+    bot = str(example("async def rooms").parsed).replace("asyncio.run(main())", "")
     # pytest-asyncio warns if the configuration is silent about the scope of fixtures' loops.
     ini = "[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function\n"
     (tmp_path / "pytest.ini").write_text(ini)

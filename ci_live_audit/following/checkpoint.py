@@ -17,6 +17,7 @@ from ci_live_audit.following.commit import Commit
 from ci_live_audit.following.ids import Ids, Source
 from ci_live_audit.following.recent import REMEMBERED, Recent
 from ci_live_audit.following.seen import Seen
+from ci_live_audit.following.streams import Records, Stream
 
 __all__ = ["Checkpoint"]
 
@@ -68,6 +69,7 @@ class Checkpoint:
         self._recent = Recent(REMEMBERED)
         self._counts: Counter[str] = Counter()
         self._scope: tuple[str, str] | None = None
+        self._streams = Records()
         self._is_old = False
         self._seen_size = 0
         self._file = LineFile(self.path, fsync=fsync)
@@ -177,8 +179,42 @@ class Checkpoint:
         Raises:
             OSError: It cannot be noted.
         """
-        kinds = {"verdict": verdict, "error": error}
-        known = {name: value for name, value in kinds.items() if value is not None}
+        self._answer(job_id, verdict=verdict, error=error)
+
+    # What `moderate` notes of streams. These wait where another kind of checkpoint has to. Each
+    # entry is also one that a run over ids knows, so that all runs read the same files.
+
+    async def streams(self) -> Records:
+        """Return what is known of streams."""
+        return self._streams
+
+    async def note_stream(self, key: str, stream: Stream) -> None:
+        """Note that a stream is about to be submitted; `OSError` if that is impossible."""
+        self._write({**self._place(), **Records.submitting(key, stream)})
+
+    async def note_job(self, key: str, job_id: str) -> None:
+        """Note the job of a stream; `OSError` if that is impossible."""
+        self._write({"taken": job_id, "stream": key})
+
+    async def release_stream(self, key: str, job_id: str = "") -> None:
+        """Note that no job runs for a stream, which a later run may submit; or raise `OSError`."""
+        if job_id:
+            self._answer(job_id, released=key)
+        else:
+            self._write({**self._place(), "released": key})
+
+    async def end_stream(
+        self, key: str, job_id: str, *, verdict: int | None = None, error: str | None = None
+    ) -> None:
+        """Note that a stream is over, as `answer` does; `OSError` if that is impossible."""
+        self._answer(job_id, verdict=verdict, error=error, stream=key)
+
+    def _place(self) -> dict[str, str]:
+        bucket, region = self._scope or ("", "")
+        return {"bucket": bucket, "region": region}
+
+    def _answer(self, job_id: str, **more: object) -> None:
+        known = {name: value for name, value in more.items() if value is not None}
         if self._write({"answered": job_id, **known}):
             self._recent.add(job_id)
 
@@ -212,6 +248,7 @@ class Checkpoint:
         """Read the file, and remove a last line that was cut off."""
         self._open, self._answered, self._recent = {}, set(), Recent(REMEMBERED)
         self._counts, self._scope, self._seen_size = Counter(), None, 0
+        self._streams = Records()
         end = 0
         with self._file.reader() as file:
             line = file.readline(LONGEST)
@@ -249,6 +286,7 @@ class Checkpoint:
 
     def _note(self, entry: dict[str, Any]) -> bool:
         """Do what an entry says; return False if it is none."""
+        self._streams.note(entry)
         match entry:
             case {"taken": str(job_id)}:
                 if job_id not in self:

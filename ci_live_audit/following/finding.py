@@ -2,9 +2,10 @@
 
 All of them have these attributes, None or empty where they do not apply: ``job_id``; ``key``, a
 text that is the same in every delivery of this finding, by any process; ``source``, whether a poll
-or a callback brought it; ``stream``, what was submitted (``watch`` does not know it); ``verdict``,
-``label``, ``score``, ``hits``, ``url``; ``at`` and ``time``, when the snapshot was taken or the
-section began. All but `WatchFailed` have ``job``, the job as it was when this was found.
+or a callback brought it; ``stream``, what `moderate` submitted (``watch`` does not know it);
+``verdict``, ``label``, ``score``, ``hits``, ``url``; ``at`` and ``time``, when the snapshot was
+taken or the section began. All but `WatchFailed` have ``job``, the job as it was when this was
+found. The ``job_id`` of a stream that was not submitted is empty.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import attrs
 
 from ci_live_audit.errors import LiveAuditError
+from ci_live_audit.following.streams import Stream
 from ci_live_audit.models import (
     EMPTY,
     AudioSection,
@@ -41,7 +43,7 @@ __all__ = [
 
 _PLAIN = (
     *("job_id", "verdict", "snapshot", "audio_section", "state", "error", "label", "time"),
-    *("key", "source", "score", "at"),
+    *("key", "source", "score", "at", "stream"),
 )
 
 
@@ -53,11 +55,10 @@ class _Base:
     once ``verdict`` or ``at`` is there.
     """
 
-    stream: ClassVar[None] = None
-
     job_id: str
     key: str
     source: Literal["poll", "callback"] = "poll"
+    stream: Stream | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as plain values, ready for ``json.dumps``; without the job.
@@ -196,7 +197,7 @@ class VerdictChange(_JobFinding):
 
 @attrs.frozen(kw_only=True)
 class WatchFailed(_JobFinding):
-    """The error that ends watching a job; of a single job it is raised instead."""
+    """The error that ends watching a job, or of a submission; of a single job it is raised."""
 
     verdict: ClassVar[None] = None
     label: ClassVar[None] = None

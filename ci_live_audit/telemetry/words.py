@@ -63,7 +63,7 @@ KINDS: dict[type, str] = {
     WatchFailed: "failed",
 }
 VERDICTS = {one.value: one.name.lower() for one in Verdict}
-RUNS = frozenset(["watch", "as_completed", "wait"])
+RUNS = frozenset(["watch", "as_completed", "wait", "moderate"])
 RESULTS = frozenset(["taken", "duplicate", "refused", "unreadable", "probe", "busy"])
 SOURCES = {"poll": "query", "callback": "callback"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -56,13 +57,14 @@ class Emulator:
 
     Where the service's behaviour is undocumented, a choice was made: a cancelled job has the state
     ``Cancelled``; cancelling a job that has ended is an ``InvalidArgument``, and so is a stream
-    whose URL is none.
+    whose URL is none; one stream too many is a ``QueueSaturated``.
 
     Args:
         bucket: The bucket it serves.
         region: The region it is in.
         credentials: The only credentials it accepts; the attribute can be changed.
         rate: Requests a second above which it responds 429 ``SlowDown``.
+        at_once: Streams that may run at the same time; a further one is refused.
         clock: Seconds, for streams and the rate; the event loop's clock by default.
         now: Unix seconds, for signatures and dates.
         seed: Makes random choices repeatable.
@@ -91,6 +93,7 @@ class Emulator:
         credentials: Credentials | None = None,
         *,
         rate: float = 20.0,
+        at_once: float = math.inf,
         clock: Callable[[], float] | None = None,
         now: Callable[[], float] = time.time,
         seed: int = 0,
@@ -101,7 +104,13 @@ class Emulator:
         self._clock = clock
         self._now = now
         self._service = Service(
-            bucket, region, clock=self.clock, now=now, new_id=self._new_id, changed=self._changed
+            bucket,
+            region,
+            clock=self.clock,
+            now=now,
+            new_id=self._new_id,
+            changed=self._changed,
+            at_once=at_once,
         )
         self._quota = Quota(rate)
         self.bucket = bucket

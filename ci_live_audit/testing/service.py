@@ -102,6 +102,7 @@ class Service:
         now: Unix seconds at which jobs are submitted.
         new_id: Makes the part of a job id that is unique.
         changed: Called with a job that began or was cancelled.
+        at_once: Streams that may run at the same time.
 
     Raises:
         ConfigurationError: The bucket or the region is malformed.
@@ -116,6 +117,7 @@ class Service:
         now: Callable[[], float],
         new_id: Callable[[], str],
         changed: Callable[[LiveJob], None],
+        at_once: float = math.inf,
     ) -> None:
         self.host: str = endpoint.host(bucket, region)
         self.jobs: dict[str, LiveJob] = {}
@@ -125,6 +127,7 @@ class Service:
         self._now = now
         self._new_id = new_id
         self._changed = changed
+        self._at_once = at_once
 
     def add(self, stream: Stream, *, job_id: str | None = None, **facts: Any) -> LiveJob:
         """Start a job for a stream; ``facts`` are further attributes of the `LiveJob`."""
@@ -217,6 +220,8 @@ class Service:
         fault = _fault(request)
         if fault is not None:
             return Refusal(400, "InvalidArgument", fault)
+        if self._at_once < math.inf and self._running() >= self._at_once:
+            return Refusal(403, "QueueSaturated", "Too many streams are being audited.")
         url, data_id = request.findtext("Input/Url", ""), request.findtext("Input/DataId")
         stream = self.streams.get(url, Stream.scripted(60.0, None, None))
         job = self.add(
@@ -237,6 +242,10 @@ class Service:
                 request_id=call.request_id,
             )
         )
+
+    def _running(self) -> int:
+        now = self._clock()
+        return sum(job.state(now) not in ENDED for job in self.jobs.values())
 
 
 def _fault(request: ET.Element) -> str | None:

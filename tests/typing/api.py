@@ -15,6 +15,7 @@ from ci_live_audit import (
     AudioSection,
     AuditJob,
     CallbackReceiver,
+    Cancellation,
     CancelledJob,
     Checkpoint,
     Credentials,
@@ -33,6 +34,7 @@ from ci_live_audit import (
     Snapshot,
     SnapshotFinding,
     StateChange,
+    Stream,
     SubmittedJob,
     TransportError,
     UserInfo,
@@ -132,6 +134,13 @@ async def following(client: LiveAuditClient, ids: AsyncIterator[str]) -> None:
                 assert_type(finding, SnapshotFinding | AudioFinding)
         assert_type(findings.job, AuditJob | None)
     client.watch(ids)
+    streams = [Stream("rtmp://live.example.com/app/room7", data_id="room 7", callback_type=2)]
+    async with client.moderate(streams, at_once=20, biz_type="b81d45f9") as moderated:
+        async for finding in moderated:
+            assert_type(finding, Finding)
+    assert_type(moderated.cancelled, tuple[Cancellation, ...])
+    assert_type(moderated.not_cancelled[0].error, LiveAuditError | None)
+    client.moderate(ids, cancel_on_exit=False, extra={"Conf": {"CallbackVersion": "Detail"}})
     assert_type(client.plan(1000).period, float)
     assert_type(plan(1000, rate=5), Plan)
 
@@ -140,7 +149,7 @@ def told(finding: Finding) -> str:
     assert_type(finding.job_id, str)
     assert_type(finding.key, str)
     assert_type(finding.source, Literal["poll", "callback"])
-    assert_type(finding.stream, None)
+    assert_type(finding.stream, Stream | None)
     assert_type(finding.verdict, Verdict | None)
     assert_type(finding.label, str | None)
     assert_type(finding.score, int | None)

@@ -1,0 +1,85 @@
+"""Submits one stream, and knows at every instant whether a job may exist."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from ci_live_audit.calls import Caller
+from ci_live_audit.errors import LiveAuditError, ServiceError
+from ci_live_audit.models import SubmittedJob
+from ci_live_audit.observers import Audience
+from ci_live_audit.retry import Attempt, RetryPolicy
+from ci_live_audit.wire import results
+from ci_live_audit.wire.requests import Request
+
+__all__ = ["Submission", "is_saturated"]
+
+
+def is_saturated(error: LiveAuditError | None) -> bool:
+    """Return whether the service refuses a stream because too many run.
+
+    Which code that has is not documented; this one is the queue's.
+    """
+    return isinstance(error, ServiceError) and error.code == "QueueSaturated"
+
+
+class Submission:
+    """The submission of a stream, and what stands before the limiter of its attempts.
+
+    Attributes:
+        under_way: Whether an attempt has left, and its result is not known.
+    """
+
+    def __init__(self, caller: Caller, request: Request) -> None:
+        self._limiter = caller.limiter
+        self._request = request
+        told = Audience(self._end_attempt, *caller.on_attempt.hooks)
+        self._caller = attrs.evolve(
+            caller, limiter=self, on_attempt=told, retry=_patient(caller.retry)
+        )
+        #: As the limiter has it; None if it knows only ``hold``.
+        self.refused: Callable[[float], object] | None = getattr(caller.limiter, "refused", None)
+        self.under_way: bool = False
+
+    async def send(self) -> SubmittedJob:
+        """Submit the stream.
+
+        Raises:
+            LiveAuditError: It failed; `is_saturated` is not tried again.
+        """
+        return await self._caller.call(self._request, results.submitted)
+
+    async def acquire(self) -> float:
+        """Wait as the limiter does; then the attempt is under way."""
+        waited = await self._limiter.acquire()
+        self.under_way = True
+        return waited
+
+    def hold(self, seconds: float) -> None:
+        """Pause all callers of the limiter."""
+        self._limiter.hold(seconds)
+
+    def _end_attempt(self, _: Attempt) -> None:
+        self.under_way = False
+
+
+@attrs.frozen(kw_only=True)
+class _Patient(RetryPolicy):
+    """A policy that leaves it to others to wait until the service has room for a stream."""
+
+    policy: RetryPolicy
+
+    def delay(self, attempt: Attempt, *, rng: Callable[[], float] = random.random) -> float | None:
+        """Return the seconds to wait before the next attempt; None to give up."""
+        return None if is_saturated(attempt.error) else self.policy.delay(attempt, rng=rng)
+
+
+def _patient(policy: RetryPolicy) -> RetryPolicy:
+    same: dict[str, Any] = {
+        field.name: getattr(policy, field.name) for field in attrs.fields(RetryPolicy)
+    }
+    return _Patient(policy=policy, **same)
