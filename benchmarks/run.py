@@ -1,8 +1,8 @@
 """Runs all measurements, or those that are named, and prints their tables.
 
 ``python benchmarks/run.py [NAME...] [--json FILE] [--plot FILE] [--quick]``, where a name is one
-of ``limiter quota importing calls decoding heartbeat memory hostile deadlines polling endurance
-profiling watching receiving soak``.
+of ``limiter quota importing calls decoding heartbeat memory hostile deadlines polling nudging
+endurance profiling watching receiving soak``.
 
 Everything runs on this machine and needs no account: the service is the emulator or a server with
 one response. ``--quick`` takes a few minutes in place of half an hour, to see that everything
@@ -27,6 +27,7 @@ import hostile
 import importing
 import limiter
 import memory
+import nudging
 import picture
 import polling
 import profiling
@@ -56,6 +57,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "hostile": hostile.run,
     "deadlines": deadlines.run,
     "polling": polling.run,
+    "nudging": nudging.run,
     "endurance": endurance.run,
     "profiling": profiling.run,
     "watching": watching.run,
