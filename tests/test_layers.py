@@ -106,6 +106,8 @@ ORDER = (
     "cli/doctor",
     "cli/emulate",
     "cli/jobs",
+    "cli/moderate",
+    "cli/base",
     "cli/commands",
     "__main__",
 )

@@ -211,6 +211,8 @@ def test_the_commands_of_the_manual_run(tmp_path: Path) -> None:
     emulator = Emulator()
     job_id = emulator.add_job(duration=0.001)
     (tmp_path / "ids.txt").write_text(f"{job_id}\n")
+    (tmp_path / "rooms.txt").write_text("rtmp://live.example.com/app/room8\n")
+    emulator.add_stream("rtmp://live.example.com/app/room8", duration=0.001)
     bin_ = Path(sys.executable).parent
     environment = {
         **os.environ,
@@ -236,9 +238,9 @@ def test_the_commands_of_the_manual_run(tmp_path: Path) -> None:
         return codes
 
     codes = asyncio.run(run_all())
-    assert len(codes) == 7
+    assert len(codes) == 8
     # A job that has ended cannot be cancelled.
-    assert [code for command, code in codes if "cancel " not in command] == [0] * 6, codes
+    assert [code for command, code in codes if "cancel " not in command] == [0] * 7, codes
     assert (tmp_path / "night.jsonl").read_text().count(job_id) > 0
 
 

@@ -10,11 +10,12 @@ from ci_live_audit.cli.output import Exit, Output, is_flagged
 from ci_live_audit.cli.session import Settings
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import CredentialsError, JobFailed, LiveAuditError, WaitTimeout
-from ci_live_audit.following.finding import StateChange, WatchFailed
+from ci_live_audit.following.finding import Finding, StateChange, WatchFailed
+from ci_live_audit.following.run import Run
 from ci_live_audit.models import AuditJob, JobState, Verdict
 from ci_live_audit.wire import requests
 
-__all__ = ["cancel", "dry_run", "query", "submit", "wait", "watch"]
+__all__ = ["cancel", "dry_run", "follow", "query", "show", "submit", "wait", "watch"]
 
 
 async def dry_run(settings: Settings, *would_send: requests.Request) -> int:
@@ -35,7 +36,7 @@ async def submit(settings: Settings, url: str, **arguments: Any) -> int:
     """Start a job and print its id."""
     async with settings.client() as client:
         submitted = await client.submit(url, **arguments)
-    _print(settings.output, "submitted", submitted)
+    show(settings.output, "submitted", submitted)
     return Exit.OK
 
 
@@ -60,7 +61,7 @@ async def cancel(settings: Settings, job_ids: Sequence[str]) -> int:
     """Cancel jobs."""
 
     async def one(client: LiveAuditClient, job_id: str) -> None:
-        _print(settings.output, "cancelled", await client.cancel(job_id))
+        show(settings.output, "cancelled", await client.cancel(job_id))
 
     return await _each(settings, job_ids, one)
 
@@ -101,13 +102,25 @@ async def watch(
 ) -> int:
     """Print findings as they appear."""
     await settings.require_credentials()
-    output = settings.output
+    async with settings.client(polls=True) as client:
+        run = client.watch(list(job_ids), interval=interval, timeout=timeout)
+        return await follow(
+            settings.output, client, run, show_all=show_all, cancel_flagged=cancel_flagged
+        )
+
+
+async def follow(
+    output: Output,
+    client: LiveAuditClient,
+    run: Run[Finding],
+    *,
+    show_all: bool,
+    cancel_flagged: bool,
+) -> Exit:
+    """Print the findings of a run, and return the exit code."""
     flagged, code = False, Exit.OK
     cancelled: set[str] = set()
-    async with (
-        settings.client(polls=True) as client,
-        client.watch(list(job_ids), interval=interval, timeout=timeout) as findings,
-    ):
+    async with run as findings:
         async for finding in findings:
             flagged = flagged or is_flagged(finding.verdict)
             if isinstance(finding, WatchFailed):
@@ -152,11 +165,13 @@ async def _each(
     return code
 
 
-def _print(output: Output, kind: str, result: Any) -> None:
+def show(output: Output, kind: str, result: Any, **more: str) -> None:
+    """Print the result of a submission or a cancellation, and what else is known."""
     if output.json:
-        output.result(kind, result.to_dict())
+        output.result(kind, {**more, **result.to_dict()})
     else:
-        output.facts({"job": result.job_id, "state": result.state, "request": result.request_id})
+        facts = {"job": result.job_id, "state": result.state, "request": result.request_id}
+        output.facts({**more, **facts})
 
 
 @asynccontextmanager
