@@ -142,6 +142,8 @@ ORDER = (
     "cli/jobs",
     "cli/recorded",
     "cli/report",
+    "cli/moderate",
+    "cli/base",
     "cli/commands",
     "__main__",
 )

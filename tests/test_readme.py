@@ -219,6 +219,8 @@ def test_the_commands_of_the_manual_run(tmp_path: Path) -> None:
     emulator = Emulator()
     job_id = emulator.add_job(duration=0.001)
     (tmp_path / "ids.txt").write_text(f"{job_id}\n")
+    (tmp_path / "rooms.txt").write_text("rtmp://live.example.com/app/room8\n")
+    emulator.add_stream("rtmp://live.example.com/app/room8", duration=0.001)
     bin_ = Path(sys.executable).parent
     environment = {
         **os.environ,

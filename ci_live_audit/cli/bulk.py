@@ -16,7 +16,7 @@ from ci_live_audit.cli import ids
 from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.cli.results import open_results
 from ci_live_audit.cli.session import Settings
-from ci_live_audit.errors import ConfigurationError, LiveAuditError, WaitTimeout
+from ci_live_audit.errors import LiveAuditError, WaitTimeout
 from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.outcomes import Outcome, Outcomes, Progress
 from ci_live_audit.following.plan import plan
@@ -75,10 +75,7 @@ async def poll(
 ) -> int:
     """Follow jobs until all have ended; return the exit code."""
     output = settings.output
-    from_input = Path("-") in files or not (job_ids or files)
-    if from_input and not files and sys.stdin.isatty():
-        raise ConfigurationError("no job ids: pass some, or --file FILE, or pipe them in")
-    known = ids.read(job_ids, [path for path in files if path != Path("-")])
+    known, from_input = ids.gather(job_ids, files)
     if from_input and dry_run:
         known = [job_id async for job_id in ids.read_input(known)]
     if dry_run or not from_input:

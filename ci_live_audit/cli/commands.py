@@ -5,7 +5,6 @@ Only click is imported here; a command imports what it needs when it runs, so th
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,38 +12,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ci_live_audit._version import __version__
+from ci_live_audit.cli.base import AsyncCommand, Commands, ServiceCommand, StandardError
 
 if TYPE_CHECKING:
     from ci_live_audit.cli.session import Settings
+
+__all__ = ["StandardError", "cli"]
 
 EXIT_CODES = """\b
 Exit codes: 0 success; 1 something failed; 2 wrong usage; 3 something was
 flagged (sensitive or suspected); 4 a job did not end in time; 130 interrupted;
 141 the reader of the results has gone."""
-
-
-class StandardError:
-    """Writes to the current `sys.stderr`, which a progress bar may have replaced."""
-
-    def write(self, text: str) -> None:
-        """Write a text, of which nothing moves the cursor of a terminal."""
-        kept = "\t\n"  # of tracebacks
-        signs = (
-            one if one.isprintable() or one in kept else one.encode("unicode_escape").decode()
-            for one in text
-        )
-        sys.stderr.write("".join(signs))
-
-
-class Commands(click.Group):
-    """A group that exits with the code of an interrupt even while a command is being imported."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            sys.exit(130)
 
 
 @click.group(
@@ -74,82 +52,6 @@ def cli(verbose: int) -> None:
         logging.getLogger("ci_live_audit" if verbose == 1 else None).setLevel(logging.DEBUG)
 
 
-class AsyncCommand(click.Command):
-    """A command whose function returns an awaitable of its exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command and exit."""
-        from ci_live_audit.cli.session import run
-
-        run(lambda: super(AsyncCommand, self).invoke(ctx))
-
-
-def _shared(*names: str, **options: Any) -> click.Option:
-    """Return an option of every command that calls the service; a variable can set it as well."""
-    return click.Option(names, show_envvar=True, **options)
-
-
-SERVICE = [
-    _shared(
-        "--bucket",
-        envvar="CI_LIVE_AUDIT_BUCKET",
-        help="Bucket name with APPID, such as examplebucket-1250000000.",
-    ),
-    _shared(
-        "--region", envvar="TENCENTCLOUD_REGION", help="Region of the bucket, such as ap-beijing."
-    ),
-    _shared(
-        "--endpoint",
-        envvar="CI_LIVE_AUDIT_ENDPOINT",
-        help="URL of an emulator or a proxy to use instead of the service.",
-    ),
-    _shared("--allow-http", is_flag=True, help="Allow an endpoint on another machine without TLS."),
-    _shared(
-        "--rate", default=20.0, envvar="CI_LIVE_AUDIT_RATE", help="Maximum requests per second."
-    ),
-    _shared(
-        "--exchange-timeout",
-        default=30.0,
-        envvar="CI_LIVE_AUDIT_EXCHANGE_TIMEOUT",
-        help="Seconds that one request and its response may take.",
-    ),
-    _shared(
-        "--attempts",
-        default=4,
-        envvar="CI_LIVE_AUDIT_ATTEMPTS",
-        help="Maximum requests for one call.",
-    ),
-    _shared(
-        *("-o", "--output"),
-        type=click.Choice(["auto", "table", "json"]),
-        default="auto",
-        envvar="CI_LIVE_AUDIT_OUTPUT",
-        help="auto prints a table on a terminal and JSON Lines elsewhere.",
-    ),
-]
-
-
-class ServiceCommand(AsyncCommand):
-    """A command that calls the service; its function receives ``settings``."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        own = {name for option in self.params for name in option.opts}
-        self._shared = [option for option in SERVICE if own.isdisjoint(option.opts)]
-        self.params.extend(self._shared)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command with the settings made from the shared options."""
-        from ci_live_audit.cli.output import Output
-        from ci_live_audit.cli.session import Settings
-
-        given = {option.name: ctx.params.pop(str(option.name)) for option in self._shared}
-        output = Output(given.pop("output", "auto"))
-        timeout = given.pop("exchange_timeout")
-        ctx.params["settings"] = Settings(timeout=timeout, output=output, **given)
-        return super().invoke(ctx)
-
-
 INTERVAL = click.option("--interval", default=10.0, help="Seconds between two queries of a job.")
 TIMEOUT = click.option("--timeout", type=float, help="Seconds after which to give up on a job.")
 CHECKPOINT = click.option(
@@ -161,25 +63,53 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the requests, but s
 JOB_IDS = click.argument("job_ids", nargs=-1, required=True, metavar="JOB_ID...")
 
 
-@cli.command(cls=ServiceCommand)
-@click.argument("url")
-@click.option("--biz-type", help="Id of the moderation policy to apply.")
-@click.option("--data-id", help="Your own id, returned with all results.")
-@click.option("--callback", help="URL that the service calls with results.")
-@click.option(
-    "--callback-type", type=int, help="1 to be called with all results, 2 with violations only."
+URLS = click.argument("urls", nargs=-1, metavar="[URL]...")
+URL_FILES = click.option(
+    *("-f", "--file", "files"),
+    multiple=True,
+    type=click.Path(path_type=Path, allow_dash=True, dir_okay=False, exists=True),
+    help="File of URLs, one a line, or of JSON Lines with a url; - is standard input.",
 )
-@click.option("--storage-path", help="Path in the bucket where the stream is recorded.")
-@DRY_RUN
-def submit(settings: Settings, url: str, dry_run: bool, **arguments: Any) -> Awaitable[int]:
-    """Start a job for the live stream at URL. It is billed until it ends or is cancelled."""
-    from ci_live_audit.cli import jobs
-    from ci_live_audit.wire import requests
 
-    given = {name: value for name, value in arguments.items() if value is not None}
-    if dry_run:
-        return jobs.dry_run(settings, requests.submit(url, **given))
-    return jobs.submit(settings, url, **given)
+
+def _submission(command: Any) -> Any:
+    """Add the options of a submission."""
+    for option in (
+        click.option("--storage-path", help="Path in the bucket where the stream is recorded."),
+        click.option(
+            "--callback-type",
+            type=int,
+            help="1 to be called with all results, 2 with violations only.",
+        ),
+        click.option("--callback", help="URL that the service calls with results."),
+        click.option("--data-id", help="Your own id, returned with all results."),
+        click.option("--biz-type", help="Id of the moderation policy to apply."),
+    ):
+        command = option(command)
+    return command
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+@cli.command(cls=ServiceCommand)
+@URLS
+@URL_FILES
+@_submission
+@DRY_RUN
+def submit(
+    settings: Settings, urls: tuple[str, ...], files: tuple[Path, ...], **options: Any
+) -> Awaitable[int]:
+    """Start a job for each live stream. It is billed until it ends or is cancelled.
+
+    A URL that is given twice is submitted once.
+    """
+    from ci_live_audit.cli import moderate
+
+    if not (urls or files):
+        raise click.UsageError("Missing argument 'URL...', or --file.")
+    return moderate.submit(settings, urls, files, **_given(options))
 
 
 @cli.command(cls=ServiceCommand)
@@ -236,6 +166,39 @@ def watch(settings: Settings, job_ids: tuple[str, ...], **options: Any) -> Await
     from ci_live_audit.cli import jobs
 
     return jobs.watch(settings, job_ids, **options)
+
+
+@cli.command(cls=ServiceCommand)
+@URLS
+@URL_FILES
+@_submission
+@click.option("--at-once", default=10, help="Number of streams that run at the same time.")
+@INTERVAL
+@TIMEOUT
+@click.option("--all", "show_all", is_flag=True, help="Show normal findings as well.")
+@click.option(
+    "--cancel",
+    "cancel_flagged",
+    is_flag=True,
+    help="Cancel the job of a stream that is found sensitive.",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File that knows of each stream before it is submitted, in case of a kill.",
+)
+@DRY_RUN
+def moderate(
+    settings: Settings, urls: tuple[str, ...], files: tuple[Path, ...], **options: Any
+) -> Awaitable[int]:
+    """Submit live streams, and show their findings until they end.
+
+    URLs are read from arguments, files and standard input, the next one when there is room
+    for it. Jobs that still run are cancelled in the end, also after Ctrl-C.
+    """
+    from ci_live_audit.cli import moderate as streams
+
+    return streams.moderate(settings, urls, files, **_given(options))
 
 
 @cli.command(cls=ServiceCommand)

@@ -1,4 +1,4 @@
-"""Job ids from arguments, files and standard input."""
+"""Job ids and URLs from arguments, files and standard input."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import select
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ci_live_audit.cli.lines import Lines, Piece
+from ci_live_audit.cli.lines import IDS, Kind, Lines, Piece
+from ci_live_audit.errors import ConfigurationError
 
-__all__ = ["read", "read_input"]
+__all__ = ["gather", "read", "read_input"]
 
 #: Bytes of standard input that are read at once; at most two such pieces wait to be followed.
 PIECE = 16384
@@ -26,7 +27,20 @@ LINE = 256
 PATIENCE = 1.0
 
 
-def read(ids: Iterable[str], files: Iterable[Path]) -> list[str]:
+def gather(ids: Sequence[str], files: Sequence[Path], kind: Kind = IDS) -> tuple[list[str], bool]:
+    """Return the ids of arguments and files, and whether standard input has more.
+
+    Raises:
+        ConfigurationError: There are none, or these are no ids.
+        OSError: A file cannot be read.
+    """
+    from_input = Path("-") in files or not (ids or files)
+    if from_input and not files and sys.stdin.isatty():
+        raise ConfigurationError(f"no {kind.name}: pass some, or --file FILE, or pipe them in")
+    return read(ids, [path for path in files if path != Path("-")], kind), from_input
+
+
+def read(ids: Iterable[str], files: Iterable[Path], kind: Kind = IDS) -> list[str]:
     """Return the ids given as arguments and in files.
 
     Raises:
@@ -35,7 +49,7 @@ def read(ids: Iterable[str], files: Iterable[Path]) -> list[str]:
     """
     found = list(ids)
     for path in files:
-        lines = Lines(str(path))
+        lines = Lines(str(path), kind)
         with path.open("rb") as file:
             for data in iter(lambda: file.read(BLOCK), b""):
                 lines.feed(data)
@@ -48,13 +62,14 @@ def read(ids: Iterable[str], files: Iterable[Path]) -> list[str]:
 
 
 async def read_input(
-    ids: Iterable[str], note: Callable[[str], object] | None = None
+    ids: Iterable[str], note: Callable[[str], object] | None = None, kind: Kind = IDS
 ) -> AsyncGenerator[str, None]:
     """Yield some ids, then those of standard input as they arrive.
 
     Args:
         ids: The ids that come first.
         note: Called with each id of standard input as soon as it has been read.
+        kind: What is read.
 
     Raises:
         ConfigurationError: These are no ids, or a line of JSON has no ``job_id``.
@@ -62,7 +77,7 @@ async def read_input(
     """
     for job_id in ids:
         yield job_id
-    source = _Input(note or str)
+    source = _Input(note or str, kind)
     try:
         while (piece := await source.pieces.get()) is not None:
             for job_id in piece.ids:
@@ -80,10 +95,10 @@ class _Input:
     A daemon, as a read that never returns must not keep the process alive.
     """
 
-    def __init__(self, note: Callable[[str], object]) -> None:
+    def __init__(self, note: Callable[[str], object], kind: Kind) -> None:
         # Unbuffered, as Python aborts when it exits while a thread reads from a buffered stream.
         self._stream: Any = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
-        self._lines, self._ended = Lines("standard input"), False
+        self._lines, self._ended = Lines("standard input", kind), False
         self._note = note
         self._missed: list[str] = []
         self._loop = asyncio.get_running_loop()

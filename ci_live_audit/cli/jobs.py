@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from ci_live_audit.cli.session import Settings
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import CredentialsError, JobFailed, LiveAuditError, WaitTimeout
 from ci_live_audit.following.checkpoint import Checkpoint
-from ci_live_audit.following.finding import StateChange, WatchFailed
+from ci_live_audit.following.finding import Finding, StateChange, WatchFailed
+from ci_live_audit.following.run import Run
 from ci_live_audit.following.seen import Seen
 from ci_live_audit.models import AuditJob, JobState, Verdict
 from ci_live_audit.wire import requests
 
-__all__ = ["cancel", "dry_run", "query", "submit", "wait", "watch"]
+__all__ = ["cancel", "dry_run", "follow", "query", "show", "submit", "wait", "watch"]
 
 
 async def dry_run(settings: Settings, *would_send: requests.Request) -> int:
@@ -38,7 +39,7 @@ async def submit(settings: Settings, url: str, **arguments: Any) -> int:
     """Start a job and print its id."""
     async with settings.client() as client:
         submitted = await client.submit(url, **arguments)
-    _print(settings.output, "submitted", submitted)
+    show(settings.output, "submitted", submitted)
     return Exit.OK
 
 
@@ -63,7 +64,7 @@ async def cancel(settings: Settings, job_ids: Sequence[str]) -> int:
     """Cancel jobs."""
 
     async def one(client: LiveAuditClient, job_id: str) -> None:
-        _print(settings.output, "cancelled", await client.cancel(job_id))
+        show(settings.output, "cancelled", await client.cancel(job_id))
 
     return await _each(settings, job_ids, one)
 
@@ -105,18 +106,37 @@ async def watch(
 ) -> int:
     """Print findings as they appear."""
     await settings.require_credentials()
-    output = settings.output
+    with ExitStack() as stack:
+        record = None if checkpoint is None else stack.enter_context(Checkpoint(checkpoint))
+        async with settings.client(polls=True) as client:
+            run = client.watch(list(job_ids), interval, timeout, checkpoint=record)
+            return await follow(
+                settings.output,
+                client,
+                run,
+                show_all=show_all,
+                cancel_flagged=cancel_flagged,
+                record=record,
+            )
+
+
+async def follow(
+    output: Output,
+    client: LiveAuditClient,
+    run: Run[Finding],
+    *,
+    show_all: bool,
+    cancel_flagged: bool,
+    record: Checkpoint | None,
+) -> Exit:
+    """Print the findings of a run, and return the exit code: that of all runs on a checkpoint."""
     flagged, code = False, Exit.OK
     cancelled: set[str] = set()
-    async with AsyncExitStack() as stack:
-        record = None if checkpoint is None else stack.enter_context(Checkpoint(checkpoint))
-        if record is not None:  # the command exits as if it had been one run
-            known = (Seen.from_bytes(record.seen(job_id)) for job_id in record.open)
-            flagged = record.sensitive + record.suspected > 0 or any(one.severity for one in known)
-            code = Exit.ERROR if record.errors else code
-        client = await stack.enter_async_context(settings.client(polls=True))
-        run = client.watch(list(job_ids), interval, timeout, checkpoint=record)
-        findings = await stack.enter_async_context(run)
+    if record is not None:
+        known = (Seen.from_bytes(record.seen(job_id)) for job_id in record.open)
+        flagged = record.sensitive + record.suspected > 0 or any(one.severity for one in known)
+        code = Exit.ERROR if record.errors else code
+    async with run as findings:
         async for finding in findings:
             flagged = flagged or is_flagged(finding.verdict)
             if isinstance(finding, WatchFailed):
@@ -161,11 +181,13 @@ async def _each(
     return code
 
 
-def _print(output: Output, kind: str, result: Any) -> None:
+def show(output: Output, kind: str, result: Any, **more: str) -> None:
+    """Print the result of a submission or a cancellation, and what else is known."""
     if output.json:
-        output.result(kind, result.to_dict())
+        output.result(kind, {**more, **result.to_dict()})
     else:
-        output.facts({"job": result.job_id, "state": result.state, "request": result.request_id})
+        facts = {"job": result.job_id, "state": result.state, "request": result.request_id}
+        output.facts({**more, **facts})
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Job ids in bytes: one a line, or JSON Lines with a ``job_id``; blank lines and ``#`` comments."""
+"""Job ids or URLs in bytes: one a line, or JSON Lines; blank lines and ``#`` comments."""
 
 from __future__ import annotations
 
@@ -12,17 +12,44 @@ import attrs
 
 from ci_live_audit.errors import ConfigurationError
 
-__all__ = ["Lines", "Piece"]
+__all__ = ["IDS", "URLS", "Kind", "Lines", "Piece"]
 
-EXPECTED = "expected one job id a line, or JSON Lines with a job_id"
-#: What is no list of ids, and how its first line begins.
-OTHERS = {
+
+@attrs.frozen(kw_only=True)
+class Kind:
+    """What lines hold.
+
+    Attributes:
+        name: What several of them are called.
+        expected: What a file of them looks like.
+        field: Which field of JSON Lines they are.
+        others: What is no such file, and how its first line begins.
+    """
+
+    name: str
+    expected: str
+    field: str
+    others: dict[str, str]
+
+
+NO_LINES = {
     "a JSON array": r"\[",
     "XML or HTML": r"<",
     "no text": r".*[\x00-\x08\x0e-\x1f]",
-    "a table (CSV)": r"(?i).*[,;\s]|(job)?[_-]?id$",
-    "quoted text, as in CSV": r"[\"']",
 }
+QUOTED = {"quoted text, as in CSV": r"[\"']"}
+IDS = Kind(
+    name="job ids",
+    expected="expected one job id a line, or JSON Lines with a job_id",
+    field="job_id",
+    others={**NO_LINES, "a table (CSV)": r"(?i).*[,;\s]|(job)?[_-]?id$", **QUOTED},
+)
+URLS = Kind(
+    name="URLs",
+    expected="expected one URL a line, or JSON Lines with a url",
+    field="url",
+    others={**NO_LINES, **QUOTED, "a table (CSV)": r".*\s|.*[,;]\w*://", "no URL": r"(?!.*://)"},
+)
 
 
 @attrs.define
@@ -38,10 +65,12 @@ class Lines:
 
     Args:
         place: What error messages call the source of the bytes.
+        kind: What the lines hold.
     """
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, kind: Kind = IDS) -> None:
         self._place = place
+        self._kind = kind
         self._begin = b""
         self._decoder: io.IncrementalNewlineDecoder | None = None
         self._rest: list[str] = []
@@ -85,27 +114,27 @@ class Lines:
         try:
             if self._are_ids is None:
                 self._are_ids = False
-                _check_first(text)
+                _check_first(text, self._kind)
                 self._are_ids = True
-            self._piece.ids.append(_from_json(text) if text.startswith("{") else text)
+            self._piece.ids.append(_from_json(text, self._kind) if text.startswith("{") else text)
         except ConfigurationError as problem:
             told = ConfigurationError(f"{self._place}, line {self._number}: {problem}")
             self._piece.error = self._piece.error or told
 
 
-def _check_first(text: str) -> None:
-    """Raise if the first line shows that none will be an id, before each is an error."""
-    for name, beginning in OTHERS.items():
+def _check_first(text: str, kind: Kind) -> None:
+    """Raise if the first line shows that none is what it should be, before each is an error."""
+    for name, beginning in kind.others.items():
         if not text.startswith("{") and re.match(beginning, text):
-            raise ConfigurationError(f"this looks like {name}; {EXPECTED}")
+            raise ConfigurationError(f"this looks like {name}; {kind.expected}")
 
 
-def _from_json(text: str) -> str:
+def _from_json(text: str, kind: Kind) -> str:
     try:
         record: Any = json.loads(text)
     except (ValueError, RecursionError):
         record = {}
-    job_id = cast("dict[str, Any]", record).get("job_id")
-    if not isinstance(job_id, str):
-        raise ConfigurationError("JSON without a job_id")
-    return job_id
+    value = cast("dict[str, Any]", record).get(kind.field)
+    if not isinstance(value, str):
+        raise ConfigurationError(f"JSON without a {kind.field}")
+    return value

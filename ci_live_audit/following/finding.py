@@ -43,7 +43,7 @@ __all__ = [
 
 _PLAIN = (
     *("job_id", "verdict", "snapshot", "audio_section", "state", "error", "label", "time"),
-    *("key", "source", "score", "at", "stream"),
+    *("key", "source", "score", "at"),
 )
 
 
@@ -63,9 +63,11 @@ class _Base:
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as plain values, ready for ``json.dumps``; without the job.
 
-        The keys are the same for every class, with None where they do not apply.
+        The keys are the same for every class, with None where they do not apply. ``stream`` is
+        there if it is known.
         """
-        return {name: plain(getattr(self, name, None)) for name in _PLAIN}
+        known = _PLAIN if self.stream is None else (*_PLAIN, "stream")
+        return {name: plain(getattr(self, name, None)) for name in known}
 
 
 @attrs.frozen(kw_only=True)
