@@ -2,7 +2,7 @@
 
 ``python benchmarks/run.py [NAME...] [--json FILE] [--plot FILE] [--quick]``, where a name is one
 of ``limiter importing calls decoding heartbeat memory hostile deadlines polling endurance
-profiling watching soak``.
+profiling watching soak telemetry``.
 
 Everything runs on this machine and needs no account: the service is the emulator or a server with
 one response. ``--quick`` takes a few minutes in place of half an hour, to see that everything
@@ -31,6 +31,7 @@ import picture
 import polling
 import profiling
 import soak
+import telemetry
 import watching
 from report import Table, environment
 
@@ -57,6 +58,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "profiling": profiling.run,
     "watching": watching.run,
     "soak": soak.run,
+    "telemetry": telemetry.run,
 }
 
 
