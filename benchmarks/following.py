@@ -20,8 +20,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from peers import RATE
 
-from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.outcomes import Outcomes
+from ci_live_audit.following.polling import Polling
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.limits.limiter import RateLimiter
 from ci_live_audit.limits.local import LocalRateLimiter

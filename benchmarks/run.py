@@ -2,7 +2,7 @@
 
 ``python benchmarks/run.py [NAME...] [--json FILE] [--plot FILE] [--quick]``, where a name is one
 of ``limiter quota importing calls decoding heartbeat memory hostile deadlines polling nudging
-endurance profiling watching receiving soak``.
+endurance profiling watching receiving soak telemetry``.
 
 Everything runs on this machine and needs no account: the service is the emulator or a server with
 one response. ``--quick`` takes a few minutes in place of half an hour, to see that everything
@@ -34,6 +34,7 @@ import profiling
 import quota
 import receiving
 import soak
+import telemetry
 import watching
 from report import Table, environment
 
@@ -63,6 +64,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "watching": watching.run,
     "receiving": receiving.run,
     "soak": soak.run,
+    "telemetry": telemetry.run,
 }
 
 

@@ -321,4 +321,5 @@ class Caller:
         level = logging.WARNING if isinstance(attempt.error, Throttled) else logging.DEBUG
         if logger.isEnabledFor(level):
             logger.log(level, "%s", attempt)
-        self.on_attempt.attempted(attempt)
+        if self.on_attempt.hooks:
+            self.on_attempt.attempted(attempt)

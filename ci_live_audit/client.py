@@ -1,11 +1,11 @@
-"""`LiveAuditClient`: the verbs."""
+"""`LiveAuditClient`: the verbs; those about many jobs are in `following.verbs`."""
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
-from typing import Any, Self, Unpack
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import attrs
@@ -17,20 +17,12 @@ from ci_live_audit.clock import Clock
 from ci_live_audit.credentials.cache import CredentialCache, CredentialsSource
 from ci_live_audit.credentials.chain import default_chain
 from ci_live_audit.errors import ConfigurationError
-from ci_live_audit.following.checkpoint import Checkpoint
-from ci_live_audit.following.dispatcher import Polling, Query
-from ci_live_audit.following.findings import Findings
-from ci_live_audit.following.ids import Source
-from ci_live_audit.following.moderation import Moderation, close_all
-from ci_live_audit.following.nudges import CallbackSource
-from ci_live_audit.following.outcomes import Outcomes
-from ci_live_audit.following.plan import Plan, plan
-from ci_live_audit.following.streams import Streams, SubmitOptions
-from ci_live_audit.following.supervisor import Supervisor, Terms
+from ci_live_audit.following.moderation import close_all
+from ci_live_audit.following.verbs import ManyJobs
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.limits.limiter import RateLimiter
 from ci_live_audit.limits.local import LocalRateLimiter
-from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob
+from ci_live_audit.models import AuditJob, CancelledJob, SubmittedJob, UserInfo
 from ci_live_audit.observers import Hooks
 from ci_live_audit.retry import RetryBudget, RetryPolicy
 from ci_live_audit.transport.body import MAX_BODY
@@ -45,7 +37,7 @@ __all__ = ["LiveAuditClient"]
 DEFAULT_RETRY = RetryPolicy()
 
 
-class LiveAuditClient:
+class LiveAuditClient(ManyJobs):
     """A client for the live stream moderation jobs of one bucket of Tencent Cloud CI.
 
     Use it as ``async with LiveAuditClient(...) as client``, or call `aclose` at the end. It belongs
@@ -122,7 +114,7 @@ class LiveAuditClient:
             timeout=timeout,
             on_attempt=on_attempt,
         )
-        self._moderations: set[Moderation] = set()
+        self._moderations = set()
         self._owner = True
         self._caller.introduce()
 
@@ -190,7 +182,18 @@ class LiveAuditClient:
         """
         return await cancel(self._caller, job_id)
 
-    async def submit(self, url: str, **options: Unpack[SubmitOptions]) -> SubmittedJob:
+    async def submit(
+        self,
+        url: str,
+        *,
+        biz_type: str | None = None,
+        data_id: str | None = None,
+        user_info: UserInfo | None = None,
+        callback: str | None = None,
+        callback_type: int | None = None,
+        storage_path: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> SubmittedJob:
         """Start a job for a live stream. It costs money until it ends or is cancelled.
 
         A submission is repeated only if it certainly did not arrive: the service cannot be told
@@ -212,167 +215,14 @@ class LiveAuditClient:
 
         Source: https://www.tencentcloud.com/document/product/1045/49340
         """
-        request = requests.submit(url, **options)
-        return await self._caller.call(request, results.submitted)
-
-    # Many jobs
-
-    async def wait(
-        self,
-        job_id: str,
-        interval: float = 10.0,
-        timeout: float | None = None,
-        *,
-        callbacks: CallbackSource | None = None,
-    ) -> AuditJob:
-        """Query a job every ``interval`` seconds, and after each callback, until it has ended.
-
-        Raises:
-            JobFailed: It ended in state Failed; ``.job`` is the job.
-            WaitTimeout: It did not end in ``timeout`` seconds; ``.last`` is the job as last
-                seen, without its lists.
-            LiveAuditError: It cannot be queried. Transient errors are waited out.
-        """
-        polling = self._polling(interval, timeout, callbacks=callbacks)
-        polling = attrs.evolve(polling, keep_last=True, kind="wait")
-        async with Outcomes(polling, [job_id]) as outcomes:
-            outcome = await anext(outcomes)
-        return outcome.unwrap()
-
-    def as_completed(
-        self,
-        job_ids: Source,
-        interval: float = 10.0,
-        timeout: float | None = None,
-        *,
-        checkpoint: Checkpoint | None = None,
-        callbacks: CallbackSource | None = None,
-    ) -> Outcomes:
-        """Follow many jobs and yield the `Outcome` of each as it ends.
-
-        ::
-
-            async with client.as_completed(job_ids) as outcomes:
-                async for outcome in outcomes:
-                    print(outcome.job_id, outcome.unwrap().label)
-
-        Every id has exactly one outcome, even if it is given more than once, and the error of one
-        job does not end the others. The most overdue job is polled first, so jobs take turns where
-        the quota is too small for the interval. A slow consumer slows the polling down. Other calls
-        take priority. An outage is waited out, with one probe at a time.
-
-        The iteration itself raises what concerns all jobs: the client was closed, or five jobs in a
-        row were refused for a reason of the account or the bucket. It raises the `OSError` of a
-        checkpoint that cannot be written, too; called again, it goes on.
-
-        Args:
-            job_ids: A collection of ids, or an iterable, read as the quota allows. Of an endless
-                one the last 50,000 finished ids are known. A sync one is read on the event loop.
-            interval: Seconds from one query of a job to the next.
-            timeout: Seconds for which a job is followed, counted from when its id was read (for a
-                collection: from the start). The job is polled a last time just before the end, and
-                its outcome is a `WaitTimeout`.
-            checkpoint: A file from which a later run can continue. It answers an id once the job
-                has ended, or the service has said that there is none; no other outcome does.
-            callbacks: A `CallbackReceiver`: a job is queried as soon as a callback is about it,
-                beside its turns, so the interval may be long. With its ``trusted()``, what a
-                callback says is believed, and nobody asks again.
-
-        Raises:
-            ConfigurationError: An argument cannot be used, or it is another bucket's checkpoint.
-            OSError: The checkpoint cannot be written.
-        """
-        return Outcomes(self._polling(interval, timeout, checkpoint, callbacks), job_ids)
-
-    def watch(
-        self,
-        job_ids: str | Source,
-        interval: float = 10.0,
-        timeout: float | None = None,
-        *,
-        checkpoint: Checkpoint | None = None,
-        callbacks: CallbackSource | None = None,
-    ) -> Findings:
-        """Follow one job or many and yield each `Finding` once, as it turns up.
-
-        ::
-
-            async with client.watch(job_id) as findings:
-                async for finding in findings:
-                    if finding.verdict == Verdict.SENSITIVE:
-                        print(finding.label, finding.at, finding.job.ended)
-
-        ``job_ids`` is an id, or what `as_completed` takes; the rest is as there. An error that ends
-        a job early is raised if it is the only one, otherwise it comes as a `WatchFailed`. With a
-        checkpoint, a later run hands out no finding anew but the one in hand.
-
-        Raises: as `as_completed` does.
-        """
-        return Findings(self._polling(interval, timeout, checkpoint, callbacks), job_ids)
-
-    def moderate(
-        self,
-        urls: Streams,
-        *,
-        at_once: int = 10,
-        interval: float = 10.0,
-        timeout: float | None = None,
-        cancel_on_exit: bool = True,
-        cancel_within: float = 20.0,
-        checkpoint: Checkpoint | None = None,
-        callbacks: CallbackSource | None = None,
-        **options: Unpack[SubmitOptions],
-    ) -> Moderation:
-        """Submit live streams, watch them, and cancel what still runs when the block is left.
-
-        ::
-
-            async with client.moderate(urls) as findings:
-                async for finding in findings:
-                    if finding.verdict == Verdict.SENSITIVE:
-                        print(finding.stream, finding.label)
-
-        ``urls`` are URLs or `Stream`, in a list, an iterable or an async iterable; ``options`` are
-        those of `submit`, for streams without their own. `Moderation` tells the rest.
-
-        Raises:
-            ConfigurationError: An argument cannot be used, or it is another bucket's checkpoint.
-            OSError: The checkpoint cannot be written.
-        """
-        if checkpoint is not None:
-            checkpoint.bind(self._bucket, self._region)
-        terms = Terms(at_once, cancel_on_exit, cancel_within, options)
-        supervisor = Supervisor(self._caller, urls, terms, checkpoint)
-        polling = attrs.evolve(
-            self._polling(interval, timeout, callbacks=callbacks), kind="moderate"
+        request = requests.submit(
+            url,
+            biz_type=biz_type,
+            data_id=data_id,
+            user_info=user_info,
+            callback=callback,
+            callback_type=callback_type,
+            storage_path=storage_path,
+            extra=extra,
         )
-        return Moderation(polling, supervisor, self._moderations)
-
-    def plan(self, jobs: int, interval: float = 10.0) -> Plan:
-        """Calculate how often this client's rate allows jobs to be polled, as `plan` does.
-
-        Raises:
-            ConfigurationError: A number cannot be used.
-        """
-        return plan(jobs, interval=interval, rate=self._rate)
-
-    def _polling(
-        self,
-        interval: float,
-        timeout: float | None,
-        checkpoint: Checkpoint | None = None,
-        callbacks: CallbackSource | None = None,
-    ) -> Polling:
-        """Return how a run polls: behind all other calls on this client."""
-        if checkpoint is not None:
-            checkpoint.bind(self._bucket, self._region)
-        limiter = self._background.sibling()
-        caller = attrs.evolve(self._caller, limiter=limiter, lane="poll")
-        once = attrs.evolve(caller, retry=attrs.evolve(caller.retry, attempts=1))
-        limits, scope = (interval, timeout, limiter, self._rate), caller.transport.open_call
-        run = Polling(_polls(caller), *limits, checkpoint, probe=_polls(once), scope=scope)
-        return attrs.evolve(run, callbacks=callbacks, audience=caller.on_attempt)
-
-
-def _polls(caller: Caller) -> Query:
-    return lambda job_id, reading: caller.query(job_id, reading.read)
+        return await self._caller.call(request, results.submitted)

@@ -87,6 +87,7 @@ ORDER = (
     "following/health",
     "following/ledger",
     "following/progress",
+    "following/polling",
     "following/dispatcher",
     "following/run",
     "following/outcomes",
@@ -98,6 +99,7 @@ ORDER = (
     "following/stopping",
     "following/supervisor",
     "following/moderation",
+    "following/verbs",
     "client",
     "redis",
     "__init__",
@@ -181,6 +183,7 @@ LIBRARIES = {
     "anyio": {
         *("transport/connections", "transport/exchange", "following/run"),
         "following/moderation",
+        "following/verbs",
     },
 }
 LONGEST = 350

@@ -8,37 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import partial
-from typing import Generic, Protocol, TypeAlias, TypeVar
-
-import attrs
+from typing import Generic, TypeVar
 
 from ci_live_audit._loop import cancel_and_wait, running_loop, wait_for
 from ci_live_audit.errors import ConfigurationError, LiveAuditError, TransportError
 from ci_live_audit.following.backlog import Backlog
-from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.commit import Commit
 from ci_live_audit.following.ids import Ids, Nothing, Source
 from ci_live_audit.following.ledger import Ledger, Update
-from ci_live_audit.following.nudges import CallbackSource, check_source
+from ci_live_audit.following.polling import Polling, Reader
 from ci_live_audit.following.progress import Progress
 from ci_live_audit.following.reading import Reading
 from ci_live_audit.following.recent import REMEMBERED
 from ci_live_audit.following.schedule import Schedule
-from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.models import AuditJob
-from ci_live_audit.observers import Audience
 from ci_live_audit.wire.callbacks import Callback
 
-__all__ = ["Dispatcher", "HasRoom", "Polling", "Query", "Reader"]
+__all__ = ["Dispatcher"]
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R", bound=Reading)
-HasRoom: TypeAlias = Callable[[int], bool]
-Query: TypeAlias = Callable[[str, Reading], Awaitable[AuditJob]]
 
 #: The requests of this many seconds may be in flight, so that slow responses cost no slot.
 IN_FLIGHT = 10.0
@@ -47,61 +39,6 @@ SKIP, TURN = 1000, 0.005
 #: If the loop wakes up this many seconds late, the process was stopped, or the machine asleep. Then
 #: no deadline passes before jobs could be polled once more.
 LATE, GRACE = 1.0, 5.0
-
-
-@attrs.frozen
-class Polling:
-    """How a run polls, and what it keeps.
-
-    ``query`` waits for the ``limiter``, which lets ``rate`` requests a second pass; ``probe`` is
-    used in its place during an outage, and makes a single attempt. With ``keep_last`` the whole
-    last response of every job is kept for a `WaitTimeout`. All happens within a ``scope``. What
-    comes of ``callbacks`` makes its job due. The ``audience`` is told of the run, which is of a
-    ``kind``: the method that made it.
-    """
-
-    query: Query
-    interval: float
-    timeout: float | None = None
-    limiter: BackgroundRateLimiter | None = None
-    rate: float = math.inf
-    checkpoint: Checkpoint | None = None
-    keep_last: bool = False
-    probe: Query | None = None
-    scope: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
-    callbacks: CallbackSource | None = attrs.field(default=None, validator=check_source)
-    kind: str = "as_completed"
-    audience: Audience = attrs.field(factory=Audience)
-
-
-class Reader(Protocol[R, T_co]):
-    """What a run makes of the responses."""
-
-    def begin(self, job_id: str, seen: bytes) -> None:
-        """Begin to follow a job of which this has been seen, in the bytes of `Commit.seen`."""
-        ...
-
-    def reading(self, job_id: str, has_room: HasRoom) -> R:
-        """Return what reads the next response about a job.
-
-        ``has_room`` tells whether what is made of so many bytes can wait for the consumer.
-        """
-        ...
-
-    def items(self, update: Update, reading: R | None) -> tuple[Iterator[tuple[T_co, Commit]], int]:
-        """Return what an update is for the consumer, and how many items that will be.
-
-        With each comes what is to be noted once the consumer has dealt with it. ``reading`` has
-        read the response, if the update comes of one.
-        """
-        ...
-
-    def told(self, job_id: str, job: AuditJob) -> tuple[Iterator[tuple[T_co, Commit]], int, bool]:
-        """Return what a trusted callback is for the consumer, and how many items that will be.
-
-        The last value tells whether that is all; if not, the job has to be polled.
-        """
-        ...
 
 
 class Dispatcher(Generic[R, T]):

@@ -10,7 +10,6 @@ import attrs
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.following.commit import Commit, last_commit
 from ci_live_audit.following.digests import Digests, digest
-from ci_live_audit.following.dispatcher import HasRoom, Polling
 from ci_live_audit.following.finding import (
     AudioFinding,
     Finding,
@@ -21,6 +20,7 @@ from ci_live_audit.following.finding import (
 )
 from ci_live_audit.following.ids import Source
 from ci_live_audit.following.ledger import Update
+from ci_live_audit.following.polling import HasRoom, Polling
 from ci_live_audit.following.run import Run
 from ci_live_audit.following.seen import News, Seen
 from ci_live_audit.models import AuditJob, Snapshot

@@ -13,10 +13,10 @@ import attrs
 from ci_live_audit._loop import wait_for_end
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.following.commit import Commit
-from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.finding import Finding
 from ci_live_audit.following.findings import Watching
 from ci_live_audit.following.ledger import Update
+from ci_live_audit.following.polling import Polling
 from ci_live_audit.following.run import Run
 from ci_live_audit.following.seen import News
 from ci_live_audit.following.stopping import Cancellation

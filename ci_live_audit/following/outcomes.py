@@ -9,9 +9,9 @@ import attrs
 
 from ci_live_audit.errors import JobFailed, LiveAuditError, WaitTimeout
 from ci_live_audit.following.commit import Commit, last_commit
-from ci_live_audit.following.dispatcher import HasRoom, Polling
 from ci_live_audit.following.ids import Source
 from ci_live_audit.following.ledger import Update
+from ci_live_audit.following.polling import HasRoom, Polling
 from ci_live_audit.following.progress import Progress
 from ci_live_audit.following.reading import Reading
 from ci_live_audit.following.run import Run

@@ -12,8 +12,9 @@ import attrs
 from ci_live_audit._loop import running_loop, wait_for
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.following.commit import Commit
-from ci_live_audit.following.dispatcher import Dispatcher, Polling, Reader
+from ci_live_audit.following.dispatcher import Dispatcher
 from ci_live_audit.following.ids import Source
+from ci_live_audit.following.polling import Polling, Reader
 
 __all__ = ["Run"]
 

@@ -5,12 +5,12 @@
 
 try:
     from ci_live_audit.telemetry.observer import OpenTelemetry as OpenTelemetry
-except ModuleNotFoundError as missing:
-    if not f"{missing.name}".startswith("opentelemetry"):
+except ModuleNotFoundError as _missing:
+    if not f"{_missing.name}".startswith("opentelemetry"):
         raise
     raise ModuleNotFoundError(
         'ci_live_audit.telemetry needs OpenTelemetry: pip install "ci-live-audit[otel]"',
-        name=missing.name,
+        name=_missing.name,
     ) from None
 
 __all__ = ["OpenTelemetry"]

@@ -56,9 +56,9 @@ class Gauges:
 
     def add_run(self, run: Followed) -> None:
         """Read a run until it is removed or forgotten."""
+        self._kinds.add(known(run.kind, RUNS))  # first: who finds a run finds its kind
         key = id(run)
         self._runs[key] = weakref.ref(run, lambda _: self._runs.pop(key, None))
-        self._kinds.add(known(run.kind, RUNS))
 
     def remove_run(self, run: Followed) -> None:
         """Read a run no longer."""
@@ -98,14 +98,16 @@ class Gauges:
         return [Observation(int(any(found)))] if found else []
 
     def _jobs(self, _: CallbackOptions) -> Iterable[Observation]:
+        running = self._running()
         open_ = dict.fromkeys(self._kinds, 0)
-        for run in self._running():
+        for run in running:
             open_[known(run.kind, RUNS)] += run.open
         return [Observation(number, {"run": kind}) for kind, number in open_.items()]
 
     def _lag(self, _: CallbackOptions) -> Iterable[Observation]:
+        running = self._running()
         lags = dict.fromkeys(self._kinds, 0.0)
-        for run in self._running():
+        for run in running:
             kind = known(run.kind, RUNS)
             lags[kind] = max(lags[kind], run.lag)
         return [Observation(seconds, {"run": kind}) for kind, seconds in lags.items()]

@@ -26,7 +26,7 @@ __all__ = ["OpenTelemetry"]
 
 SCOPE = "ci_live_audit", __version__
 SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
-SPANS = {"none": (), "calls": ("call",), "all": ("call", "poll")}
+SPANS: dict[str, tuple[str, ...]] = {"none": (), "calls": ("call",), "all": ("call", "poll")}
 
 
 class OpenTelemetry(Observer):

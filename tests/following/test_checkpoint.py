@@ -693,7 +693,7 @@ MOST = 55
 RUNS = f"""
 import asyncio, os, random, signal, sys
 from ci_live_audit import AuditJob, Checkpoint, JobNotFound, JobState, Outcomes
-from ci_live_audit.following.dispatcher import Polling
+from ci_live_audit.following.polling import Polling
 
 def note(name, line):
     file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -164,7 +164,7 @@ def test_a_finding_as_plain_values(finding: Finding, values: dict[str, Any]) -> 
     nothing = dict.fromkeys(
         ("verdict", "snapshot", "audio_section", "state", "error", "label", "time", "score", "at")
     )
-    of_all = {"job_id": "j", "key": finding.key, "source": "poll", "stream": None}
+    of_all = {"job_id": "j", "key": finding.key, "source": "poll"}
     plain = json.loads(json.dumps(finding.to_dict()))
     assert plain == nothing | of_all | json.loads(json.dumps(values))
 

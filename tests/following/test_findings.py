@@ -36,8 +36,8 @@ from ci_live_audit import (
     WaitTimeout,
     WatchFailed,
 )
-from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.findings import Findings
+from ci_live_audit.following.polling import Polling
 from ci_live_audit.following.reading import Reading
 from ci_live_audit.following.seen import News
 from ci_live_audit.testing import Emulator, Fault, frame, sound

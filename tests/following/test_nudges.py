@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from runs import Callbacks
 
 from ci_live_audit import ConfigurationError, InvalidInput
-from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.jobs import CHUNK
 from ci_live_audit.following.nudges import APART, PAUSE, CallbackSource
+from ci_live_audit.following.polling import Polling
 from ci_live_audit.following.schedule import Schedule
 
 INTERVAL = 10.0

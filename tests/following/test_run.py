@@ -43,8 +43,8 @@ from ci_live_audit import (
     Verdict,
     WaitTimeout,
 )
-from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.ids import Source
+from ci_live_audit.following.polling import Polling
 from ci_live_audit.following.reading import Reading
 from ci_live_audit.following.seen import News
 from ci_live_audit.limits.background import BackgroundRateLimiter

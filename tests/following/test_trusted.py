@@ -31,9 +31,9 @@ from ci_live_audit import (
 )
 from ci_live_audit.following.backlog import READY
 from ci_live_audit.following.commit import Commit
-from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.findings import Findings, Watching
 from ci_live_audit.following.ledger import Update
+from ci_live_audit.following.polling import Polling
 from ci_live_audit.testing import Emulator, Fault, frame, sound
 from ci_live_audit.testing.render import render
 

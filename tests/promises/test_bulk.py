@@ -196,7 +196,7 @@ JOBS = 600
 RUN = f"""
 import asyncio, os, random, sys
 from ci_live_audit import AuditJob, Checkpoint, JobNotFound, JobState, Outcomes
-from ci_live_audit.following.dispatcher import Polling
+from ci_live_audit.following.polling import Polling
 
 polled = {{}}
 

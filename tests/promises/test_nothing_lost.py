@@ -37,7 +37,7 @@ from ci_live_audit import (
     ServiceError,
     WaitTimeout,
 )
-from ci_live_audit.following.dispatcher import Polling
+from ci_live_audit.following.polling import Polling
 from ci_live_audit.following.recent import REMEMBERED
 from ci_live_audit.testing import Emulator, Fault
 from ci_live_audit.testing.render import Refusal

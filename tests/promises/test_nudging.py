@@ -26,8 +26,8 @@ from ci_live_audit import (
     SnapshotFinding,
     WaitTimeout,
 )
-from ci_live_audit.following.dispatcher import Polling
 from ci_live_audit.following.findings import Findings
+from ci_live_audit.following.polling import Polling
 from ci_live_audit.following.seen import News
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.limits.local import LocalRateLimiter

@@ -25,7 +25,7 @@ MOST = 15
 WATCHES = f"""
 import asyncio, os, signal, sys
 from ci_live_audit import AuditJob, Checkpoint, Findings, JobState, Snapshot, Verdict
-from ci_live_audit.following.dispatcher import Polling
+from ci_live_audit.following.polling import Polling
 
 def note(name, line):
     file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import subprocess
 import sys
-import time
 from typing import Any, Literal
 
 import pytest
@@ -60,14 +59,12 @@ async def test_a_span_lasts_from_the_limiter_to_the_end_of_the_attempt() -> None
     emulator = Emulator()
     emulator.inject(Fault.slow(3))
     sdk = Sdk()
-    before = time.time_ns()
     async with emulator.client(on_attempt=sdk.telemetry(), rate=0.1) as client:
         await asyncio.gather(client.query(emulator.add_job()), client.query(emulator.add_job()))
     for span in sdk.spans():
         assert span.start_time is not None
         assert span.end_time is not None
         assert (span.end_time - span.start_time) / 1e9 == pytest.approx(3, abs=0.1)
-        assert before <= span.end_time <= time.time_ns()
 
 
 @pytest.mark.parametrize(("spans", "number"), [("none", 0), ("calls", 2), ("all", 5)])
