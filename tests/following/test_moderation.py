@@ -1149,8 +1149,10 @@ async def test_a_full_disk_stands_still_until_it_is_known(
     """Nothing is submitted that is not noted; the iteration says so, and goes on when called."""
     emulator.add_stream(url(1), duration=15)
     with Checkpoint(path) as checkpoint:
-        async with client.moderate([url(1)], checkpoint=checkpoint) as findings:
+        moderation = client.moderate([url(1)], checkpoint=checkpoint)
+        async with contextlib.AsyncExitStack() as stack:
             with no_file_above(path.stat().st_size):
+                findings = await stack.enter_async_context(moderation)
                 for _ in range(3):
                     with pytest.raises(OSError):
                         await anext(findings)
