@@ -195,7 +195,7 @@ class Supervisor:
         problem = None if task.cancelled() else task.exception()
         if problem is not None:
             self._fail(problem)
-        elif task.cancelled() and not self._leaving:
+        elif task.cancelled() and not (self._leaving or place.job_id):
             error = TransportError("the submission was cancelled", sent=place.is_under_way)
             self._give_back(place, error.about("submit", None))
         self.look()

@@ -1148,8 +1148,10 @@ async def test_a_full_disk_stands_still_until_it_is_known(
     """Nothing is submitted that is not noted; the iteration says so, and goes on when called."""
     emulator.add_stream(url(1), duration=15)
     with Checkpoint(path) as checkpoint:
-        async with client.moderate([url(1)], checkpoint=checkpoint) as findings:
+        moderation = client.moderate([url(1)], checkpoint=checkpoint)
+        async with contextlib.AsyncExitStack() as stack:
             with no_file_above(path.stat().st_size):
+                findings = await stack.enter_async_context(moderation)
                 for _ in range(3):
                     with pytest.raises(OSError):
                         await anext(findings)
@@ -1173,6 +1175,24 @@ async def test_a_disk_that_is_full_on_the_way_out_keeps_nothing_running(
                 await findings.close()
     assert running(emulator) == 0
     assert "the checkpoint cannot be written" in caplog.text
+
+
+async def test_a_job_that_cannot_be_noted_is_cancelled_all_the_same(
+    emulator: Emulator, client: LiveAuditClient, path: Path
+) -> None:
+    """Even if what was to note it was cancelled from outside."""
+    emulator.inject(Fault.slow(1), operation="submit")
+    with Checkpoint(path) as checkpoint:
+        async with client.moderate([url(1)], checkpoint=checkpoint) as findings:
+            await asyncio.sleep(0.5)
+            with no_file_above(path.stat().st_size):
+                await asyncio.sleep(2)
+            for task in submitting():
+                task.cancel()
+            await asyncio.sleep(1)
+            assert running(emulator) == 1
+    assert running(emulator) == 0
+    assert len(findings.cancelled) == 1
 
 
 async def test_leaving_while_the_disk_is_full(
