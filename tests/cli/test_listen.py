@@ -187,7 +187,6 @@ async def test_a_reader_that_takes_nothing_does_not_hold_it(
 @pytest.mark.parametrize(
     ("content", "options", "told"),
     [
-        ("short\n", (), "secret: expected a text or bytes"),
         ("\n\n", (), "secret: expected a text or bytes"),
         (SECRET, ("--base", "example.com"), "base: expected a URL of http or https"),
         (SECRET, ("--data-id", ""), "data_id: empty"),
