@@ -22,7 +22,7 @@ from daemons import program
 
 __all__ = ["Browser", "Page", "chromium"]
 
-SECONDS = 30.0
+SECONDS = 60.0
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
     *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
@@ -37,6 +37,22 @@ window.refused = [];
 addEventListener("securitypolicyviolation", (event) =>
   refused.push([event.effectiveDirective, event.blockedURI, event.sample].join(" ")));
 """
+
+#: Waits until all pictures of a page are there, and returns the middle of an element.
+STILL = """async (selector) => {
+  const frame = () => new Promise(requestAnimationFrame);
+  while (![...document.images].every((one) => one.complete)) await frame();
+  const node = document.querySelector(selector);
+  for (let before; ; ) {
+    node.scrollIntoView({ block: "center" });
+    await frame();
+    await frame();
+    const box = node.getBoundingClientRect();
+    const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
+    if (before === `${x} ${y}`) return { x, y };
+    before = `${x} ${y}`;
+  }
+}"""
 
 
 class Browser:
@@ -187,12 +203,8 @@ class Page:
                 self.call("Input.dispatchKeyEvent", type=kind, key=key, **text)
 
     def click(self, selector: str) -> None:
-        """Click on the middle of an element."""
-        place = self.run(
-            f"(() => {{ const node = document.querySelector({json.dumps(selector)});"
-            "node.scrollIntoView({block: 'center'}); const box = node.getBoundingClientRect();"
-            "return {x: box.x + box.width / 2, y: box.y + box.height / 2}; })()"
-        )
+        """Click on the middle of an element, once nothing moves any more."""
+        place = self.run(f"({STILL})({json.dumps(selector)})")
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 import attrs
 
 from ci_live_audit.cli.output import SCHEMA
-from ci_live_audit.errors import ConfigurationError, DecodeError, JobFailed, LiveAuditError
+from ci_live_audit.errors import DecodeError, InvalidInput, JobFailed, LiveAuditError
 from ci_live_audit.following.outcomes import Outcome
 from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot
 from ci_live_audit.wire import plain
@@ -79,7 +79,7 @@ class Recorded:
         except DecodeError as problem:
             self.problems.append(f"{place}: {problem}")
         except (ValueError, RecursionError) as problem:
-            told = problem if isinstance(problem, ConfigurationError) else "this is no whole JSON"
+            told = problem if isinstance(problem, InvalidInput) else "this is no whole JSON"
             self.problems.append(f"{place}: {told}")
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -94,14 +94,14 @@ class Recorded:
     def _take(self, value: Any) -> None:
         """Take what a line says; nothing of it counts before all of it was found good."""
         if not isinstance(value, dict):
-            raise _Unusable("this is no result")
+            raise InvalidInput("this is no result")
         line = cast("dict[str, Any]", value)
         kind = _kind(line)
         if kind in OTHERS:
             return
         job_id = line.get("job_id")
         if not isinstance(job_id, str):
-            raise _Unusable("it has no job_id")
+            raise InvalidInput("it has no job_id")
         error = _error(line)
         if kind == "finding" and error is None:
             _found(job_id, line)
@@ -113,24 +113,20 @@ class Recorded:
             plain.job(job)
             self._record(job_id).job = _pack(job)
         elif error is None:
-            raise _Unusable("it has neither a job nor an error")
+            raise InvalidInput("it has neither a job nor an error")
         self._record(job_id).error = error
 
     def _record(self, job_id: str) -> _Record:
         return self._records.setdefault(job_id, _Record())
 
 
-class _Unusable(ConfigurationError, ValueError):
-    """A line that cannot be used."""
-
-
 def _kind(line: Mapping[str, Any]) -> str:
     if line.get("schema", SCHEMA) != SCHEMA:
-        raise _Unusable(f"schema {line['schema']!r:.20} is not known, only {SCHEMA}")
+        raise InvalidInput(f"schema {line['schema']!r:.20} is not known, only {SCHEMA}")
     # What a program wrote with `to_dict()` has none.
     kind = line.get("kind", "job" if "snapshots" in line else "outcome")
     if kind not in [*("job", "outcome", "error", "finding"), *OTHERS]:
-        raise _Unusable(f"the kind {kind!r:.40} is not known")
+        raise InvalidInput(f"the kind {kind!r:.40} is not known")
     return f"{kind}"
 
 
@@ -141,7 +137,7 @@ def _error(line: Mapping[str, Any]) -> str | None:
         return None
     named = cast("dict[str, Any]", error if isinstance(error, dict) else {})
     if not isinstance(named.get("text"), str):
-        raise _Unusable("its error has no text")
+        raise InvalidInput("its error has no text")
     return None if named.get("error") == JobFailed.__name__ and line.get("job") else named["text"]
 
 

@@ -151,7 +151,7 @@ def _data(section: _Section) -> dict[str, Any]:
     return {
         "id": found.number,
         "job": found.job_id,
-        "name": found.name,
+        "name": texts.visible(found.name),
         "inline": section.inline,
         "packed": [b64encode(one).decode() for one in section.packed],
         "items": [

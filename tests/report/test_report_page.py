@@ -23,6 +23,7 @@ from reports import BEGIN, HOSTILE, Elements, filled, picture, stream_job
 from ci_live_audit import AuditJob, JobNotFound, JobState, Outcome, report
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.report import page as pages
+from ci_live_audit.report import texts
 
 
 def data_of(page: str) -> Any:
@@ -144,6 +145,8 @@ def test_hostile_texts_are_texts(text: str) -> None:
     error = Outcome(job_id=text, error=JobNotFound(status=404, message=text))
     page = report.render([job, error, stream_job()], title=text)
     check(page)
+    # The script shows the names of streams by itself.
+    assert all(texts.visible(one["name"]) == one["name"] for one in data_of(page)["streams"])
     plain = Elements(report.render([filled(AuditJob, "text"), error, stream_job()]))
     if not text.startswith("https://example.com/") and len(text) < 2_000:
         assert [tag for tag, _ in Elements(page).found] == [tag for tag, _ in plain.found]

@@ -43,6 +43,7 @@ from ci_live_audit import (
     WatchFailed,
     decode,
     plan,
+    report,
 )
 from ci_live_audit.callbacks import Callback
 from ci_live_audit.telemetry import OpenTelemetry
@@ -76,6 +77,8 @@ def results(job: AuditJob) -> None:
     assert_type(job.porn, Scene | None)
     assert_type(job.snapshots[0].ads, Scene | None)
     assert_type(decode.job(b""), AuditJob)
+    assert_type(decode.from_dict(job.to_dict()), AuditJob)
+    assert_type(report.render([job], title="Night", now=job.received_at), str)
 
 
 async def provider() -> Credentials:

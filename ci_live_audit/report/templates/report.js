@@ -127,6 +127,7 @@
     frames.setAttribute("viewBox", `0 0 ${width} ${height}`);
     $$("text", frames).forEach((one) => one.setAttribute("font-size", Math.max(width, height) / 22));
     frames.classList.add("placed");
+    img.classList.add("loaded");
   }
   function prepare(item) {
     tellTimes(item);
@@ -455,6 +456,7 @@
 
   // Begin
 
+  document.documentElement.classList.add("js");
   setZone();
   tellTimes(document);
   $$(".needs-js").forEach((one) => one.hidden = false);
