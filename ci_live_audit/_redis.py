@@ -189,8 +189,11 @@ def _fault(error: Exception) -> RedisUnavailable:
     unknown = [one for one in chain(error) if isinstance(one, kinds.AuthenticationError)]
     error = unknown[0] if unknown else error
     text = f"{type(error).__name__}: {error}"
+    login = "check the user and the password"
+    if "unauthenticated" in text:  # a script has more arguments than a stranger may send
+        return RedisRefused(f"{text} ({login})")
     hints: list[tuple[type[Exception], str]] = [
-        (kinds.AuthenticationError, "check the user and the password"),
+        (kinds.AuthenticationError, login),
         (kinds.NoPermissionError, "allow this user EVAL, EVALSHA and the keys ci_live_audit:*"),
         (kinds.ReadOnlyError, "this is a replica; pass the address of the master"),
         (kinds.ResponseError, "it takes Redis 5 or newer, with scripts, and keys of another name"),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Outage", "RedisRateLimiter"]
 
-logger: logging.Logger = logging.getLogger("ci_live_audit")
+logger: logging.Logger = logging.getLogger("ci_live_audit.redis")
 
 Outage = Literal["share", "wait", "error"]
 

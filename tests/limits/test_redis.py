@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import redis as redis_py
 from daemons import RedisServer
+from redis import exceptions
 from redis.asyncio import Redis, RedisCluster
 from servers import eventually
 
 from ci_live_audit import ConfigurationError, RateLimiter, TransportError
-from ci_live_audit._redis import RedisUnavailable, Script, Server
+from ci_live_audit._redis import RedisRefused, RedisUnavailable, Script, Server, _fault
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.limits.claim import keys
 from ci_live_audit.limits.lanes import CALLS
@@ -688,3 +689,20 @@ async def test_places_are_named_without_credentials() -> None:
     assert Server(master, PATIENT).place == "the master mymaster"
     await master.aclose()
     assert Server("rediss://user:word@host", PATIENT).place == "host:6379"
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (exceptions.ResponseError("Protocol error: unauthenticated multibulk length"), True),
+        (exceptions.ResponseError("unknown command 'EVALSHA'"), True),
+        (exceptions.ResponseError("MISCONF Redis is configured to save RDB snapshots"), False),
+        (exceptions.ClusterDownError("The cluster is down"), False),
+        (exceptions.BusyLoadingError("Redis is loading the dataset in memory"), False),
+        (exceptions.ConnectionError("refused"), False),
+        (RuntimeError("of another loop"), False),
+    ],
+)
+def test_what_is_wrong_is_told_from_what_passes(error: Exception, refused: bool) -> None:
+    """A server that starts, or has no room at the moment, is away; others refuse."""
+    assert isinstance(_fault(error), RedisRefused) is refused
