@@ -90,7 +90,7 @@ def full(session: nox.Session) -> None:
 
 @nox.session
 def real(session: nox.Session) -> None:
-    """Run all calls through nginx, squid and tinyproxy, as far as the system has them."""
+    """Run what needs nginx, squid, tinyproxy or several redis-servers, as far as they are there."""
     session.install(".[all]", *group("test"))
     session.run("pytest", "-m", "real", *(session.posargs or PARALLEL), env=INSTALLED)
 
