@@ -90,7 +90,7 @@ def full(session: nox.Session) -> None:
 
 @nox.session
 def real(session: nox.Session) -> None:
-    """Run all calls through nginx, squid and tinyproxy, and the report in Chromium.
+    """Run what needs nginx, squid, tinyproxy, several redis-servers or Chromium.
 
     What the system lacks is skipped.
     """

@@ -8,6 +8,7 @@ it was passed, and a response to anything else closes the connections.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from functools import cache
 from hashlib import sha1
@@ -87,16 +88,15 @@ class Server:
         try:
             async with deadline(asyncio.get_running_loop().time() + self.timeout):
                 response = await self._evaluate(script, given)
-            if response[0] == self._number:
-                return [int(number) for number in response[1:]]
+                if response[0] == self._number:
+                    return [int(number) for number in response[1:]]
+                await self._drop()
             fault = RedisUnavailable("the response is to another command")
         except TimeoutError:
             fault = RedisUnavailable(f"no response within {self.timeout:g} s")
-        # Whatever a client of somebody else raises, its connection is in doubt.
+        # Whatever it is, redis-py has closed the connection, unless Redis has answered.
         except Exception as error:  # noqa: BLE001
             fault = _fault(error)
-        if not isinstance(fault, RedisRefused):
-            await self._drop()
         raise fault
 
     async def command(self, *words: str) -> Any:
@@ -118,7 +118,9 @@ class Server:
     async def aclose(self) -> None:
         """Close the connections that were opened for a URL; a client that was given stays open."""
         if self._ours:
-            await self._client.aclose()
+            with contextlib.suppress(TimeoutError):  # with TLS, the server has a say in it
+                async with deadline(asyncio.get_running_loop().time() + self.timeout):
+                    await self._client.aclose()
 
     async def _evaluate(self, script: Script, given: tuple[Any, ...]) -> Any:
         from redis import exceptions as kinds  # noqa: PLC0415 - needs the extra
@@ -189,8 +191,11 @@ def _fault(error: Exception) -> RedisUnavailable:
     unknown = [one for one in chain(error) if isinstance(one, kinds.AuthenticationError)]
     error = unknown[0] if unknown else error
     text = f"{type(error).__name__}: {error}"
+    login = "check the user and the password"
+    if "unauthenticated" in text:  # a script has more arguments than a stranger may send
+        return RedisRefused(f"{text} ({login})")
     hints: list[tuple[type[Exception], str]] = [
-        (kinds.AuthenticationError, "check the user and the password"),
+        (kinds.AuthenticationError, login),
         (kinds.NoPermissionError, "allow this user EVAL, EVALSHA and the keys ci_live_audit:*"),
         (kinds.ReadOnlyError, "this is a replica; pass the address of the master"),
         (kinds.ResponseError, "it takes Redis 5 or newer, with scripts, and keys of another name"),

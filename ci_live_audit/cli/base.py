@@ -71,6 +71,11 @@ SERVICE = [
         "--rate", default=20.0, envvar="CI_LIVE_AUDIT_RATE", help="Maximum requests per second."
     ),
     _shared(
+        "--redis",
+        envvar="CI_LIVE_AUDIT_REDIS",
+        help="URL of a Redis through which processes share the rate.",
+    ),
+    _shared(
         "--exchange-timeout",
         default=30.0,
         envvar="CI_LIVE_AUDIT_EXCHANGE_TIMEOUT",

@@ -7,16 +7,19 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from time import perf_counter
 from urllib.parse import urlsplit
 
 import attrs
 
+from ci_live_audit._redis import RedisUnavailable, Server
 from ci_live_audit._threads import Threads
 from ci_live_audit._version import __version__
 from ci_live_audit.cli.output import Exit
 from ci_live_audit.cli.session import Settings
 from ci_live_audit.credentials.chain import search
 from ci_live_audit.errors import AccessDenied, ConfigurationError, JobNotFound, LiveAuditError
+from ci_live_audit.redis import RedisRateLimiter
 from ci_live_audit.transport import environment
 from ci_live_audit.transport.exchange import Transport
 from ci_live_audit.wire import requests
@@ -28,6 +31,8 @@ PACKAGES = ("httpx", "httpcore", "anyio", "aiolimiter", "xmltodict", "attrs")
 NO_JOB = "av00000000000000000000000000000000"
 #: Seconds that the network check may take.
 TIMEOUT = 10.0
+#: Seconds after which those who wait for a slot are passed over.
+LATE = 0.025
 #: Seconds by which a clock may be off without signatures being refused.
 TOLERANCE = 30.0
 
@@ -53,6 +58,8 @@ async def doctor(settings: Settings) -> int:
 
 async def _checks(settings: Settings) -> AsyncGenerator[_Check, None]:
     yield _Check("versions", True, f"Python {platform.python_version()}, {_versions()}")
+    if settings.redis:
+        yield await _redis(settings.redis, settings.rate)
     try:
         base_url = settings.base_url()
     except LiveAuditError as error:
@@ -82,6 +89,38 @@ def _versions() -> str:
         except PackageNotFoundError:
             found.append(f"{name} missing")
     return ", ".join(found)
+
+
+async def _redis(url: str, rate: float) -> _Check:
+    """Check whether Redis grants a slot, and how fast it responds."""
+    try:
+        limiter = RedisRateLimiter(url, rate=rate, outage="error", timeout=TIMEOUT)
+        server = Server(url, TIMEOUT)
+    except ConfigurationError as error:
+        return _Check("redis", False, str(error))
+    try:
+        async with limiter, aclosing(server):
+            info = await server.command("INFO")
+            times = [await _timed(server) for _ in range(5)]
+            await limiter.acquire()
+    except RedisUnavailable as fault:
+        return _Check("redis", False, f"{server.place}: {fault}")
+    except LiveAuditError as error:
+        return _Check("redis", False, str(error))
+    trip = sorted(times)[2]
+    slow = trip >= LATE
+    text = (
+        f"Redis {info['redis_version']} at {server.place}; "
+        f"appendonly {'yes' if info['aof_enabled'] else 'no'}; round trip {trip * 1e3:.1f} ms"
+    )
+    hint = f"; over {LATE * 1e3:.0f} ms, processes nearer to it go before"
+    return _Check("redis", not slow, f"{text}{hint if slow else ''}")
+
+
+async def _timed(server: Server) -> float:
+    began = perf_counter()
+    await server.command("PING")
+    return perf_counter() - began
 
 
 async def _reach(base_url: str) -> AsyncGenerator[_Check, None]:

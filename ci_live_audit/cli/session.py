@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import NoReturn
 
 import attrs
@@ -16,6 +17,7 @@ from ci_live_audit.cli.output import Exit, Output, show_cursor
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.credentials.chain import search
 from ci_live_audit.errors import ConfigurationError, LiveAuditError, TransportError
+from ci_live_audit.redis import RedisRateLimiter
 from ci_live_audit.retry import Attempt, RetryPolicy
 from ci_live_audit.wire import endpoint
 
@@ -39,6 +41,17 @@ class _OutageTeller:
         self._told = lost or (self._told and error is not None)
 
 
+class _WarningTeller(logging.Handler):
+    """Says at once what is wrong with Redis; ``-v`` logs it as well."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(logging.WARNING)
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._output.say(f"warning: {record.getMessage()}")
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """The options shared by all commands that call the service."""
@@ -50,24 +63,39 @@ class Settings:
     rate: float
     timeout: float
     attempts: int
+    redis: str | None = attrs.field(default=None, repr=False)  # it may hold a password
     output: Output
 
-    def client(self, *, polls: bool = False) -> LiveAuditClient:
-        """Return a client with these settings; credentials come from the default chain.
+    @contextlib.asynccontextmanager
+    async def client(self, *, polls: bool = False) -> AsyncGenerator[LiveAuditClient, None]:
+        """Make a client with these settings; credentials come from the default chain.
 
         Args:
             polls: Whether a command goes on after a failed call.
         """
-        return LiveAuditClient(
-            self.required_bucket(),
-            self.required_region(),
-            endpoint=self.endpoint,
-            allow_http=self.allow_http,
-            rate=self.rate,
-            timeout=self.timeout,
-            retry=RetryPolicy(attempts=self.attempts),
-            on_attempt=_OutageTeller(self.output, polls=polls),
-        )
+        async with contextlib.AsyncExitStack() as stack:
+            limiter = None
+            if self.redis:
+                logger, teller = (
+                    logging.getLogger("ci_live_audit.redis"),
+                    _WarningTeller(self.output),
+                )
+                logger.addHandler(teller)
+                stack.callback(logger.removeHandler, teller)
+                limiter = RedisRateLimiter(self.redis, rate=self.rate)
+                await stack.enter_async_context(limiter)
+            client = LiveAuditClient(
+                self.required_bucket(),
+                self.required_region(),
+                endpoint=self.endpoint,
+                allow_http=self.allow_http,
+                rate=self.rate,
+                limiter=limiter,
+                timeout=self.timeout,
+                retry=RetryPolicy(attempts=self.attempts),
+                on_attempt=_OutageTeller(self.output, polls=polls),
+            )
+            yield await stack.enter_async_context(client)
 
     async def require_credentials(self) -> None:
         """Raise once, before a run over many jobs, rather than for each of them.

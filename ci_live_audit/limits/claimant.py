@@ -17,7 +17,7 @@ from ci_live_audit.limits.limiter import quota
 
 __all__ = ["Claimant", "Reply"]
 
-logger: logging.Logger = logging.getLogger("ci_live_audit")
+logger: logging.Logger = logging.getLogger("ci_live_audit.redis")
 
 
 @attrs.frozen

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Outage", "RedisRateLimiter"]
 
-logger: logging.Logger = logging.getLogger("ci_live_audit")
+logger: logging.Logger = logging.getLogger("ci_live_audit.redis")
 
 Outage = Literal["share", "wait", "error"]
 
@@ -146,7 +146,8 @@ class RedisRateLimiter:
             return rate if reply is None else reply.pace
         if self.outage != "share":
             return 0.0
-        slowed = self._pace.at(own_loop(self).time()) / self.rate
+        assert self._task is not None  # it has found that Redis is away
+        slowed = self._pace.at(self._task.get_loop().time()) / self.rate
         return rate * Share.CAUTION / self.processes * slowed
 
     async def acquire(self) -> float:
