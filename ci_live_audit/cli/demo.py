@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
+import time
 from collections import deque
-from collections.abc import AsyncGenerator
 from contextlib import nullcontext
+from statistics import median
 
 import attrs
 from rich.console import Console, Group
@@ -15,13 +17,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ci_live_audit.callbacks.receiver import CallbackReceiver
 from ci_live_audit.cli.output import STYLES, Terminal, is_flagged
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import LiveAuditError
 from ci_live_audit.following.finding import Finding, SnapshotFinding, StateChange, WatchFailed
+from ci_live_audit.following.streams import Stream
 from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot, Verdict
 from ci_live_audit.retry import Attempt
 from ci_live_audit.testing import Emulator, frame, sound
+from ci_live_audit.testing.serving import serve
 
 # For how many seconds a stream runs, and its findings.
 Script = tuple[float, list[Snapshot | AudioSection]]
@@ -46,7 +51,10 @@ STREAMS: dict[str, Script] = {
     **{name: (6.0 + 2 * math.sin(n), [frame(1), frame(4)]) for n, name in enumerate(CLEAN)},
 }
 FAILURES = {"broken": ("ResourceDownloadFailed", "unreadable")}
-INTERVAL = 2.0
+#: Seconds from one poll of a stream to the next; callbacks bring what is new before that.
+INTERVAL = 30.0
+#: The same without callbacks, for comparison.
+POLLED = 2.0
 #: Number of recent findings to show.
 LATEST = 10
 
@@ -58,6 +66,17 @@ class _Row:
     job: AuditJob | None = None
     cancelled: bool = False
     remark: str = ""
+    first: float = math.inf
+    last: float = -math.inf
+
+    def see(self, now: float) -> None:
+        """Note when something was seen of it."""
+        self.first, self.last = min(self.first, now), now
+
+    @property
+    def watched(self) -> float:
+        """The seconds from the first that was seen of it to the last."""
+        return max(0.0, self.last - self.first)
 
 
 class Demo:
@@ -73,16 +92,20 @@ class Demo:
         self._latest: deque[Text] = deque(maxlen=LATEST)
         self._requests = 0
         self._throttled = 0
+        #: How many seconds after they were taken snapshots arrived.
+        self._delays: list[float] = []
 
     async def run(self) -> int:
         """Run until every job has ended; return the exit code."""
-        emulator = Emulator()
+        emulator = Emulator(callbacks=True)
         for room, (duration, script) in STREAMS.items():
             failure = FAILURES.get(room)
             emulator.add_stream(_url(room), duration=duration, script=script, failure=failure)
+        receiver = CallbackReceiver(secrets.token_bytes(32))
         began = asyncio.get_running_loop().time()
         async with (
             emulator.serve() as endpoint,
+            serve(receiver, "127.0.0.1", 0) as base,
             LiveAuditClient(
                 emulator.bucket,
                 emulator.region,
@@ -92,37 +115,52 @@ class Demo:
             ) as client,
         ):
             self._console.print(f"An emulator of the service is listening at {endpoint}.")
-            self._print_prose(f"{client.plan(len(STREAMS), INTERVAL)}.")
+            self._print_prose(f"It calls back as soon as it finds something: {base}/….")
+            streams = [
+                Stream(_url(room), data_id=room, callback=receiver.url(base, room))
+                for room in STREAMS
+            ]
+            moderation = client.moderate(
+                streams,
+                at_once=len(streams),
+                interval=INTERVAL,
+                callbacks=receiver.trusted(),  # as nobody else knows the URLs
+                extra={"Conf": {"CallbackVersion": "Detail"}},
+            )
             with self._live():
-                async with client.watch(self._submitted(client), interval=INTERVAL) as findings:
+                async with moderation as findings:
                     async for finding in findings:
                         await self._react(client, finding)
         self._console.print(self._table())
-        seconds = asyncio.get_running_loop().time() - began
+        self._summarize(asyncio.get_running_loop().time() - began)
+        return 0
+
+    def _summarize(self, seconds: float) -> None:
         cancelled = sum(row.cancelled for row in self._rows.values())
         self._print_prose(
             f"{len(self._rows)} streams, {cancelled} cancelled, {self._requests} requests in "
             f"{seconds:.1f} s ({self._requests / seconds:.1f} a second; the quota is 20), "
             f"{self._throttled} throttled."
         )
-        return 0
-
-    async def _submitted(self, client: LiveAuditClient) -> AsyncGenerator[str, None]:
-        """Submit the streams and yield their job ids."""
-        for row in self._rows.values():
-            try:
-                row.job_id = (await client.submit(_url(row.room), data_id=row.room)).job_id
-            except LiveAuditError as error:  # the demo goes on with the other streams
-                self._remark(row, error)
-            else:
-                yield row.job_id
+        if self._delays:
+            polls = sum(1 + math.ceil(row.watched / POLLED) for row in self._rows.values())
+            self._print_prose(
+                f"{len(self._delays)} snapshots were here {median(self._delays):.1f} s after they "
+                f"were taken, at most {max(self._delays):.1f} s, as the service calls back. "
+                f"Without that, polling every {POLLED:.0f} s would see them {POLLED / 2:.0f} s "
+                f"late on average, for {len(self._rows) + polls + cancelled} requests."
+            )
 
     async def _react(self, client: LiveAuditClient, finding: Finding) -> None:
-        row = next(row for row in self._rows.values() if row.job_id == finding.job_id)
+        assert finding.stream is not None
+        row = self._rows[str(finding.stream.data_id)]
         if isinstance(finding, WatchFailed):
             self._remark(row, finding.error)
             return
-        row.job = finding.job
+        row.job, row.job_id = finding.job, finding.job_id
+        row.see(asyncio.get_running_loop().time())
+        if isinstance(finding, SnapshotFinding) and finding.at is not None:
+            self._delays.append(time.time() - finding.at.timestamp())
         self._report(row, finding)
         if finding.verdict == Verdict.SENSITIVE and not (row.job.ended or row.cancelled):
             try:

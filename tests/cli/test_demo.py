@@ -50,8 +50,19 @@ def test_the_demo_in_a_pipe() -> None:
     assert re.fullmatch(
         r"36 streams, 8 cancelled, \d+ requests in [\d.]+ s \([\d.]+ a second; the quota is 20\), "
         r"\d+ throttled\.",
+        lines[-2],
+    )
+    told = re.fullmatch(
+        r"\d+ snapshots were here ([\d.]+) s after they were taken, at most [\d.]+ s, as the "
+        r"service calls back\. Without that, polling every 2 s would see them 1 s late on "
+        r"average, for (\d+) requests\.",
         lines[-1],
     )
+    assert told is not None
+    requests = re.search(r"(\d+) requests", lines[-2])
+    assert requests is not None
+    assert float(told[1]) < 1
+    assert int(requests[1]) < int(told[2])
     with_remark = [row[1] for row in rows if row[6]]
     assert with_remark == [row[1] for row in rows][-len(with_remark) :]
     assert done.stderr == b""
@@ -142,8 +153,8 @@ def test_a_stream_that_cannot_be_submitted(
     """A failed submission is shown, and the demo goes on with the other streams."""
 
     class Faulty(Emulator):
-        def __init__(self) -> None:
-            super().__init__()
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
             self.inject(Fault.reset(), operation="submit", times=1)
 
     monkeypatch.setattr(demo, "Emulator", Faulty)
@@ -176,8 +187,8 @@ def test_a_stream_that_cannot_be_cancelled(
     """A failed cancellation is shown, and the stream does not count as cancelled."""
 
     class Stubborn(Emulator):
-        def __init__(self) -> None:
-            super().__init__()
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
             self.inject(Fault.error(), operation="cancel")
 
     monkeypatch.setattr(demo, "Emulator", Stubborn)
