@@ -10,7 +10,7 @@ from typing import Any
 
 from ci_live_audit.errors import ConfigurationError
 
-__all__ = ["cancel_and_wait", "deadline", "running_loop"]
+__all__ = ["cancel_and_wait", "deadline", "running_loop", "wait_for"]
 
 #: Seconds that a deadline is put off, at most, if it is noticed late.
 GRACE = 1.0
@@ -92,3 +92,16 @@ async def cancel_and_wait(tasks: Collection[asyncio.Task[Any]]) -> None:
             task.exception()
     if cancelled is not None:
         raise cancelled
+
+
+async def wait_for(event: asyncio.Event, until: float) -> None:
+    """Wait until an event is set or a time has come, and clear the event."""
+    loop = asyncio.get_running_loop()
+    timer = loop.call_at(until, event.set) if until < math.inf else None
+    try:
+        await event.wait()
+    finally:
+        if timer is not None:
+            timer.cancel()
+    event.clear()
+    await asyncio.sleep(0)  # a loop around this never starves others

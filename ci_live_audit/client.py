@@ -17,10 +17,9 @@ from ci_live_audit.clock import Clock
 from ci_live_audit.credentials.cache import CredentialCache, CredentialsSource
 from ci_live_audit.credentials.chain import default_chain
 from ci_live_audit.errors import ConfigurationError, InvalidArgument, JobNotFound, LiveAuditError
-from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.dispatcher import Polling, Query
 from ci_live_audit.following.findings import Findings
-from ci_live_audit.following.ids import Source
+from ci_live_audit.following.ids import AnyCheckpoint, Source
 from ci_live_audit.following.outcomes import Outcomes
 from ci_live_audit.following.plan import Plan, plan
 from ci_live_audit.limits.background import BackgroundRateLimiter
@@ -265,7 +264,7 @@ class LiveAuditClient:
         interval: float = 10.0,
         timeout: float | None = None,
         *,
-        checkpoint: Checkpoint | None = None,
+        checkpoint: AnyCheckpoint | None = None,
     ) -> Outcomes:
         """Follow many jobs and yield the `Outcome` of each as it ends.
 
@@ -306,7 +305,7 @@ class LiveAuditClient:
         interval: float = 10.0,
         timeout: float | None = None,
         *,
-        checkpoint: Checkpoint | None = None,
+        checkpoint: AnyCheckpoint | None = None,
     ) -> Findings:
         """Follow one job or many and yield each `Finding` once, as it turns up.
 
@@ -334,7 +333,7 @@ class LiveAuditClient:
         return plan(jobs, interval=interval, rate=self._rate)
 
     def _polling(
-        self, interval: float, timeout: float | None, checkpoint: Checkpoint | None = None
+        self, interval: float, timeout: float | None, checkpoint: AnyCheckpoint | None = None
     ) -> Polling:
         """Return how a run polls: behind all other calls on this client."""
         if checkpoint is not None:

@@ -5,11 +5,14 @@ import inspect
 import os
 import runpy
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from clocks import PatientLoop
+from daemons import RedisServer, redis_server
 from hypothesis import given, settings, strategies
 from proofs import IN_FULL
 
@@ -58,6 +61,20 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Every async test runs on virtual time, unless it waits for what has its own."""
     waits = request.node.get_closest_marker("waits")
     return "asyncio", {"loop_factory": PatientLoop if waits else VirtualTimeLoop}
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """Run a redis-server for all tests of this process; each uses names of its own."""
+    with TemporaryDirectory() as folder, redis_server(Path(folder)).running() as server:
+        yield server
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """Run a redis-server that a test may stop, kill and empty."""
+    with TemporaryDirectory() as folder, redis_server(Path(folder)).running() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

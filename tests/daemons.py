@@ -13,13 +13,22 @@ import time
 from collections.abc import Iterator
 from hashlib import md5
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import attrs
 import pytest
 import trustme
 
-__all__ = ["HERE", "PROXIES", "Authority", "Daemon", "free_port", "nginx"]
+__all__ = [
+    "HERE",
+    "PROXIES",
+    "Authority",
+    "Daemon",
+    "RedisServer",
+    "free_port",
+    "nginx",
+    "redis_server",
+]
 
 #: This machine, by an address that is not the loopback's: for that, no client asks a proxy.
 HERE = "0.0.0.0"
@@ -53,10 +62,15 @@ class Daemon:
                 start_new_session=True,
             )
         until = time.monotonic() + SECONDS
-        while not listens(self.port):
+        while not self.listens():
             if self.process.poll() is not None or time.monotonic() > until:
                 pytest.fail(f"{self.command[0]} did not start: {output.read_text('utf-8')}")
             time.sleep(0.02)
+
+    def listens(self) -> bool:
+        """Return whether it accepts connections."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stop(self) -> None:
         """Kill it with all its processes: its connections are cut, too."""
@@ -76,7 +90,7 @@ class Daemon:
         return (self.folder / "access.log").read_text("utf-8").splitlines()
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[Daemon]:
+    def running(self) -> Iterator[Self]:
         """Run it until the context ends."""
         try:
             self.start()
@@ -98,11 +112,6 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Authority:
@@ -227,6 +236,38 @@ LogLevel Connect
         "utf-8",
     )
     return Daemon([path, "-d", "-c", str(config)], port, folder, password)
+
+
+@attrs.define
+class RedisServer(Daemon):
+    """A redis-server with a socket in its folder, so that no two ever want one port."""
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"unix://{self.folder}/redis"
+
+    def listens(self) -> bool:
+        """Return whether it accepts connections."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(f"{self.folder}/redis") == 0
+
+    def pause(self) -> None:
+        """Stop it without ending it."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+
+def redis_server(folder: Path, *options: str, port: int = 0) -> RedisServer:
+    """Return a redis-server that keeps nothing on the disk."""
+    command = [program("redis-server"), "--dir", str(folder), "--unixsocket", f"{folder}/redis"]
+    command += ["--port", str(port), "--save", "", *options]
+    return RedisServer(command, port, folder)
 
 
 PROXIES: dict[str, Any] = {"squid": squid, "tinyproxy": tinyproxy}

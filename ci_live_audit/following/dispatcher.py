@@ -15,20 +15,20 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 
 import attrs
 
-from ci_live_audit._loop import cancel_and_wait, running_loop
+from ci_live_audit._loop import cancel_and_wait, running_loop, wait_for
 from ci_live_audit.errors import ConfigurationError, LiveAuditError, TransportError
 from ci_live_audit.following.backlog import Backlog
-from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.commit import Commit
-from ci_live_audit.following.ids import Ids, Nothing, Source
+from ci_live_audit.following.ids import AnyCheckpoint, Ids, Nothing, Source
 from ci_live_audit.following.ledger import Ledger, Update
+from ci_live_audit.following.progress import Progress
 from ci_live_audit.following.reading import Reading
 from ci_live_audit.following.recent import REMEMBERED
 from ci_live_audit.following.schedule import Schedule
 from ci_live_audit.limits.background import BackgroundRateLimiter
 from ci_live_audit.models import AuditJob
 
-__all__ = ["Dispatcher", "HasRoom", "Polling", "Progress", "Query", "Reader", "wait_for"]
+__all__ = ["Dispatcher", "HasRoom", "Polling", "Query", "Reader"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -59,33 +59,10 @@ class Polling:
     timeout: float | None = None
     limiter: BackgroundRateLimiter | None = None
     rate: float = math.inf
-    checkpoint: Checkpoint | None = None
+    checkpoint: AnyCheckpoint | None = None
     keep_last: bool = False
     probe: Query | None = None
     scope: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
-
-
-@attrs.frozen(kw_only=True)
-class Progress:
-    """How far a run has come.
-
-    Attributes:
-        open: Number of known ids without an outcome.
-        ended: Number of jobs that ended well or were cancelled.
-        failed: Number of ids that ended in an error, those of failed jobs included.
-        requests: Number of requests sent.
-        eta: Seconds in which the quota allows one poll of each open job, the earliest end of the
-            run; None while there may be ids that are not known yet.
-        outage: Seconds for which no poll has succeeded while the service is out; None while it
-            works.
-    """
-
-    open: int
-    ended: int
-    failed: int
-    requests: int
-    eta: float | None
-    outage: float | None = None
 
 
 class Reader(Protocol[R, T_co]):
@@ -93,6 +70,10 @@ class Reader(Protocol[R, T_co]):
 
     def begin(self, job_id: str, seen: bytes) -> None:
         """Begin to follow a job of which this has been seen, in the bytes of `Commit.seen`."""
+        ...
+
+    def drop(self, job_id: str) -> None:
+        """Forget a job that is followed no longer."""
         ...
 
     def reading(self, job_id: str, has_room: HasRoom) -> R:
@@ -128,7 +109,9 @@ class Dispatcher(Generic[R, T]):
             polling.interval,
             polling.timeout,
             polling.rate,
-            remembered=math.inf if self._ids.known else REMEMBERED,
+            # What comes and goes is never there twice, and may come again.
+            remembered=math.inf if self._ids.known else 0 if self._ids.come_and_go else REMEMBERED,
+            droppable=self._ids.come_and_go,
         )
         self._ledger = Ledger(self.schedule, keep_last=polling.keep_last)
         self.schedule.unread = self._ids.unread
@@ -136,6 +119,8 @@ class Dispatcher(Generic[R, T]):
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._new_first = False
         self.backlog: Backlog[tuple[T, Commit]] = Backlog()
+        #: The id of which the consumer has something in hand.
+        self.in_hand: str | None = None
         self.job: AuditJob | None = None
         self.changed: asyncio.Event = asyncio.Event()
         self.wake: asyncio.Event = asyncio.Event()
@@ -173,7 +158,7 @@ class Dispatcher(Generic[R, T]):
             self.schedule.share_deadline(now)
         if self.schedule.timeout < math.inf:
             self._beat()
-        self._ids.open(self.wake.set)
+        self._ids.serve(self)
         self._main = asyncio.create_task(self._run())
         self._main.add_done_callback(self._end)
 
@@ -205,6 +190,29 @@ class Dispatcher(Generic[R, T]):
         self._deliver(update)
         return update is not None
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing may be polled or handed out now."""
+        return self._ids.is_paused
+
+    def look(self) -> None:
+        """Look again at what there is to poll, and have the consumer look."""
+        self.wake.set()
+        self.changed.set()
+
+    def is_spare(self, job_id: str) -> bool:
+        """Return whether a job could be dropped, as the consumer is to get nothing of it yet."""
+        is_awaited = job_id in self.backlog or job_id == self.in_hand
+        return job_id in self.schedule and not is_awaited
+
+    def drop(self, job_id: str) -> None:
+        """Stop following a job, which is another process's now."""
+        self._ledger.drop(job_id)
+        self._reader.drop(job_id)
+        self.backlog.drop(job_id)
+        if job_id in self._tasks:
+            self._tasks[job_id].cancel()
+
     def retry_write(self) -> OSError:
         """Try to write the checkpoint again from now on, and return the error until now."""
         assert self.write_error is not None
@@ -226,7 +234,7 @@ class Dispatcher(Generic[R, T]):
             if self._polling.limiter is not None:
                 await self._polling.limiter.wait_for_gate()
             now = running_loop().time()
-            job_id = self._pick(now)
+            job_id = None if self._ids.is_paused else self._pick(now)
             if job_id is not None:
                 if health.is_out:
                     health.record_probe(now)
@@ -238,7 +246,7 @@ class Dispatcher(Generic[R, T]):
     def _next_free(self, now: float) -> float:
         """Return when the next poll may be made; infinity until something happens."""
         full = len(self._tasks) == self._max_in_flight or self.backlog.is_full
-        if full or self.write_error is not None:
+        if full or self.write_error is not None or self._ids.is_paused:
             return math.inf
         due = now if self._may_take_up(now) else self.schedule.due(now)
         return max(due, self._ledger.health.next_probe)
@@ -250,7 +258,7 @@ class Dispatcher(Generic[R, T]):
         if self._may_take_up(now) and self._ids.known:
             steps[0] = self._take_up
         elif self._may_take_up(now):  # an endless source would starve the jobs that are due
-            steps.insert(1 if self._new_first else 2, self._take_up)
+            steps.insert(1 if self._new_first or self._ids.go_first else 2, self._take_up)
         return next((job_id for step in steps if (job_id := step(now)) is not None), None)
 
     def _may_take_up(self, now: float) -> bool:
@@ -291,7 +299,7 @@ class Dispatcher(Generic[R, T]):
         if update is not None:
             self.job = update.job or self.job
             size = 0 if reading is None else reading.size
-            self.backlog.add(*self._reader.items(update, reading), size)
+            self.backlog.add(*self._reader.items(update, reading), size, update.job_id)
 
     async def _poll(self, job_id: str) -> None:
         polling = self._polling
@@ -334,16 +342,3 @@ class Dispatcher(Generic[R, T]):
             self._timer.cancel()
         self._beat_due = now + LATE
         self._timer = loop.call_at(self._beat_due, self._beat)
-
-
-async def wait_for(event: asyncio.Event, until: float) -> None:
-    """Wait until an event is set or a time has come, and clear the event."""
-    loop = asyncio.get_running_loop()
-    timer = loop.call_at(until, event.set) if until < math.inf else None
-    try:
-        await event.wait()
-    finally:
-        if timer is not None:
-            timer.cancel()
-    event.clear()
-    await asyncio.sleep(0)  # a loop around this never starves others

@@ -9,9 +9,10 @@ import attrs
 
 from ci_live_audit.errors import JobFailed, LiveAuditError, WaitTimeout
 from ci_live_audit.following.commit import Commit, last_commit
-from ci_live_audit.following.dispatcher import HasRoom, Polling, Progress
+from ci_live_audit.following.dispatcher import HasRoom, Polling
 from ci_live_audit.following.ids import Source
 from ci_live_audit.following.ledger import Update
+from ci_live_audit.following.progress import Progress
 from ci_live_audit.following.reading import Reading
 from ci_live_audit.following.run import Run
 from ci_live_audit.models import AuditJob, JobState, plain
@@ -71,6 +72,9 @@ class _Following:
 
     def begin(self, job_id: str, seen: bytes) -> None:
         """Begin to follow a job, of which nothing needs to be known."""
+
+    def drop(self, job_id: str) -> None:
+        """Forget a job, of which nothing is known."""
 
     def reading(self, job_id: str, has_room: HasRoom) -> Reading:  # noqa: ARG002
         """Return what reads the next response about a job."""

@@ -7,9 +7,10 @@ from typing import Any, Generic, Self, TypeVar
 
 import anyio
 
+from ci_live_audit._loop import wait_for
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.following.commit import Commit
-from ci_live_audit.following.dispatcher import Dispatcher, Polling, Reader, wait_for
+from ci_live_audit.following.dispatcher import Dispatcher, Polling, Reader
 from ci_live_audit.following.ids import Source
 
 __all__ = ["Run"]
@@ -62,15 +63,21 @@ class Run(Generic[T]):
         try:
             await self._settle()
             item, self._in_hand = await self._next()
+            self._dispatcher.in_hand = self._in_hand.job_id
             return item
         finally:
             self._awaited = False
 
     async def _settle(self) -> None:
         """Note in the checkpoint that the item in hand has been dealt with."""
-        if self._in_hand is not None:
-            await self._dispatcher.commit(self._in_hand)
-        self._in_hand = None  # only now: without room on the disk it is noted the next time
+        commit, self._in_hand = self._in_hand, None
+        if commit is not None:
+            self._dispatcher.in_hand = None
+            try:
+                await self._dispatcher.commit(commit)
+            except OSError:
+                self._in_hand = commit  # without room on the disk it is noted the next time
+                raise
 
     async def _next(self) -> tuple[T, Commit]:
         dispatcher = self._dispatcher
@@ -79,7 +86,7 @@ class Run(Generic[T]):
                 self._expired += 1
                 if self._expired % EXPIRED == 0:
                     await asyncio.sleep(0)
-            if dispatcher.backlog:
+            if dispatcher.backlog and not dispatcher.is_paused:
                 dispatcher.wake.set()
                 return dispatcher.backlog.take()
             if dispatcher.error is not None:

@@ -45,6 +45,7 @@ class Schedule:
         rate: float = math.inf,
         *,
         remembered: float = math.inf,
+        droppable: bool = False,
     ) -> None:
         self._interval = seconds("interval", interval)
         self.timeout: float = math.inf if timeout is None else seconds("timeout", timeout)
@@ -52,7 +53,9 @@ class Schedule:
         self._slot = 1 / rate
         # The time of a job is when it is due; while it is in flight, when it was polled.
         self._jobs = Jobs(shared=math.inf if timeout is None else None)
-        self._known: tuple[dict[str, None], ...] = tuple({} for _ in range(TABLES))
+        # The numbers of jobs that may be dropped, by id; of others 0, for a number takes 32 bytes.
+        self._known: tuple[dict[str, int], ...] = tuple({} for _ in range(TABLES))
+        self._droppable = droppable
         self._finished = Recent(remembered) if remembered < math.inf else None
         self._queue = array("Q")
         self._head = 0
@@ -77,8 +80,9 @@ class Schedule:
         """Add a job, in flight from now on; return False if its id was added before."""
         if job_id in self:
             return False
-        self._known[hash(job_id) % TABLES][job_id] = None
-        self.in_flight[job_id] = self._jobs.add(job_id, now, now + self.timeout)
+        number = self._jobs.add(job_id, now, now + self.timeout)
+        self._known[hash(job_id) % TABLES][job_id] = number if self._droppable else 0
+        self.in_flight[job_id] = number
         self.open += 1
         return True
 
@@ -138,6 +142,14 @@ class Schedule:
         if self._finished is not None:
             del self._known[hash(job_id) % TABLES][job_id]
             self._finished.add(job_id)
+
+    def drop(self, job_id: str) -> None:
+        """Forget a job that may be dropped, unless it is finished; it may be added again."""
+        number = self._known[hash(job_id) % TABLES].pop(job_id, None)
+        if number is not None:
+            self.in_flight.pop(job_id, None)
+            self._jobs.finish(number)
+            self.open -= 1
 
     def expire(self, now: float) -> str | None:
         """Finish a job whose deadline has passed, and return it; None if there is none."""

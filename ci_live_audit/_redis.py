@@ -1,0 +1,203 @@
+"""Scripts on a Redis server, each within a time limit; needs the extra ``redis``.
+
+A command that was given up leaves its response on the connection, and the next command would take
+it for its own. redis-py closes such a connection; to be certain, every script returns a number that
+it was passed, and a response to anything else closes the connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import cache
+from hashlib import sha1
+from typing import Any, cast
+
+import attrs
+
+from ci_live_audit._loop import deadline
+from ci_live_audit.errors import ConfigurationError
+
+__all__ = ["RedisRefused", "RedisUnavailable", "Script", "Server"]
+
+#: Conditions of a server that pass; Redis 6 and older have the word in the middle of the text.
+PASSING = ("OOM", "MISCONF", "NOREPLICAS", "BUSY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN")
+
+
+class RedisUnavailable(Exception):
+    """Redis does not respond, or cannot run a script at the moment."""
+
+
+class RedisRefused(RedisUnavailable):
+    """Redis refuses the script: the password, the permissions, the version or the keys are wrong.
+
+    It may have accepted it a minute ago, and may do so again.
+    """
+
+
+@attrs.frozen
+class Script:
+    """A script in Lua; the first that it returns is ``ARGV[1]``, a number."""
+
+    text: str
+
+    @property
+    def digest(self) -> str:
+        """What the server knows it by."""
+        return _sha1(self.text)
+
+
+class Server:
+    """A Redis server, or several that stand for one.
+
+    Args:
+        redis: A client of ``redis.asyncio``, or a URL.
+        timeout: Seconds that a script may take, connecting included.
+
+    Attributes:
+        place: Where the server is, without credentials.
+        timeout: As it was passed.
+
+    Raises:
+        ConfigurationError: The client or the URL cannot be used, or redis-py is missing.
+    """
+
+    def __init__(self, redis: Any, timeout: float) -> None:
+        self._client, fault = _client(redis)
+        # A text may hold a password, and a traceback may show the arguments.
+        self._ours = isinstance(redis, str)
+        del redis
+        if fault:
+            raise ConfigurationError(f"redis: {fault}")
+        self.timeout: float = timeout
+        self._number = 0
+        self.place: str = _place(self._client)
+
+    async def run(self, script: Script, keys: Sequence[str], *arguments: float | str) -> list[int]:
+        """Run a script that returns integers, and return what follows the first of them.
+
+        Raises:
+            RedisRefused: It is refused.
+            RedisUnavailable: There is no response in time, or not to this script.
+        """
+        return [int(number) for number in await self.call(script, keys, *arguments)]
+
+    async def call(self, script: Script, keys: Sequence[str], *arguments: float | str) -> list[Any]:
+        """Run a script and return what follows the first number of its response.
+
+        Raises:
+            RedisRefused: It is refused.
+            RedisUnavailable: There is no response in time, or not to this script.
+        """
+        self._number += 1
+        given = (len(keys), *keys, self._number, *arguments)
+        fault: Exception
+        try:
+            async with deadline(asyncio.get_running_loop().time() + self.timeout):
+                response = await self._evaluate(script, given)
+            if response[0] == self._number:
+                return list(response[1:])
+            fault = RedisUnavailable("the response is to another command")
+        except TimeoutError:
+            fault = RedisUnavailable(f"no response within {self.timeout:g} s")
+        # Whatever a client of somebody else raises, its connection is in doubt.
+        except Exception as error:  # noqa: BLE001
+            fault = _fault(error)
+        if not isinstance(fault, RedisRefused):
+            await self._drop()
+        raise fault
+
+    async def command(self, *words: str) -> Any:
+        """Return the response to a command.
+
+        Raises:
+            RedisRefused: It is refused.
+            RedisUnavailable: There is no response in time.
+        """
+        try:
+            async with deadline(asyncio.get_running_loop().time() + self.timeout):
+                return await self._client.execute_command(*words)
+        except TimeoutError:
+            fault: Exception = RedisUnavailable(f"no response within {self.timeout:g} s")
+        except Exception as error:  # noqa: BLE001
+            fault = _fault(error)
+        raise fault
+
+    async def aclose(self) -> None:
+        """Close the connections that were opened for a URL; a client that was given stays open."""
+        if self._ours:
+            await self._client.aclose()
+
+    async def _evaluate(self, script: Script, given: tuple[Any, ...]) -> Any:
+        from redis import exceptions as kinds  # noqa: PLC0415 - needs the extra
+
+        by_digest = ("EVALSHA", script.digest, *given)
+        try:
+            try:
+                return await self._client.execute_command(*by_digest)
+            except kinds.ConnectionError:  # an idle connection may just have been closed
+                return await self._client.execute_command(*by_digest)
+        except kinds.NoScriptError:
+            return await self._client.execute_command("EVAL", script.text, *given)
+
+    async def _drop(self) -> None:
+        """Close the connections that nobody is using."""
+        pool = getattr(self._client, "connection_pool", None)
+        if pool is not None:  # redis-py's client of a cluster has none
+            await pool.disconnect(inuse_connections=False)
+
+
+@cache
+def _sha1(text: str) -> str:
+    return sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _client(redis: Any) -> tuple[Any, str]:
+    """Return a client, or what is wrong with what was given."""
+    try:
+        from redis.asyncio import Redis, RedisCluster  # noqa: PLC0415 - needs the extra
+        from redis.asyncio.retry import Retry  # noqa: PLC0415
+        from redis.backoff import NoBackoff  # noqa: PLC0415
+    except ImportError:
+        return None, 'this needs redis-py: pip install "ci-live-audit[redis]"'
+    if isinstance(redis, Redis | RedisCluster):
+        return redis, ""
+    if not isinstance(redis, str):
+        kind = f"{type(redis).__module__}.{type(redis).__qualname__}"
+        return None, f"expected a URL or a client of redis.asyncio, got {kind}"
+    try:
+        # Its options have no types.
+        client = cast("Any", Redis).from_url(redis, retry=Retry(NoBackoff(), 0), max_connections=2)
+        client.connection_pool.make_connection()  # looks at the options, and does not connect
+    except (ValueError, TypeError):
+        form = "redis://[user:password@]host[:port][/db], rediss://… or unix://…"
+        return None, f"expected a URL {form}, with options of redis-py"
+    return client, ""
+
+
+def _place(client: Any) -> str:
+    pool = getattr(client, "connection_pool", None)
+    if pool is None:
+        return "the cluster"
+    if hasattr(pool, "service_name"):
+        return f"the master {pool.service_name}"
+    options = pool.connection_kwargs
+    return str(options.get("path") or f"{options.get('host')}:{options.get('port')}")
+
+
+def _fault(error: Exception) -> RedisUnavailable:
+    """Return what an exception of redis-py means, in one text."""
+    from redis import exceptions as kinds  # noqa: PLC0415 - needs the extra
+
+    text = f"{type(error).__name__}: {error}"
+    hints: list[tuple[type[Exception], str]] = [
+        (kinds.AuthenticationError, "check the user and the password"),
+        (kinds.NoPermissionError, "allow this user EVAL, EVALSHA and the keys ci_live_audit:*"),
+        (kinds.ReadOnlyError, "this is a replica; pass the address of the master"),
+        (kinds.ResponseError, "it takes Redis 5 or newer, with scripts, and keys of another name"),
+    ]
+    if not any(word in str(error) for word in PASSING):
+        for kind, hint in hints:
+            if isinstance(error, kind):
+                return RedisRefused(f"{text} ({hint})")
+    return RedisUnavailable(text)
