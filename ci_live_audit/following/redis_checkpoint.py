@@ -71,7 +71,7 @@ if not joins and not redis.call('ZSCORE', workers, me) then
   return {number, 'lost', about and 0 or 1}
 end
 if is_late() then return {number, 'late'} end
-redis.call('SET', scope, ARGV[7])
+if not about then redis.call('SET', scope, ARGV[7]) end
 redis.call('HSET', numbers, me, number)
 
 -- If nobody was heard of for so long, Redis was away, or its clock has been set: nobody is dead.

@@ -191,8 +191,8 @@ def test_processes_that_die_are_replaced_by_the_others(tmp_path: Path, redis: Re
     rng = random.Random(1)
     notes = tmp_path / "notes"
     notes.touch()
-    period = 0.4 + (KILLED + STOPPED) / 12
-    arguments = [redis.url, str(time.time() + 2), str(period)]
+    period = 0.2 + KILLED / 18 + STOPPED / 4
+    arguments = [redis.url, str(time.time() + 1), str(period)]
     with subprocess.Popen(
         [sys.executable, "-c", MEMBERS, *arguments],
         cwd=tmp_path,
@@ -212,16 +212,20 @@ def test_processes_that_die_are_replaced_by_the_others(tmp_path: Path, redis: Re
         alive = [start() for _ in range(4)]
         ends = [signal.SIGKILL] * KILLED + [signal.SIGSTOP] * STOPPED
         rng.shuffle(ends)
+        wait_for_findings(notes, 20)
         for end in ends:
-            wait_for_findings(notes, 20)
-            time.sleep(rng.random() * 0.1)
+            time.sleep(rng.random() * 0.5)
+            if " over\n" in notes.read_text():
+                break  # on a machine so slow that all was found before
             process = alive.pop(rng.randrange(4))
-            os.kill(process, end)
+            with suppress(ProcessLookupError):
+                os.kill(process, end)
             if end == signal.SIGKILL:
                 alive.append(start())
             else:
                 time.sleep(2.2)
-                os.kill(process, signal.SIGCONT)
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)
                 alive.append(process)
         until = time.monotonic() + 50
         while notes.read_text().count(" over\n") < 4 and time.monotonic() < until:
@@ -247,11 +251,6 @@ def test_processes_that_die_are_replaced_by_the_others(tmp_path: Path, redis: Re
 
 
 def wait_for_findings(notes: Path, number: int) -> None:
-    """Wait until some more findings have been noted, or all."""
-    before = notes.read_text().count(" finding ")
-    until = time.monotonic() + 20
-    while time.monotonic() < until:
-        text = notes.read_text()
-        if text.count(" finding ") >= before + number or " over\n" in text:
-            return
+    """Wait until some findings have been noted."""
+    while notes.read_text().count(" finding ") < number:
         time.sleep(0.005)
