@@ -39,7 +39,7 @@ class RedisRefused(RedisUnavailable):
 
 @attrs.frozen
 class Script:
-    """A script in Lua; it returns integers, the first of which is ``ARGV[1]``."""
+    """A script in Lua; the first that it returns is ``ARGV[1]``, a number."""
 
     text: str
 
@@ -76,6 +76,13 @@ class Server:
         self.place: str = _place(self._client)
 
     async def run(self, script: Script, keys: Sequence[str], *arguments: float | str) -> list[int]:
+        """Run a script that returns integers, and return what follows the first of them.
+
+        Raises: as `call` does.
+        """
+        return [int(number) for number in await self.call(script, keys, *arguments)]
+
+    async def call(self, script: Script, keys: Sequence[str], *arguments: float | str) -> list[Any]:
         """Run a script and return what follows the first number of its response.
 
         Raises:
@@ -89,7 +96,7 @@ class Server:
             async with deadline(asyncio.get_running_loop().time() + self.timeout):
                 response = await self._evaluate(script, given)
                 if response[0] == self._number:
-                    return [int(number) for number in response[1:]]
+                    return list(response[1:])
                 await self._drop()
             fault = RedisUnavailable("the response is to another command")
         except TimeoutError:

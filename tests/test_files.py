@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,34 @@ def test_a_lock_whose_holder_is_not_told(tmp_path: Path) -> None:
     """Where the system does not say who has locked a file, it is another process."""
     with (tmp_path / "file").open("w") as file:
         assert _files._holder(file.fileno()) == "another process"
+
+
+def test_a_replacement_that_fails_changes_nothing(tmp_path: Path) -> None:
+    """The old lines stay, and nothing is left beside them."""
+    file = LineFile(tmp_path / "lines")
+    file.cut(0)
+    file.append(b"one\n")
+
+    def failing() -> Iterator[bytes]:
+        yield b"two\n"
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        file.replace(failing())
+    file.append(b"three\n")
+    assert file.size == len(b"one\nthree\n")
+    file.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["lines"]
+    assert (tmp_path / "lines").read_bytes() == b"one\nthree\n"
+
+
+def test_a_replacement_keeps_the_mode(tmp_path: Path) -> None:
+    """A file that its owner has shared stays shared."""
+    path = tmp_path / "lines"
+    file = LineFile(path)
+    path.chmod(0o640)
+    file.replace([b"one\n", b"two\n"])
+    file.append(b"three\n")
+    file.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert path.read_bytes() == b"one\ntwo\nthree\n"

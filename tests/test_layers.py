@@ -77,10 +77,14 @@ ORDER = (
     "following/commit",
     "following/streams",
     "following/ids",
+    "following/member",
+    "following/shared",
+    "following/redis_checkpoint",
     "following/reading",
     "following/seen",
     "following/checkpoint",
     "following/plan",
+    "following/progress",
     "following/jobs",
     "following/nudges",
     "following/schedule",
@@ -154,6 +158,7 @@ CORE = ORDER[: ORDER.index("__init__")]
 PURE = {"models", "errors", "_checks", "credentials/values", "limits/pace", "limits/share", "retry"}
 FOLLOWING = (
     "plan",
+    "progress",
     "digests",
     "backlog",
     "recent",

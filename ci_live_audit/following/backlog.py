@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 
@@ -38,12 +38,23 @@ class Backlog(Generic[T]):
         """Return whether a response of which ``size`` bytes are to be parsed can wait too."""
         return not self._size or self._size + size <= MEMORY
 
-    def add(self, items: Iterator[T], number: int, size: int) -> None:
+    def add(self, items: Iterator[T], number: int, size: int, job_id: Any = None) -> None:
         """Add the items of a response, of which ``size`` bytes have been parsed."""
         if number:
-            self._batches.append(_Batch(items, number, size))
+            self._batches.append(_Batch(items, number, size, job_id))
             self._waiting += number
             self._size += size
+
+    def __contains__(self, job_id: object) -> bool:
+        """Return whether any items of a job wait."""
+        return any(batch.job_id == job_id for batch in self._batches)
+
+    def drop(self, job_id: str) -> None:
+        """Remove all items of a job."""
+        for batch in [batch for batch in self._batches if batch.job_id == job_id]:
+            self._batches.remove(batch)
+            self._waiting -= batch.number
+            self._size -= batch.size
 
     def take(self) -> T:
         """Return the next item; raise IndexError if none waits."""
@@ -57,8 +68,9 @@ class Backlog(Generic[T]):
         return item
 
 
-@attrs.define
+@attrs.define(eq=False)
 class _Batch(Generic[T]):
     items: Iterator[T]
     number: int
     size: int
+    job_id: Any

@@ -19,14 +19,15 @@ class Commit:
     Attributes:
         job_id: The job that it is of.
         action: ``"keep"``: the job is followed further. ``"end"``: the service has said of it what
-            it will always say. ``"release"``: this run follows it no longer, but it is not over.
+            it will always say. ``"aside"``: it is not over, but this run follows it no longer; a
+            later one does. ``"release"``: another process may follow it at once.
         seen: What was seen of the job, to be appended to what is noted already.
         verdict: With ``"end"``: the verdict of the job, if it has one.
         error: With ``"end"``: the name of the error's class, if there was one.
     """
 
     job_id: str
-    action: Literal["keep", "end", "release"]
+    action: Literal["keep", "end", "aside", "release"]
     seen: bytes = b""
     verdict: int | None = None
     error: str | None = None
@@ -40,4 +41,4 @@ def last_commit(job_id: str, job: AuditJob | None, error: LiveAuditError | None)
         return Commit(job_id=job_id, action="end", verdict=verdict, error=error_name)
     if isinstance(error, JobNotFound):
         return Commit(job_id=job_id, action="end", error=type(error).__name__)
-    return Commit(job_id=job_id, action="release")
+    return Commit(job_id=job_id, action="aside")

@@ -17,7 +17,7 @@ from ci_live_audit._loop import cancel_and_wait, running_loop, wait_for
 from ci_live_audit.errors import ConfigurationError, LiveAuditError, TransportError
 from ci_live_audit.following.backlog import Backlog
 from ci_live_audit.following.commit import Commit
-from ci_live_audit.following.ids import Ids, Nothing, Source
+from ci_live_audit.following.ids import AnyCheckpoint, Ids, Nothing, Source
 from ci_live_audit.following.ledger import Ledger, Update
 from ci_live_audit.following.polling import Polling, Reader
 from ci_live_audit.following.progress import Progress
@@ -58,8 +58,10 @@ class Dispatcher(Generic[R, T]):
             polling.interval,
             polling.timeout,
             polling.rate,
-            remembered=math.inf if self._ids.known else REMEMBERED,
+            # What comes and goes is never there twice, and may come again.
+            remembered=math.inf if self._ids.known else 0 if self._ids.come_and_go else REMEMBERED,
             nudged=polling.callbacks is not None,
+            droppable=self._ids.come_and_go,
         )
         self._ledger = Ledger(self.schedule, keep_last=polling.keep_last)
         self.schedule.unread = self._ids.unread
@@ -70,6 +72,8 @@ class Dispatcher(Generic[R, T]):
         self._trusts = polling.callbacks is not None and polling.callbacks.is_trusted
         self._listening = ExitStack()
         self.backlog: Backlog[tuple[T, Commit]] = Backlog()
+        #: The id of which the consumer has something in hand.
+        self.in_hand: str | None = None
         self.job: AuditJob | None = None
         self.changed: asyncio.Event = asyncio.Event()
         self.wake: asyncio.Event = asyncio.Event()
@@ -111,7 +115,7 @@ class Dispatcher(Generic[R, T]):
             self.schedule.share_deadline(now)
         if self.schedule.timeout < math.inf:
             self._beat()
-        self._ids.open(self.wake.set)
+        self._ids.serve(self)
         self._main = asyncio.create_task(self._run())
         self._main.add_done_callback(self._end)
 
@@ -144,6 +148,29 @@ class Dispatcher(Generic[R, T]):
         self._deliver(update)
         return update is not None
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing may be polled or handed out now."""
+        return self._ids.is_paused
+
+    def look(self) -> None:
+        """Look again at what there is to poll, and have the consumer look."""
+        self.wake.set()
+        self.changed.set()
+
+    def is_spare(self, job_id: str) -> bool:
+        """Return whether a job could be dropped, as the consumer is to get nothing of it yet."""
+        is_awaited = job_id in self.backlog or job_id == self.in_hand
+        return job_id in self.schedule and not is_awaited
+
+    def drop(self, job_id: str) -> None:
+        """Stop following a job, which is another process's now."""
+        self._ledger.drop(job_id)
+        self._reader.drop(job_id)
+        self.backlog.drop(job_id)
+        if job_id in self._tasks:
+            self._tasks[job_id].cancel()
+
     def retry_write(self) -> OSError:
         """Try to write the checkpoint again from now on, and return the error until now."""
         assert self.write_error is not None
@@ -165,7 +192,7 @@ class Dispatcher(Generic[R, T]):
             if self._polling.limiter is not None:
                 await self._polling.limiter.wait_for_gate()
             now = running_loop().time()
-            job_id = self._pick(now)
+            job_id = None if self._ids.is_paused else self._pick(now)
             if job_id is not None:
                 if health.is_out:
                     health.record_probe(now)
@@ -178,7 +205,7 @@ class Dispatcher(Generic[R, T]):
         """Return when the next poll may be made; infinity until something happens."""
         self.due = self.schedule.due(now)
         full = len(self._tasks) == self._max_in_flight or self.backlog.is_full
-        if full or self.write_error is not None:
+        if full or self.write_error is not None or self._ids.is_paused:
             return math.inf
         due = now if self._may_take_up(now) else self.due
         return max(due, self._ledger.health.next_probe)
@@ -190,7 +217,7 @@ class Dispatcher(Generic[R, T]):
         if self._may_take_up(now) and self._ids.known:
             steps[0] = self._take_up
         elif self._may_take_up(now):  # an endless source would starve the jobs that are due
-            steps.insert(1 if self._new_first else 2, self._take_up)
+            steps.insert(1 if self._new_first or self._ids.go_first else 2, self._take_up)
         # While others are due, half of the polls at most are for those that were nudged.
         steps.insert(0 if self._nudged_first else len(steps), self.schedule.pick_nudged)
         job_id = next((job_id for step in steps if (job_id := step(now)) is not None), None)
@@ -239,7 +266,7 @@ class Dispatcher(Generic[R, T]):
         # What does not fit in is left to the poll.
         if self._trusts and job is not None and not self.backlog.is_full:
             items, number, is_all = self._reader.told(job_id, job)
-            self.backlog.add(items, number, 0)
+            self.backlog.add(items, number, 0, job_id)
             self.changed.set()
             if is_all:
                 return
@@ -250,7 +277,7 @@ class Dispatcher(Generic[R, T]):
         if update is not None:
             self.job = update.job or self.job
             size = 0 if reading is None else reading.size
-            self.backlog.add(*self._reader.items(update, reading), size)
+            self.backlog.add(*self._reader.items(update, reading), size, update.job_id)
 
     async def _poll(self, job_id: str) -> None:
         polling = self._polling

@@ -81,6 +81,10 @@ class Watching:
             raise ConfigurationError(reason).about("watch", job_id) from None
         self._seen[job_id] = known
 
+    def drop(self, job_id: str) -> None:
+        """Forget what has been seen of a job."""
+        self._seen.pop(job_id, None)
+
     def reading(self, job_id: str, has_room: HasRoom) -> News:
         """Return what reads the next response about a job."""
         return News(self._seen.get(job_id) or Seen(), has_room)
@@ -129,9 +133,9 @@ def _with_commits(
     ended = update.job is not None and update.job.ended and source == "poll"
     is_last = ended or update.error is not None
     for place, finding in enumerate(findings_of(update, news, source), 1):
+        commit = None
         if is_last and place == number:
-            yield finding, last_commit(job_id, update.job, update.error)
-            return
+            commit = last_commit(job_id, update.job, update.error)
         state, severity = None, 0
         if isinstance(finding, StateChange):
             state = finding.state
@@ -139,8 +143,8 @@ def _with_commits(
             severity = 0 if finding.verdict is None else finding.verdict.severity
         if isinstance(finding, SnapshotFinding | AudioFinding):
             seen.append(next(digests))
-        new = Seen(Digests().plus(seen), state=state, severity=severity)
-        yield finding, Commit(job_id=job_id, action="keep", seen=new.to_bytes())
+        new = Seen(Digests().plus(seen), state=state, severity=severity).to_bytes()
+        yield finding, commit or Commit(job_id=job_id, action="keep", seen=new)
         seen = []
 
 

@@ -8,13 +8,13 @@ import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable
 from contextlib import suppress
 from enum import Enum
-from typing import Any, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from ci_live_audit._loop import cancel_and_wait
 from ci_live_audit.errors import ConfigurationError, InvalidInput
 from ci_live_audit.following.commit import Commit
 
-__all__ = ["Ids", "Nothing", "Source"]
+__all__ = ["AnyCheckpoint", "Following", "Ids", "Nothing", "Source"]
 
 
 class Nothing(Enum):
@@ -24,6 +24,20 @@ class Nothing(Enum):
 
 
 Source: TypeAlias = Iterable[str] | AsyncIterable[str]
+
+
+class Following(Protocol):
+    """The run that follows the ids."""
+
+    def look(self) -> None:
+        """Look again at what there is to do."""
+
+    def drop(self, job_id: str) -> None:
+        """Stop following a job, and hand out nothing more of it."""
+
+    def is_spare(self, job_id: str) -> bool:
+        """Return whether a job could be dropped, as the consumer is to get nothing of it yet."""
+        ...
 
 
 class Ids:
@@ -38,7 +52,10 @@ class Ids:
     Attributes:
         known: Whether their number is known from the start.
         exhausted: Whether none is left.
+        come_and_go: Whether jobs may be taken away, and given again.
     """
+
+    come_and_go: bool = False
 
     def __init__(self, job_ids: Source, first: tuple[str, ...] = ()) -> None:
         if isinstance(job_ids, str | bytes) or not isinstance(job_ids, Iterable | AsyncIterable):
@@ -61,6 +78,10 @@ class Ids:
         self._iterator = itertools.chain(first, rest)
         self._left = len(first)
         self.exhausted: bool = self.known and not first
+
+    def serve(self, run: Following) -> None:
+        """Begin to serve a run."""
+        self.open(run.look)
 
     def open(self, arrived: Callable[[], object]) -> None:
         """Begin to read; ``arrived`` is called when an id has come, or the reading has ended."""
@@ -92,6 +113,16 @@ class Ids:
     def unread(self) -> int:
         """The number of ids left, if it is known; otherwise 0."""
         return self._left if self.known else 0
+
+    @property
+    def go_first(self) -> bool:
+        """Whether what is at hand goes before what is due."""
+        return False
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing may be polled or handed out now."""
+        return False
 
     @property
     def at_hand(self) -> bool:
@@ -143,3 +174,14 @@ class Ids:
         self._iterator = itertools.chain([job_id], self._iterator)
         self._left += 1
         self.exhausted = False
+
+
+class AnyCheckpoint(Protocol):
+    """What outlives a run: `Checkpoint`, a file, or a `SharedCheckpoint` of several processes."""
+
+    def bind(self, bucket: str, region: str) -> None:
+        """Note the bucket and the region of the jobs; each run on a client does."""
+
+    def begin(self, job_ids: Source) -> Ids:
+        """Return the ids of one run: those that are open, and those of a source."""
+        ...

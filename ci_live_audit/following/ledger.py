@@ -107,6 +107,12 @@ class Ledger:
         self._spent.setdefault(job_id, cause)
         return Update(job_id, error=self._timed_out(job_id, "not ended"))
 
+    def drop(self, job_id: str) -> None:
+        """Forget a job that is followed no longer, and will not be counted."""
+        self._schedule.drop(job_id)
+        for known in (self._failures, self._last, self._spent):
+            known.pop(job_id, None)
+
     def reject(self, job_id: Any) -> Update:
         """Give up an id that is no text."""
         self.failed += 1

@@ -73,6 +73,9 @@ class _Following:
     def begin(self, job_id: str, seen: bytes) -> None:
         """Begin to follow a job, of which nothing needs to be known."""
 
+    def drop(self, job_id: str) -> None:
+        """Forget a job, of which nothing is known."""
+
     def reading(self, job_id: str, has_room: HasRoom) -> Reading:  # noqa: ARG002
         """Return what reads the next response about a job."""
         return Reading()

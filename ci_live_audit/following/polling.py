@@ -9,8 +9,8 @@ from typing import Protocol, TypeAlias, TypeVar
 
 import attrs
 
-from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.commit import Commit
+from ci_live_audit.following.ids import AnyCheckpoint
 from ci_live_audit.following.ledger import Update
 from ci_live_audit.following.nudges import CallbackSource, check_source
 from ci_live_audit.following.reading import Reading
@@ -42,7 +42,7 @@ class Polling:
     timeout: float | None = None
     limiter: BackgroundRateLimiter | None = None
     rate: float = math.inf
-    checkpoint: Checkpoint | None = None
+    checkpoint: AnyCheckpoint | None = None
     keep_last: bool = False
     probe: Query | None = None
     scope: Callable[[], AbstractAsyncContextManager[object]] = nullcontext
@@ -56,6 +56,10 @@ class Reader(Protocol[R, T_co]):
 
     def begin(self, job_id: str, seen: bytes) -> None:
         """Begin to follow a job of which this has been seen, in the bytes of `Commit.seen`."""
+        ...
+
+    def drop(self, job_id: str) -> None:
+        """Forget a job that is followed no longer."""
         ...
 
     def reading(self, job_id: str, has_room: HasRoom) -> R:

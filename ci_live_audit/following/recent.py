@@ -24,6 +24,8 @@ class Recent:
 
     def add(self, text: str) -> None:
         """Add a text."""
+        if not self._bound:
+            return
         self._young.add(text)
         if len(self._young) >= self._bound:
             self.has_forgotten = self.has_forgotten or bool(self._old)

@@ -91,15 +91,21 @@ class Run(Generic[T]):
         try:
             await self._settle()
             item, self._in_hand = await self._next()
+            self._dispatcher.in_hand = self._in_hand.job_id
             return item
         finally:
             self._awaited = False
 
     async def _settle(self) -> None:
         """Note in the checkpoint that the item in hand has been dealt with."""
-        if self._in_hand is not None:
-            await self._dispatcher.commit(self._in_hand)
-        self._in_hand = None  # only now: without room on the disk it is noted the next time
+        commit, self._in_hand = self._in_hand, None
+        if commit is not None:
+            self._dispatcher.in_hand = None
+            try:
+                await self._dispatcher.commit(commit)
+            except OSError:
+                self._in_hand = commit  # without room on the disk it is noted the next time
+                raise
 
     async def _next(self) -> tuple[T, Commit]:
         dispatcher = self._dispatcher
@@ -108,7 +114,7 @@ class Run(Generic[T]):
                 self._expired += 1
                 if self._expired % EXPIRED == 0:
                     await asyncio.sleep(0)
-            if dispatcher.backlog:
+            if dispatcher.backlog and not dispatcher.is_paused:
                 dispatcher.wake.set()
                 return dispatcher.backlog.take()
             if dispatcher.error is not None:

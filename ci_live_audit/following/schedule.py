@@ -46,6 +46,7 @@ class Schedule:
         *,
         remembered: float = math.inf,
         nudged: bool = False,
+        droppable: bool = False,
     ) -> None:
         self._interval = seconds("interval", interval)
         self.timeout: float = math.inf if timeout is None else seconds("timeout", timeout)
@@ -54,8 +55,10 @@ class Schedule:
         # The time of a job is when it is due; while it is in flight, when it was polled.
         self._jobs = Jobs(shared=math.inf if timeout is None else None)
         self._nudges = Nudges(self._jobs) if nudged else None
-        # With nudges, the numbers of jobs by id; otherwise 0, for a number takes 32 bytes.
+        # The numbers of jobs that may be nudged or dropped, by id; of others 0, for a number takes
+        # 32 bytes.
         self._known: tuple[dict[str, int], ...] = tuple({} for _ in range(TABLES))
+        self._numbered = nudged or droppable
         self._finished = Recent(remembered) if remembered < math.inf else None
         self._queue = Numbers()
         self._tail = -math.inf
@@ -82,7 +85,7 @@ class Schedule:
         if job_id in self:
             return False
         number = self._jobs.add(job_id, now, now + self.timeout)
-        self._known[hash(job_id) % TABLES][job_id] = 0 if self._nudges is None else number
+        self._known[hash(job_id) % TABLES][job_id] = number if self._numbered else 0
         self._begin(number, now)
         self.open += 1
         return True
@@ -175,15 +178,24 @@ class Schedule:
 
     def finish(self, job_id: str) -> None:
         """Never poll a job again that is in flight."""
-        number = self.in_flight.pop(job_id)
+        self._finish(self.in_flight.pop(job_id))
+        if self._finished is not None:
+            del self._known[hash(job_id) % TABLES][job_id]
+            self._finished.add(job_id)
+
+    def drop(self, job_id: str) -> None:
+        """Forget a job that may be dropped, unless it is finished; it may be added again."""
+        number = self._known[hash(job_id) % TABLES].pop(job_id, None)
+        if number is not None:
+            self.in_flight.pop(job_id, None)
+            self._finish(number)
+
+    def _finish(self, number: int) -> None:
         self._jobs.finish(number)
         self._extra.pop(number, None)
         if self._nudges is not None:
             self._nudges.forget(number)
         self.open -= 1
-        if self._finished is not None:
-            del self._known[hash(job_id) % TABLES][job_id]
-            self._finished.add(job_id)
 
     def expire(self, now: float) -> str | None:
         """Finish a job whose deadline has passed, and return it; None if there is none."""

@@ -9,7 +9,7 @@ import attrs
 from ci_live_audit.calls import Caller
 from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.findings import Findings
-from ci_live_audit.following.ids import Source
+from ci_live_audit.following.ids import AnyCheckpoint, Source
 from ci_live_audit.following.moderation import Moderation
 from ci_live_audit.following.nudges import CallbackSource
 from ci_live_audit.following.outcomes import Outcomes
@@ -61,7 +61,7 @@ class ManyJobs:
         interval: float = 10.0,
         timeout: float | None = None,
         *,
-        checkpoint: Checkpoint | None = None,
+        checkpoint: AnyCheckpoint | None = None,
         callbacks: CallbackSource | None = None,
     ) -> Outcomes:
         """Follow many jobs and yield the `Outcome` of each as it ends.
@@ -106,7 +106,7 @@ class ManyJobs:
         interval: float = 10.0,
         timeout: float | None = None,
         *,
-        checkpoint: Checkpoint | None = None,
+        checkpoint: AnyCheckpoint | None = None,
         callbacks: CallbackSource | None = None,
     ) -> Findings:
         """Follow one job or many and yield each `Finding` once, as it turns up.
@@ -176,7 +176,7 @@ class ManyJobs:
         self,
         interval: float,
         timeout: float | None,
-        checkpoint: Checkpoint | None = None,
+        checkpoint: AnyCheckpoint | None = None,
         callbacks: CallbackSource | None = None,
     ) -> Polling:
         """Return how a run polls: behind all other calls on this client."""

@@ -49,3 +49,19 @@ def test_a_response_has_room_if_little_waits() -> None:
     assert not backlog.has_room(2)
     backlog.take()
     assert backlog.has_room(2 * MEMORY)
+
+
+def test_the_items_of_a_job_are_dropped() -> None:
+    """Those of the others stay, in their order; what was taken is gone already."""
+    backlog: Backlog[int] = Backlog()
+    backlog.add(iter([1, 2]), 2, 10, "a")
+    backlog.add(iter([3]), 1, 20, "b")
+    backlog.add(iter([4]), 1, MEMORY, "a")
+    assert backlog.take() == 1
+    assert "a" in backlog
+    assert not backlog.has_room(1)
+    backlog.drop("a")
+    assert "a" not in backlog
+    assert backlog.has_room(1)
+    assert len(backlog) == 1
+    assert backlog.take() == 3

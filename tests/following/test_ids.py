@@ -458,3 +458,28 @@ async def test_a_source_that_is_both_is_read_once() -> None:
         taken.append(ids.take())
         await asyncio.sleep(0)
     assert [job_id for job_id in taken if isinstance(job_id, str)] == ["a", "b"]
+
+
+async def test_what_is_no_text_is_not_noted() -> None:
+    """An async iterable hands it on to whoever refuses it."""
+    noted: list[str] = []
+
+    class Noting(Ids):
+        def note(self, job_id: str) -> bytes:
+            noted.append(job_id)
+            return b""
+
+    async def mixed() -> AsyncIterator[Any]:
+        yield 7
+        yield "a"
+
+    ids = Noting(mixed())
+    arrived = asyncio.Event()
+    ids.open(arrived.set)
+    taken: list[Any] = []
+    while not ids.exhausted:
+        if (one := ids.take()) is not Nothing.EMPTY:
+            taken.append(one)
+        await asyncio.sleep(0)
+    await ids.aclose()
+    assert (taken, noted) == ([7, "a"], ["a"])

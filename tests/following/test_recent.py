@@ -27,3 +27,11 @@ def test_without_a_bound_nothing_is_forgotten() -> None:
     for number in range(1000):
         recent.add(str(number))
     assert all(str(number) in recent for number in range(1000))
+
+
+def test_nothing_is_remembered_of_a_bound_of_zero() -> None:
+    """Not even the last text."""
+    recent = Recent(0)
+    recent.add("a")
+    assert "a" not in recent
+    assert not recent.has_forgotten

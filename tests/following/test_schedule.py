@@ -753,3 +753,28 @@ def test_a_plan_needs_finite_numbers() -> None:
 def test_a_plan_of_a_million_jobs_is_readable() -> None:
     """Seconds are written out."""
     assert "every 50,000 s" in str(plan(1_000_000))
+
+
+@pytest.mark.parametrize("timeout", [None, 100.0])
+def test_jobs_are_dropped_wherever_they_are(timeout: float | None) -> None:
+    """In flight, waiting, failed or unknown; the others are polled as before, and all come back."""
+    schedule = Schedule(10, timeout, remembered=0, droppable=True)
+    for number in range(6):
+        schedule.add(str(number), number)
+    schedule.put_back("0", 7)
+    schedule.put_back("1", 7)
+    schedule.put_back("2", 7, failures=1)
+    schedule.put_back("3", 7)
+    for job_id in ("0", "2", "4", "unknown"):
+        schedule.drop(job_id)
+        schedule.drop(job_id)
+    assert (schedule.open, {*schedule.in_flight}) == (3, {"5"})
+    assert (schedule.pick(30), schedule.pick(30), schedule.pick(30)) == ("1", "3", None)
+    schedule.finish("1")
+    for job_id in ("0", "1", "2", "4"):
+        assert job_id not in schedule
+        assert schedule.add(job_id, 31)
+    assert schedule.open == 6
+    if timeout is not None:
+        expired = [schedule.expire(200) for _ in range(7)]
+        assert expired == ["3", "5", "0", "1", "2", "4", None]

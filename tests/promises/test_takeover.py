@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
+from contextlib import suppress
 from pathlib import Path
 
+from daemons import RedisServer
 from proofs import times
 
 from ci_live_audit import Checkpoint
@@ -116,3 +118,139 @@ def test_a_killed_watch_hands_out_nothing_anew_but_the_finding_in_hand(tmp_path:
     assert {len(one) for one in keys.values()} == {1}
     with Checkpoint(tmp_path / "checkpoint") as checkpoint:
         assert (checkpoint.open, checkpoint.answered) == ((), STREAMS)
+
+
+# Several processes over Redis
+
+SHARED, FINDINGS = 120, 8
+#: Processes that are killed, and that are stopped for longer than they may be silent.
+KILLED, STOPPED = times(20), times(5)
+
+# Starts a process of a shared watch for each line it reads. All see the same streams, which have
+# one item more every now and then, by the clock.
+MEMBERS = f"""
+import asyncio, logging, os, signal, sys, time
+from ci_live_audit import AuditJob, Findings, JobState, Snapshot, Verdict
+from ci_live_audit.following.dispatcher import Polling
+from ci_live_audit.redis import RedisCheckpoint
+import redis.asyncio
+
+url, began, period = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
+
+def note(line):
+    file = os.open("notes", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(file, f"{{time.time():.3f}} {{os.getpid()}} {{line}}\\n".encode())
+    os.close(file)
+
+class Lost(logging.Handler):
+    def emit(self, record):
+        note("log " + record.getMessage())
+
+async def query(job_id, reading):
+    note("query " + job_id)
+    await asyncio.sleep(0.001)
+    shown = int((time.time() - began) / period)
+    job = AuditJob(
+        job_id=job_id,
+        state=JobState.AUDITING if shown <= {FINDINGS} else JobState.SUCCESS,
+        snapshots=tuple(
+            Snapshot(url=f"{{job_id}}/{{number}}", snapshot_time=number, result=Verdict(1))
+            for number in range(1, min(shown, {FINDINGS}) + 1)
+        ),
+    )
+    reading.compare(job)
+    return job
+
+async def follow():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
+    checkpoint = RedisCheckpoint(url, "streams", ttl=1.5)
+    checkpoint.bind("bucket", "region")
+    ids = [f"job{{number:03}}" for number in range({SHARED})]
+    async with Findings(Polling(query, 0.2, checkpoint=checkpoint), ids) as findings:
+        async for finding in findings:
+            what = finding.url or f"{{finding.job_id}}/{{finding.state.value}}"
+            note(f"finding {{what}} {{finding.key}}")
+    await checkpoint.aclose()
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for _ in sys.stdin:
+    child = os.fork()
+    if not child:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.alarm(100)  # even if the test hangs
+        logging.getLogger("ci_live_audit").addHandler(Lost())
+        asyncio.run(follow())
+        note("over")
+        os._exit(0)
+    print(child, flush=True)
+"""
+
+
+def test_processes_that_die_are_replaced_by_the_others(tmp_path: Path, redis: RedisServer) -> None:
+    """Killed and stopped at random, four processes hand out all, and again what was in hand."""
+    rng = random.Random(1)
+    notes = tmp_path / "notes"
+    notes.touch()
+    period = 0.2 + KILLED / 18 + STOPPED / 4
+    arguments = [redis.url, str(time.time() + 1), str(period)]
+    with subprocess.Popen(
+        [sys.executable, "-c", MEMBERS, *arguments],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as members:
+        assert members.stdin is not None
+        assert members.stdout is not None
+
+        def start() -> int:
+            assert members.stdin is not None
+            assert members.stdout is not None
+            print(file=members.stdin, flush=True)
+            return int(members.stdout.readline())
+
+        alive = [start() for _ in range(4)]
+        ends = [signal.SIGKILL] * KILLED + [signal.SIGSTOP] * STOPPED
+        rng.shuffle(ends)
+        wait_for_findings(notes, 20)
+        for end in ends:
+            time.sleep(rng.random() * 0.5)
+            if " over\n" in notes.read_text():
+                break  # on a machine so slow that all was found before
+            process = alive.pop(rng.randrange(4))
+            with suppress(ProcessLookupError):
+                os.kill(process, end)
+            if end == signal.SIGKILL:
+                alive.append(start())
+            else:
+                time.sleep(2.2)
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)
+                alive.append(process)
+        until = time.monotonic() + 50
+        while notes.read_text().count(" over\n") < 4 and time.monotonic() < until:
+            time.sleep(0.05)
+        for process in alive:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    number, keys, silent = Counter[str](), defaultdict[str, set[str]](set), 0
+    for line in notes.read_text().splitlines():
+        match line.split()[2:]:
+            case ["finding", what, key]:
+                number[what] += 1
+                keys[what].add(key)
+            case ["log", *words]:
+                silent += "dead:" in words
+    streams = [f"job{number:03}" for number in range(SHARED)]
+    items = {f"{stream}/{item}" for stream in streams for item in range(1, FINDINGS + 1)}
+    assert items | {f"{stream}/Success" for stream in streams} <= number.keys()
+    assert {len(one) for one in keys.values()} == {1}
+    # A process that is not given the processor for so long counts as dead, too.
+    assert number.total() - len(number) <= KILLED + max(STOPPED, silent)
+
+
+def wait_for_findings(notes: Path, number: int) -> None:
+    """Wait until some findings have been noted."""
+    while notes.read_text().count(" finding ") < number:
+        time.sleep(0.005)

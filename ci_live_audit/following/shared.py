@@ -1,0 +1,110 @@
+"""Checkpoints that several processes share: what a store of theirs has to do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import attrs
+
+from ci_live_audit._checks import above_zero
+from ci_live_audit.following.commit import Commit
+from ci_live_audit.following.ids import Ids, Source
+from ci_live_audit.following.member import Member
+
+__all__ = ["Beat", "Committed", "SharedCheckpoint"]
+
+
+@attrs.frozen(kw_only=True)
+class Beat:
+    """What a store says to a sign of life.
+
+    Attributes:
+        lost: Whether the process was taken for dead, or never joined: it has no jobs any more.
+        forgotten: With ``lost``: whether the store knows of nothing at all.
+        back: Jobs that the process follows from now on and that were followed before, each with
+            what was seen of it: all that `Commit.seen` has said, one after the other.
+        new: Jobs that nobody has followed before.
+        surplus: How many jobs the process has beyond its share.
+        open: The number of jobs of all processes that are not over.
+        own: The jobs that the process had before, unless their number is the one it has said.
+    """
+
+    lost: bool = False
+    forgotten: bool = False
+    back: Sequence[tuple[str, bytes]] = ()
+    new: Sequence[tuple[str, bytes]] = ()
+    surplus: int = 0
+    open: int = 0
+    own: Sequence[str] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Committed:
+    """What a store says to what was dealt with.
+
+    Attributes:
+        lost: As of a `Beat`; then nothing has been noted.
+        noted: For each `Commit`, whether the job was the process's own and it has been noted.
+        open: As of a `Beat`.
+    """
+
+    lost: bool = False
+    noted: Sequence[bool] = ()
+    open: int = 0
+
+
+class SharedCheckpoint(ABC):
+    """The state of a run that several processes share: each follows a part of the jobs.
+
+    `RedisCheckpoint` is one. For another store, write its four methods. Each is called by one task
+    of a run at a time, and either takes effect as a whole or raises: an `OSError` if the store
+    cannot be reached (the call is repeated), anything else to end the run. A call may take effect
+    although it raised, and then comes again.
+
+    Args:
+        ttl: Seconds after its last sign of life at which a process counts as dead. It gives one
+            three times as often.
+    """
+
+    def __init__(self, *, ttl: float = 3.0) -> None:
+        above_zero("ttl", ttl, "seconds")
+        self.ttl: float = ttl
+        self.scope: str = ""
+
+    def bind(self, bucket: str, region: str) -> None:
+        """Note the bucket and the region of the jobs; each run on a client does."""
+        self.scope = f"{bucket} {region}"
+
+    def begin(self, job_ids: Source) -> Ids:
+        """Return the ids of one run: what this process is given of all jobs."""
+        return Member(self, job_ids)
+
+    @abstractmethod
+    async def add(self, job_ids: Sequence[str]) -> None:
+        """Add jobs to be followed, unless they are there or over already."""
+
+    @abstractmethod
+    async def beat(self, process: str, *, joins: bool, want: int, held: int) -> Beat:
+        """Take a sign of life, and give the process its share of the jobs.
+
+        The jobs of a process whose last sign is older than its ``ttl`` go to the others.
+
+        Args:
+            process: The name of the process.
+            joins: Whether it is its first sign; otherwise it must be known.
+            want: How many jobs it takes at most.
+            held: How many it has.
+
+        Raises:
+            OSError: The store cannot be reached.
+            ConfigurationError: The store is about jobs of another ``scope``.
+        """
+
+    @abstractmethod
+    async def commit(self, process: str, commits: Sequence[Commit]) -> Committed:
+        """Note what a process has dealt with, of jobs that are its own."""
+
+    @abstractmethod
+    async def leave(self, process: str) -> None:
+        """Give all jobs of a process to the others, at once."""
