@@ -13,7 +13,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from ci_live_audit import AuditJob, JobState, Outcomes
-from ci_live_audit.following.dispatcher import Polling
+from ci_live_audit.following.polling import Polling
 from ci_live_audit.redis import RedisCheckpoint
 
 JOBS = [f"av{number:032x}" for number in range(10_000)]

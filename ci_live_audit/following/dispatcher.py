@@ -17,7 +17,7 @@ from ci_live_audit._loop import cancel_and_wait, running_loop, wait_for
 from ci_live_audit.errors import ConfigurationError, LiveAuditError, TransportError
 from ci_live_audit.following.backlog import Backlog
 from ci_live_audit.following.commit import Commit
-from ci_live_audit.following.ids import AnyCheckpoint, Ids, Nothing, Source
+from ci_live_audit.following.ids import Ids, Nothing, Source
 from ci_live_audit.following.ledger import Ledger, Update
 from ci_live_audit.following.polling import Polling, Reader
 from ci_live_audit.following.progress import Progress

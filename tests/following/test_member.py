@@ -29,7 +29,7 @@ from ci_live_audit import (
 )
 from ci_live_audit.following import member as module
 from ci_live_audit.following.commit import Commit
-from ci_live_audit.following.dispatcher import Polling
+from ci_live_audit.following.polling import Polling
 from ci_live_audit.following.shared import Beat, Committed, SharedCheckpoint
 
 

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from ci_live_audit import AuditJob, ConfigurationError, Findings, JobState, Outcomes, Snapshot
 from ci_live_audit.following import redis_checkpoint as module
 from ci_live_audit.following.commit import Commit
-from ci_live_audit.following.dispatcher import Polling
+from ci_live_audit.following.polling import Polling
 from ci_live_audit.following.seen import Seen
 from ci_live_audit.redis import RedisCheckpoint
 
