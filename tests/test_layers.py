@@ -90,7 +90,6 @@ ORDER = (
     "following/schedule",
     "following/health",
     "following/ledger",
-    "following/progress",
     "following/polling",
     "following/dispatcher",
     "following/run",
@@ -188,7 +187,6 @@ LIBRARIES = {
     "anyio": {
         *("transport/connections", "transport/exchange", "following/run"),
         "following/moderation",
-        "following/verbs",
     },
 }
 LONGEST = 350

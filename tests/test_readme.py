@@ -246,9 +246,9 @@ def test_the_commands_of_the_manual_run(tmp_path: Path) -> None:
         return codes
 
     codes = asyncio.run(run_all())
-    assert len(codes) == 8
+    assert len(codes) == 9
     # A job that has ended cannot be cancelled.
-    assert [code for command, code in codes if "cancel " not in command] == [0] * 7, codes
+    assert [code for command, code in codes if "cancel " not in command] == [0] * 8, codes
     assert (tmp_path / "night.jsonl").read_text().count(job_id) > 0
 
 

@@ -54,7 +54,8 @@ class Findings(Run[Finding]):
         """
         finding = await super().__anext__()
         self._polling.audience.tell("found", finding)
-        if isinstance(finding, WatchFailed) and finding.job_id == self._single:
+        is_single = self._single is not None and finding.job_id == self._single
+        if isinstance(finding, WatchFailed) and is_single:
             self._dispatcher.error = finding.error
             raise finding.error
         return finding

@@ -72,7 +72,7 @@ def _result(cls: Any, value: Any) -> Any:
 def _excerpt(value: object) -> str:
     try:
         return reprlib.repr(value)  # bounded in depth and length
-    except ValueError:
+    except ValueError:  # pragma: no cover - not from Python 3.14 on
         return "a number of very many digits"
 
 

@@ -226,9 +226,9 @@ def test_the_secret_is_nowhere(caplog: pytest.LogCaptureFixture) -> None:
             [vars(key) for key in receiver._tokens._keys],
         ]
         texts += [repr(receiver), str(receiver), repr(parts), receiver.url("https://a.b", "room7")]
-    short = KEY[:15]
+    CallbackReceiver(KEY[:15])  # with a warning
     bad: Any
-    for bad in (short, short.encode(), [KEY, short], [KEY, None], {KEY: KEY}):
+    for bad in ([KEY, ""], [KEY, None], {KEY: KEY}):
         raising(lambda: CallbackReceiver(bad))  # noqa: B023
         raising(lambda: CallbackReceiver(bad, on_callback=print))  # noqa: B023
         raising(lambda: CallbackReceiver(KEY, max_body=0))
