@@ -143,8 +143,8 @@ class Stopping:
             await self._free(place)
 
     async def _give_up(self, place: Place) -> None:
-        if await self._stop(place):
-            await self._free(place)
+        await self._stop(place)  # which succeeds, or is cancelled by the end
+        await self._free(place)
 
     async def _stop(self, place: Place) -> bool:
         """Stop a job, trying until that succeeds; return False if it may run on.

@@ -18,6 +18,7 @@ from runs import now, tasks
 from ci_live_audit import (
     AccessDenied,
     Attempt,
+    CallbackReceiver,
     Checkpoint,
     ConfigurationError,
     Credentials,
@@ -563,6 +564,39 @@ async def test_what_goes_wrong_beside_the_calls_ends_the_run(emulator: Emulator)
     async with emulator.client(limiter=Limiter()) as client:
         with pytest.raises(Boom):
             await all_of(client.moderate([url(1)]))
+
+
+# Callbacks
+
+DETAIL = {"Conf": {"CallbackVersion": "Detail"}}
+
+
+@pytest.mark.parametrize("extra", [None, DETAIL], ids=["Simple", "Detail"])
+@pytest.mark.parametrize("trusted", [False, True])
+async def test_callbacks_bring_what_is_new(
+    emulator: Emulator, client: LiveAuditClient, extra: Any, trusted: bool
+) -> None:
+    """Findings and ends come long before their turns, each once and with its stream."""
+    receiver = CallbackReceiver("a secret of more than 16 bytes")
+    emulator.callbacks = receiver
+    streams = [
+        Stream(url(name), data_id=name, callback=receiver.url("https://bot.example.com", name))
+        for name in ("a", "b")
+    ]
+    for stream in streams:
+        script = [frame(20, "Porn"), frame(40)]
+        emulator.add_stream(stream.url, duration=60, script=script)
+    callbacks = receiver.trusted() if trusted else receiver
+    async with client.moderate(streams, interval=600, callbacks=callbacks, extra=extra) as findings:
+        found = [(now(), finding) async for finding in findings]
+    frames = [(at, one) for at, one in found if isinstance(one, SnapshotFinding)]
+    assert sorted((str(one.stream), one.time is not None) for _, one in frames) == [
+        *(("a", True), ("a", True), ("b", True), ("b", True))
+    ]
+    assert len({one.key for _, one in found}) == len(found)
+    assert all(at < 70 for at, _ in found)
+    at_once = trusted and extra is not None
+    assert {one.source for _, one in frames} == {"callback" if at_once else "poll"}
 
 
 # Jobs that are given up

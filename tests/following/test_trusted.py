@@ -7,6 +7,8 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import attrs
@@ -19,6 +21,8 @@ from ci_live_audit import (
     AudioFinding,
     AudioSection,
     AuditJob,
+    CallbackReceiver,
+    Checkpoint,
     Finding,
     JobState,
     RetryPolicy,
@@ -38,6 +42,7 @@ from ci_live_audit.testing import Emulator, Fault, frame, sound
 from ci_live_audit.testing.render import render
 
 Item: TypeAlias = Snapshot | AudioSection
+URL = "rtmp://live.example.com/app/room7"
 AUDITING, SUCCESS = JobState.AUDITING, JobState.SUCCESS
 
 
@@ -231,6 +236,29 @@ async def test_an_outage_does_not_hold_findings_up() -> None:
     run.tell(20, "a")
     await run.watch(until=30)
     assert run.seen[-1] == (20.0, ("a", "callback"))
+
+
+async def test_a_later_run_hands_out_nothing_that_a_callback_told(tmp_path: Path) -> None:
+    """What came by callbacks is in the checkpoint, as what came by polls is."""
+    receiver = CallbackReceiver("a secret of more than 16 bytes")
+    emulator = Emulator(callbacks=receiver)
+    emulator.add_stream(URL, duration=60, script=[frame(20, "Porn"), frame(20.5), frame(40)])
+    url = receiver.url("https://bot.example.com")
+    found: list[Finding] = []
+    async with emulator.client() as client:
+        detail = {"Conf": {"CallbackVersion": "Detail"}}
+        job_id = (await client.submit(URL, callback=url, extra=detail)).job_id
+        for until in (30.0, 1e6):
+            with Checkpoint(tmp_path / "checkpoint") as checkpoint:
+                async with client.watch(
+                    job_id, 300, checkpoint=checkpoint, callbacks=receiver.trusted()
+                ) as findings:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout_at(until):
+                            while finding := await anext(findings, None):
+                                found.append(finding)
+    assert len({one.key for one in found}) == len(found)
+    assert [one.source for one in found if one.at is not None] == 3 * ["callback"]
 
 
 async def test_outcomes_are_asked_for_when_a_callback_tells_the_end() -> None:
