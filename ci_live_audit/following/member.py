@@ -61,8 +61,8 @@ class Member(Ids):
         self._store = store
         self._to_add: list[str] = []
         self._given = _Read(job_ids, self._to_add)
-        self.known = False
-        self.exhausted = False
+        self.known: bool = False
+        self.exhausted: bool = False
         # Those that were followed before are polled first.
         self._back: deque[str] = deque()
         self._new: deque[Any] = deque()

@@ -94,10 +94,10 @@ class Claimant:
         self._untold: list[_Slot] = []
         self._counted_at = -math.inf
         self.reply: Reply | None = None
-        self.processes = processes
-        self.rank = 0
-        self.ahead = 0.0
-        self.refused = 0.0
+        self.processes: int = processes
+        self.rank: int = 0
+        self.ahead: float = 0.0
+        self.refused: float = 0.0
         self._own_hold = self._shared_hold = -math.inf
 
     @cached_property
