@@ -1,4 +1,4 @@
-"""Calls a function with callbacks, one after another, while those who bring them never wait."""
+"""Calls a function with callbacks, one after another; those who bring them hardly wait."""
 
 from __future__ import annotations
 
@@ -7,32 +7,38 @@ import contextvars
 import inspect
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
 from ci_live_audit._loop import running_loop
-from ci_live_audit._threads import Threads
 from ci_live_audit.callbacks.line import Line
 from ci_live_audit.wire.callbacks import Callback
 
-__all__ = ["Consumer"]
+__all__ = ["Consumer", "consumer"]
 
 logger: logging.Logger = logging.getLogger("ci_live_audit.callbacks")
 
+#: Seconds that whoever brings a callback waits for a function in a thread that has nothing else to
+#: do: most are done by then, and what they did can be seen at once.
+SOON = 0.01
+#: Seconds from one look to the next whether a loop is still there that runs what was returned.
+LOOK = 1.0
 
-class Consumer:
-    """Calls a function with callbacks, in their order.
 
-    A coroutine function runs on the event loop of whoever brings a callback while none waits, and
-    without one on a loop of its own; any other function is called in a thread.
-    """
+def consumer(function: Callable[[Callback], Any]) -> Consumer:
+    """Return what calls a function: a coroutine function on an event loop, another in a thread."""
+    called = getattr(function, "__call__", None)  # noqa: B004 - of an object that is called
+    is_async = any(map(inspect.iscoroutinefunction, (function, called)))
+    return _OnLoop(function) if is_async else _InThread(function)
+
+
+class Consumer(ABC):
+    """Calls a function with callbacks, in their order."""
 
     def __init__(self, function: Callable[[Callback], Any]) -> None:
         self._function = function
-        called = getattr(function, "__call__", None)  # noqa: B004 - of an object that is called
-        self._is_async = any(map(inspect.iscoroutinefunction, (function, called)))
-        self._threads = Threads(1)
         # Of whoever made it, not of the request that happens to come first.
         self._context = contextvars.copy_context()
         self.renew()
@@ -41,9 +47,6 @@ class Consumer:
         """Forget what waits; for a forked child, as its parent has it too."""
         self._lock = threading.Lock()
         self._line = Line()
-        #: Where callbacks are being handed over; None if none is.
-        self._home: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
         self._joining: list[asyncio.Future[None]] = []
 
     def add(self, callback: Callback, size: int) -> bool:
@@ -71,25 +74,52 @@ class Consumer:
             self._work_on()
             await ended
 
+    @abstractmethod
     def _work_on(self) -> None:
         """Have callbacks handed over, unless they are already."""
+
+    def _end(self) -> None:
+        """Tell those who wait that the work has ended."""
+        for ended in self._joining:
+            try:
+                ended.get_loop().call_soon_threadsafe(_wake, ended)
+            except RuntimeError:  # its loop is closed
+                continue
+        self._joining = []
+
+    def _start(self, run: Callable[[], object]) -> bool:
+        """Call a function in a thread; return False if the system has no more threads."""
+        run = partial(self._context.copy().run, run)
         try:
-            running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
+            threading.Thread(target=run, name="ci_live_audit", daemon=True).start()
+        except RuntimeError as problem:
+            logger.warning("callbacks have to wait: %s", problem)
+            return False
+        return True
+
+
+class _OnLoop(Consumer):
+    """Calls a coroutine function on the event loop of whoever brings a callback while none waits.
+
+    Without one it is on a loop of its own. If a loop ends, another goes on.
+    """
+
+    def renew(self) -> None:
+        super().renew()
+        #: Where callbacks are being handed over; None if none is.
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def _work_on(self) -> None:
+        running = _running()
         with self._lock:
             if self._home is not None and not self._home.is_closed():
                 return
             home = self._home = running or asyncio.new_event_loop()
         if running is not None:
             home.call_soon(self._begin, home, context=self._context.copy())
-            return
-        run = partial(self._context.copy().run, self._run, home)
-        try:
-            threading.Thread(target=run, name="ci_live_audit", daemon=True).start()
-        except RuntimeError as problem:  # the system has no more threads
+        elif not self._start(lambda: self._run(home)):
             home.close()  # so that the next callback tries again
-            logger.warning("callbacks have to wait: %s", problem)
 
     def _begin(self, home: asyncio.AbstractEventLoop) -> None:
         self._task = home.create_task(self._work())
@@ -116,22 +146,11 @@ class Consumer:
 
     def _end(self) -> None:
         self._home = self._task = None
-        for ended in self._joining:
-            try:
-                ended.get_loop().call_soon_threadsafe(_wake, ended)
-            except RuntimeError:  # its loop is closed
-                continue
-        self._joining = []
+        super()._end()
 
     async def _hand_over(self) -> None:
         try:
-            if self._is_async:
-                await self._function(self._line.first())
-            else:
-                begun = await self._threads.run(self._call)
-                if begun is None:
-                    return
-                await begun
+            await self._function(self._line.first())
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -142,25 +161,72 @@ class Consumer:
         with self._lock:
             self._line.remove_first()
 
-    def _call(self) -> Awaitable[object] | None:
-        """Call the function, in a thread, until none waits or it returns what is to be awaited.
 
-        Whoever starts this may be gone meanwhile; so it is here that a callback leaves the line.
-        """
+class _InThread(Consumer):
+    """Calls a function in a thread, which ends when no callback waits.
+
+    What the function returns is awaited, if it can be, on the event loop of whoever brought a
+    callback last, or else on one of its own.
+    """
+
+    def renew(self) -> None:
+        super().renew()
+        self._is_working = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._returned = threading.Event()
+
+    def _work_on(self) -> None:
+        with self._lock:
+            self._loop = _running() or self._loop
+            if self._is_working:
+                return
+            self._is_working = True
+            self._returned.clear()
+        if self._start(self._work):
+            self._returned.wait(SOON)
+        else:
+            self._is_working = False
+
+    def _work(self) -> None:
         while True:
             with self._lock:
                 if not self._line:
-                    return None
+                    self._is_working = False
+                    self._end()
+                    return
                 callback = self._line.first()
             try:
-                begun = self._function(callback)
-            except Exception:
+                returned = self._function(callback)
+                if inspect.isawaitable(returned):
+                    self._returned.set()
+                    self._wait_for(returned)
+            except BaseException:  # the thread has nobody to tell
                 logger.exception("on_callback failed")
-            else:
-                if inspect.isawaitable(begun):
-                    return begun
             with self._lock:
                 self._line.remove_first()
+            self._returned.set()
+
+    def _wait_for(self, returned: Awaitable[object]) -> None:
+        async def wait() -> None:
+            await returned
+
+        loop = self._loop
+        if loop is None or not loop.is_running():
+            asyncio.run(wait())
+            return
+        future = asyncio.run_coroutine_threadsafe(wait(), loop)
+        while not future.done() and not loop.is_closed():
+            try:
+                future.result(LOOK)
+            except TimeoutError:
+                continue
+
+
+def _running() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _wake(ended: asyncio.Future[None]) -> None:

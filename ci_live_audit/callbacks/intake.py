@@ -9,9 +9,10 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TypeAlias
 
-from ci_live_audit.callbacks.consumer import Consumer
+from ci_live_audit.callbacks.consumer import Consumer, consumer
 from ci_live_audit.callbacks.listeners import Listeners
 from ci_live_audit.callbacks.tokens import Grant, Tokens
 from ci_live_audit.errors import DecodeError
@@ -49,7 +50,7 @@ class Intake:
 
     def __init__(self, tokens: Tokens, on_callback: Callable[[Callback], Any] | None) -> None:
         self.tokens: Tokens = tokens
-        self.consumer: Consumer | None = None if on_callback is None else Consumer(on_callback)
+        self.consumer: Consumer | None = None if on_callback is None else consumer(on_callback)
         self.listeners: Listeners = Listeners()
         self.counts: dict[Result, int] = dict.fromkeys(
             ("taken", "duplicate", "refused", "unreadable", "probe", "busy"), 0
@@ -127,7 +128,8 @@ def read(body: bytes, headers: Headers | None) -> Callback:
     """
     found: Iterable[tuple[str, str]] = () if headers is None else headers.items()
     texts = ((name, value) for name, value in found if isinstance(name, str))
-    return decode(body, {name: str(value) for name, value in texts if name.lower() == VERSION})
+    version = {name: str(value) for name, value in texts if name.lower() == VERSION}
+    return decode(body, version, received_at=datetime.now(UTC))
 
 
 _intakes: weakref.WeakSet[Intake] = weakref.WeakSet()

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from ci_live_audit._redis import RedisUnavailable, Server
+from ci_live_audit._redis import RedisRefused, RedisUnavailable, Server
 from ci_live_audit._threads import Threads
 from ci_live_audit._version import __version__
 from ci_live_audit.cli.output import Exit
@@ -100,7 +100,7 @@ async def _redis(url: str, rate: float) -> _Check:
         return _Check("redis", False, str(error))
     try:
         async with limiter, aclosing(server):
-            info = await server.command("INFO")
+            facts = await _facts(server)
             times = [await _timed(server) for _ in range(5)]
             await limiter.acquire()
     except RedisUnavailable as fault:
@@ -109,12 +109,19 @@ async def _redis(url: str, rate: float) -> _Check:
         return _Check("redis", False, str(error))
     trip = sorted(times)[2]
     slow = trip >= LATE
-    text = (
-        f"Redis {info['redis_version']} at {server.place}; "
-        f"appendonly {'yes' if info['aof_enabled'] else 'no'}; round trip {trip * 1e3:.1f} ms"
-    )
+    text = f"{facts}; round trip {trip * 1e3:.1f} ms"
     hint = f"; over {LATE * 1e3:.0f} ms, processes nearer to it go before"
     return _Check("redis", not slow, f"{text}{hint if slow else ''}")
+
+
+async def _facts(server: Server) -> str:
+    """Return the version of a server, where it is, and whether it keeps what it is told."""
+    try:
+        info = await server.command("INFO")
+    except RedisRefused:  # the rest needs no INFO
+        return f"Redis at {server.place}; its version and appendonly may not be asked for"
+    appendonly = "yes" if info["aof_enabled"] else "no"
+    return f"Redis {info['redis_version']} at {server.place}; appendonly {appendonly}"
 
 
 async def _timed(server: Server) -> float:

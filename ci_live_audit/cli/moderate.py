@@ -111,6 +111,8 @@ async def submit(
                 if health.is_fatal(error):  # it would be the same for all
                     raise
                 code = Exit.ERROR
+            else:
+                health.record_success(asyncio.get_running_loop().time())
     return code
 
 

@@ -199,7 +199,9 @@ class Checkpoint:
     async def release_stream(self, key: str, job_id: str = "") -> None:
         """Note that no job runs for a stream, which a later run may submit; or raise `OSError`."""
         if job_id:
-            self._answer(job_id, released=key)
+            noted = self.seen(job_id)
+            severity = Seen.from_bytes(noted).severity if noted else 0
+            self._answer(job_id, released=key, verdict={1: 2, 2: 1}.get(severity))
         else:
             self._write({**self._place(), "released": key})
 

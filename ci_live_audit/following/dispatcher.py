@@ -264,9 +264,11 @@ class Dispatcher(Generic[R, T]):
         if job_id is None or not self.schedule.follows(job_id):
             return
         # What does not fit in is left to the poll.
-        if self._trusts and job is not None and not self.backlog.is_full:
+        backlog = self.backlog
+        has_room = not backlog.is_full and backlog.has_room(callback.size)
+        if self._trusts and job is not None and has_room:
             items, number, is_all = self._reader.told(job_id, job)
-            self.backlog.add(items, number, 0, job_id)
+            backlog.add(items, number, callback.size, job_id)
             self.changed.set()
             if is_all:
                 return

@@ -124,7 +124,8 @@ class Member(Ids):
 
     async def commit(self, commit: Commit) -> None:
         """Have noted what has been dealt with, and wait for that unless the store is away."""
-        if commit.job_id not in self._held or self._task.done():
+        is_text = isinstance(commit.job_id, str)  # another value may not be hashable
+        if not is_text or commit.job_id not in self._held or self._task.done():
             return
         self._commits.append(commit)
         self._wake.set()
@@ -275,11 +276,11 @@ class Member(Ids):
         for job_id in held:
             self._run.drop(job_id)
         self._back.clear()
-        self._new.clear()
+        self._new = deque(one for one in self._new if not isinstance(one, str))
         self._seen.clear()
         self._commits.clear()
-        if forgotten:
-            self._to_add[:0] = held
+        # Another process may have joined an emptied store before. What it knows is not added again.
+        self._to_add[:0] = held
         self._name, self._joins = secrets.token_hex(8), True
         self._lease = self._beat_due = -math.inf
 
@@ -288,14 +289,17 @@ class Member(Ids):
         for job_id in own - self._held.keys():
             self._held[job_id] = None
             self._commits.append(Commit(job_id=job_id, action="release"))
+        said = {commit.job_id for commit in self._commits}
         for job_id in self._held.keys() - own:
+            if job_id not in said:  # the store may have forgotten it
+                self._to_add.append(job_id)
             del self._held[job_id]
             self._forget(job_id)
             self._run.drop(job_id)
 
     def _give_away(self, surplus: int) -> None:
         """Give back jobs beyond the share: first those that have not been begun."""
-        waiting = [*self._back, *self._new]
+        waiting = [one for one in (*self._back, *self._new) if isinstance(one, str)]
         spare = (job_id for job_id in reversed(self._held) if self._run.is_spare(job_id))
         given = waiting[len(waiting) - surplus :] if surplus < len(waiting) else waiting
         given = [job_id for job_id in given if job_id in self._held][: max(0, surplus)]

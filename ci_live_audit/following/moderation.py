@@ -166,9 +166,13 @@ class _Moderating(Watching):
     def told(
         self, job_id: str, job: AuditJob
     ) -> tuple[Iterator[tuple[Finding, Commit]], int, bool]:
-        """Return the findings of a callback."""
+        """Return the findings of a callback; none if it came to the URL of another stream."""
+        stream = self._supervisor.stream_of(job_id)
+        data_id = None if stream is None else stream.data_id
+        if data_id and data_id.strip() != job.data_id:
+            return iter(()), 0, False
         findings, number, is_all = super().told(job_id, job)
-        return _of_stream(self._supervisor.stream_of(job_id), findings), number, is_all
+        return _of_stream(stream, findings), number, is_all
 
 
 def _of_stream(

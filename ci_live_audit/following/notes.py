@@ -27,7 +27,7 @@ class Notes:
         self._checkpoint = checkpoint
         self._may_go_on = may_go_on
         #: Keys of streams whose job has ended, by its id, until the consumer has dealt with that.
-        self._ended: dict[str, str] = {}
+        self._ended: dict[str, tuple[str, bool]] = {}
 
     @property
     def outlast(self) -> bool:
@@ -50,10 +50,10 @@ class Notes:
         """Note that no job runs for a stream."""
         await self._note(lambda checkpoint: checkpoint.release_stream(place.key, place.job_id))
 
-    def end(self, place: Place) -> None:
+    def end(self, place: Place, *, may_come_again: bool = False) -> None:
         """Keep in mind that a job has ended, for `commit`."""
         if self._checkpoint is not None:
-            self._ended[place.job_id] = place.key
+            self._ended[place.job_id] = place.key, may_come_again
 
     def seen(self, job_id: str) -> bytes:
         """Return what was seen of a job by earlier runs."""
@@ -67,8 +67,13 @@ class Notes:
         """
         if self._checkpoint is None:
             return
-        key = self._ended.get(commit.job_id)
-        if commit.action == "end" and key is not None:
+        ended = self._ended.get(commit.job_id)
+        if commit.action == "end" and ended is not None:
+            key, may_come_again = ended
+            if may_come_again:
+                await self._checkpoint.release_stream(key, commit.job_id)
+                del self._ended[commit.job_id]
+                return
             await self._checkpoint.end_stream(
                 key, commit.job_id, verdict=commit.verdict, error=commit.error
             )

@@ -36,6 +36,7 @@ class Place:
     job_id: str = ""
     error: LiveAuditError | None = None
     lost_at: float | None = None
+    is_over: bool = False
     submission: Submission | None = None
     task: asyncio.Task[None] | None = None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 from ci_live_audit._checks import text
 from ci_live_audit._redis import RedisRefused, RedisUnavailable, Script, Server
@@ -177,13 +177,20 @@ class RedisCheckpoint(SharedCheckpoint):
     """
 
     def __init__(self, redis: Any, name: str, ttl: float = 3.0) -> None:
+        given, redis = [redis], ""  # it may hold a password, and a traceback may show it
         super().__init__(ttl=ttl)
         if not text("name", name).strip():
             raise ConfigurationError("name: expected a name for what the processes share")
-        self._server = Server(redis, min(TIMEOUT, ttl * PART))
+        self._server = Server(given.pop(), min(TIMEOUT, ttl * PART))
         parts = ("workers", "numbers", "beaten", "scope", "open", "new", "back", "aside", "over")
         self._keys = [_key(name, part) for part in (*parts, "own:", "seen:")]
         self._has_spoken = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connections that were opened for a URL; a client that was given stays open."""

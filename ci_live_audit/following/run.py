@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any, Generic, Self, TypeVar
 
@@ -123,5 +124,7 @@ class Run(Generic[T]):
                 raise dispatcher.retry_write()
             if dispatcher.is_over:
                 break
-            await wait_for(dispatcher.changed, dispatcher.schedule.deadline())
+            # What waits while the run is paused goes before what expires.
+            until = math.inf if dispatcher.backlog else dispatcher.schedule.deadline()
+            await wait_for(dispatcher.changed, until)
         raise StopAsyncIteration

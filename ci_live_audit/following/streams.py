@@ -182,9 +182,12 @@ class Records:
                 self.open[key] = self.open[key][0], job_id
             case {"released": str(key)}:
                 self.open.pop(key, None)
-            case {"stream": str(key), "answered": str()}:
-                self.open.pop(key, None)
-                self.over.add(key)
+            case {"answered": str(job_id)}:
+                named = entry.get("stream")
+                for key, (_, own) in tuple(self.open.items()):
+                    if own == job_id or (not own and key == named):
+                        del self.open[key]
+                        self.over.add(key)
             case _:
                 pass
 

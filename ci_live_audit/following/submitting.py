@@ -34,12 +34,12 @@ class Submission:
         under_way: Whether an attempt has left, and its result is not known.
     """
 
-    def __init__(self, caller: Caller, request: Request) -> None:
+    def __init__(self, caller: Caller, request: Request, is_left: Callable[[], bool]) -> None:
         self._limiter = caller.limiter
         self._request = request
         told = Audience(self._end_attempt, *caller.on_attempt.hooks)
         self._caller = attrs.evolve(
-            caller, limiter=self, on_attempt=told, retry=_patient(caller.retry)
+            caller, limiter=self, on_attempt=told, retry=_patient(caller.retry, is_left)
         )
         #: As the limiter has it; None if it knows only ``hold``.
         self.refused: Callable[[float], object] | None = getattr(caller.limiter, "refused", None)
@@ -72,14 +72,17 @@ class _Patient(RetryPolicy):
     """A policy that leaves it to others to wait until the service has room for a stream."""
 
     policy: RetryPolicy
+    is_left: Callable[[], bool]
 
     def delay(self, attempt: Attempt, *, rng: Callable[[], float] = random.random) -> float | None:
         """Return the seconds to wait before the next attempt; None to give up."""
-        return None if is_saturated(attempt.error) else self.policy.delay(attempt, rng=rng)
+        if self.is_left() or is_saturated(attempt.error):
+            return None
+        return self.policy.delay(attempt, rng=rng)
 
 
-def _patient(policy: RetryPolicy) -> RetryPolicy:
+def _patient(policy: RetryPolicy, is_left: Callable[[], bool]) -> RetryPolicy:
     same: dict[str, Any] = {
         field.name: getattr(policy, field.name) for field in attrs.fields(RetryPolicy)
     }
-    return _Patient(policy=policy, **same)
+    return _Patient(policy=policy, is_left=is_left, **same)

@@ -37,7 +37,7 @@ from ci_live_audit.following.places import Place, Places
 from ci_live_audit.following.stopping import Stopping
 from ci_live_audit.following.streams import Stream, Streams, Terms, reader, stream_of
 from ci_live_audit.following.submitting import Submission
-from ci_live_audit.models import SubmittedJob
+from ci_live_audit.models import JobState, SubmittedJob
 
 __all__ = ["Supervisor", "Terms"]
 
@@ -100,11 +100,14 @@ class Supervisor:
         """Record what a poll has shown: that a job has ended, or is given up."""
         for place in self._places.of_job(update.job_id):
             if update.job is not None and update.job.ended:
-                self.notes.end(place)
-                self._free(place, is_over=True)
+                # An earlier run has cancelled it when it was left, and could not hand out all.
+                again = place.submission is None and update.job.state == JobState.CANCELLED
+                self.notes.end(place, may_come_again=again)
+                self._free(place, is_over=not again)
             elif update.error is not None:
                 if isinstance(update.error, JobNotFound):
                     self.notes.end(place)
+                    place.is_over = True
                 self.stopping.give_up(place)
         self.look()
 
@@ -166,7 +169,7 @@ class Supervisor:
             self._known.add(key)
             place = Place(stream, key)
             self._places.take(place)
-            submission = Submission(self._caller, request)
+            submission = Submission(self._caller, request, lambda: self._leaving)
             place.submission = submission
             place.task = asyncio.create_task(self._submit(place, submission))
             place.task.add_done_callback(partial(self._end_submission, place))
@@ -208,7 +211,7 @@ class Supervisor:
                 try:
                     return await submission.send()
                 except LiveAuditError as error:
-                    if not self._may_pass(error):
+                    if self._leaving or not self._may_pass(error):
                         raise
                     wait = max(pause, error.retry_after or 0.0)
                     if pause == PAUSE and not self._line.locked():
@@ -246,8 +249,9 @@ class Supervisor:
         self._deliver(place.stream, error)
 
     async def _stopped(self, place: Place) -> None:
-        self._free(place)
-        await self.notes.release(place)
+        self._free(place, is_over=place.is_over)
+        if not place.is_over:
+            await self.notes.release(place)
 
     def _free(self, place: Place, *, is_over: bool = False) -> None:
         self._places.free(place)

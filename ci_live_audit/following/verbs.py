@@ -7,6 +7,7 @@ from typing import Unpack
 import attrs
 
 from ci_live_audit.calls import Caller
+from ci_live_audit.errors import InvalidInput
 from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.findings import Findings
 from ci_live_audit.following.ids import AnyCheckpoint, Source
@@ -156,6 +157,8 @@ class ManyJobs:
             OSError: The checkpoint cannot be written.
         """
         if checkpoint is not None:
+            if not isinstance(checkpoint, Checkpoint):
+                raise InvalidInput("checkpoint: moderate takes a Checkpoint, which is a file")
             checkpoint.bind(self._bucket, self._region)
         terms = Terms(at_once, cancel_on_exit, cancel_within, options)
         supervisor = Supervisor(self._caller, urls, terms, checkpoint)

@@ -47,6 +47,7 @@ class Callback(Scenes):
     Attributes:
         form: The version of the callback.
         key: A digest of the body: the same callback sent again has the same one.
+        size: Bytes of the body.
         probe: Whether it only tests the URL, and is about no job.
         job_id: The job; None only in a probe, or where nothing but ``code`` and ``message`` was
             sent.
@@ -60,6 +61,7 @@ class Callback(Scenes):
 
     form: Literal["Simple", "Detail"]
     key: str
+    size: int = attrs.field(default=0, eq=False)
     probe: bool = False
     job_id: str | None = None
     data_id: str | None = None
@@ -118,7 +120,7 @@ def decode(
         DecodeError: It is no callback.
     """
     document = documents.read(body)
-    version = {name.lower(): value for name, value in (headers or {}).items()}
+    version = {str(name).lower(): str(value) for name, value in (headers or {}).items()}
     says_simple = version.get("x-ci-content-version", "").strip().lower() == "simple"
     try:
         if isinstance(document.get("JobsDetail"), dict):
@@ -131,7 +133,8 @@ def decode(
         excerpt = problem.excerpt or documents.beginning(body)
         raise DecodeError(str(problem), path=problem.path, excerpt=excerpt) from None
     probe = callback.job_id == PROBE_ID or callback.message == PROBE_MESSAGE
-    return attrs.evolve(callback, key=sha256(body).hexdigest(), probe=probe)
+    key = sha256(body).hexdigest()
+    return attrs.evolve(callback, key=key, size=len(body), probe=probe)
 
 
 def _detail(details: dict[str, Value], body: bytes, received_at: datetime | None) -> Callback:

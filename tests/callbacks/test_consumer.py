@@ -7,6 +7,7 @@ import contextvars
 import logging
 import os
 import threading
+import time
 from functools import partial
 from typing import Any
 
@@ -16,9 +17,10 @@ from posted import Taken, body
 
 from ci_live_audit import ConfigurationError
 from ci_live_audit.callbacks import Callback, decode
-from ci_live_audit.callbacks.consumer import Consumer
+from ci_live_audit.callbacks import consumer as module
 from ci_live_audit.callbacks.line import MOST
 
+Consumer = module.consumer
 FIRST, SECOND, THIRD = (decode(body(f"av{number}")) for number in (1, 2, 3))
 
 
@@ -125,6 +127,65 @@ def test_without_a_loop_there_is_one(is_async: bool) -> None:
     assert done.wait(10)
     asyncio.run(consumer.join())
     assert taken == [FIRST, SECOND, THIRD]
+
+
+async def test_what_a_quick_function_did_is_seen_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever brings a callback waits for it a little, if nothing else is to be done before."""
+    monkeypatch.setattr(module, "SOON", 10)
+    taken, go_on = Taken(), threading.Event()
+    consumer = Consumer(taken.append)
+    for number, callback in enumerate((FIRST, SECOND, THIRD), 1):
+        consumer.add(callback, 100)
+        assert len(taken) == number
+    monkeypatch.setattr(module, "SOON", 0.001)
+    busy = Consumer(lambda _: go_on.wait())
+    for callback in (FIRST, SECOND, THIRD):
+        assert busy.add(callback, 100)
+    go_on.set()
+    await busy.join()
+
+
+def test_a_loop_for_each_request() -> None:
+    """A function in a thread needs no loop to be still there."""
+    taken = Taken()
+    consumer = Consumer(taken.append)
+
+    async def add() -> None:
+        consumer.add(FIRST, 100)
+
+    for _ in range(20):
+        asyncio.run(add())
+    asyncio.run(consumer.join())
+    assert taken == 20 * [FIRST]
+
+
+def test_what_is_returned_without_a_loop_is_awaited() -> None:
+    """A function that is none of a coroutine may return one."""
+    taken = Taken()
+    consumer = Consumer(lambda callback: taken.add(callback))  # noqa: PLW0108
+    for callback in (FIRST, SECOND):
+        consumer.add(callback, 100)
+    asyncio.run(consumer.join())
+    assert taken == [FIRST, SECOND]
+
+
+async def test_what_is_returned_is_awaited_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it takes."""
+    monkeypatch.setattr(module, "LOOK", 0.01)
+    go_on, began = asyncio.Event(), asyncio.Event()
+
+    async def work(_: Callback) -> None:
+        assert asyncio.get_running_loop() is loop
+        began.set()
+        await go_on.wait()
+
+    loop = asyncio.get_running_loop()
+    consumer = Consumer(lambda callback: work(callback))  # noqa: PLW0108
+    consumer.add(FIRST, 100)
+    await began.wait()
+    time.sleep(0.05)
+    go_on.set()
+    await consumer.join()
 
 
 async def test_what_it_raises_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -265,12 +326,13 @@ async def test_its_context_is_that_of_its_maker() -> None:
     assert seen == ["maker", "maker"]
 
 
+@pytest.mark.parametrize("is_async", [True, False])
 def test_the_system_has_no_more_threads(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_async: bool
 ) -> None:
     """A callback waits until there is a thread again."""
     taken = Taken()
-    consumer = Consumer(taken.append)
+    consumer = Consumer(taken.add if is_async else taken.append)
 
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("can't start new thread")

@@ -18,7 +18,7 @@ import pytest
 from command_line import SCRIPT, Service, parsed, run, served, serving
 from terminal import start
 
-from ci_live_audit import Credentials, LiveAuditClient
+from ci_live_audit import AccessDenied, Credentials, LiveAuditClient
 from ci_live_audit.cli import moderate
 from ci_live_audit.testing import Emulator, Fault, frame
 from ci_live_audit.testing.render import Refusal
@@ -233,6 +233,24 @@ def test_a_fault_of_the_account_is_said_once(service: Service) -> None:
     result = service.run("submit", *(url(str(number)) for number in range(100)))
     assert result.exit_code == 1
     assert len(parsed(result)) == 5
+
+
+def test_refusals_of_single_streams_end_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only five in a row are a fault of the account."""
+    original = LiveAuditClient.submit
+
+    async def submit(self: Any, name: str, **options: Any) -> Any:
+        if name.endswith("x"):
+            raise AccessDenied("no", status=403, code="AccessDenied")
+        return await original(self, name, **options)
+
+    monkeypatch.setattr(LiveAuditClient, "submit", submit)
+    names = [url(f"{number}{'x' if number % 2 else ''}") for number in range(14)]
+    result = service.run("submit", *names)
+    assert result.exit_code == 1
+    assert [line["kind"] for line in parsed(result)] == 7 * ["submitted", "error"]
 
 
 def test_nothing_to_submit_is_wrong_usage(service: Service) -> None:

@@ -36,7 +36,7 @@ from ci_live_audit import (
     WatchFailed,
 )
 from ci_live_audit.models import ENDED
-from ci_live_audit.testing import Emulator, Fault, frame
+from ci_live_audit.testing import Emulator, Fault, callback_body, callback_headers, frame
 from ci_live_audit.testing.render import Refusal
 
 FOREVER = 1e9
@@ -1323,3 +1323,125 @@ async def test_any_async_iterator_is_a_source(emulator: Emulator, client: LiveAu
         emulator.add_stream(url(f"short{number}"), duration=15, script=[])
     assert await all_of(client.moderate(Rooms()))
     assert submissions(emulator) == 2
+
+
+# What runs and what is noted are the same
+
+
+async def test_a_job_that_is_gone_takes_no_other_with_it(
+    emulator: Emulator, client: LiveAuditClient, path: Path
+) -> None:
+    """The service knows a job no more: its stream is over, and nothing else is."""
+    with Checkpoint(path) as checkpoint:
+        async with client.moderate(
+            repeat(url(1)), at_once=1, interval=1, checkpoint=checkpoint
+        ) as findings:
+            await anext(findings)
+            emulator.jobs.clear()
+            assert isinstance(await anext(findings), WatchFailed)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(30):
+                    await anext(findings)
+            assert running(emulator) == 0
+            records = await checkpoint.streams()
+            assert (records.open, records.over) == ({}, {Stream(url(1)).key})
+            assert checkpoint.errors == 1
+
+
+async def repeat(text: str) -> AsyncGenerator[str, None]:
+    """Yield a text without end."""
+    while True:
+        yield text
+        await asyncio.sleep(1)
+
+
+async def test_a_stream_whose_release_could_not_be_noted_comes_again(
+    emulator: Emulator, client: LiveAuditClient, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full on the way out; the job that was cancelled then is not the end of it."""
+    with Checkpoint(path) as checkpoint:
+        with monkeypatch.context() as patch:
+            async with client.moderate([url(1)], interval=1, checkpoint=checkpoint) as findings:
+                await anext(findings)
+                patch.setattr(checkpoint, "release_stream", no_room)
+            assert len(findings.cancelled) == 1
+        (end,) = await all_of(client.moderate([url(1)], interval=1, checkpoint=checkpoint))
+        assert isinstance(end, StateChange)
+        assert end.job.ended
+        async with client.moderate([url(1)], interval=1, checkpoint=checkpoint) as findings:
+            await anext(findings)
+            assert running(emulator) == 1
+    assert submissions(emulator) == 2
+
+
+async def no_room(*_: object) -> None:
+    """Be a full disk."""
+    raise OSError(28, "No space left on device")
+
+
+async def test_nothing_is_submitted_once_the_block_is_left(emulator: Emulator, path: Path) -> None:
+    """A submission that is refused after that is not repeated, and holds nobody up."""
+    emulator = Emulator(at_once=1)
+    emulator.add_stream(url(9), duration=FOREVER)
+    async with emulator.client() as client:
+        await client.submit(url(9))
+        emulator.inject(Fault.slow(5), operation="submit", times=1)
+        async with client.moderate([url(1)]) as findings:
+            await asyncio.sleep(1)
+            left = now()
+        assert now() - left < 5
+    assert submissions(emulator) == 2
+    assert (findings.cancelled, findings.not_cancelled) == ((), ())
+
+
+async def test_what_was_flagged_is_counted_when_a_stream_is_given_up(
+    emulator: Emulator, client: LiveAuditClient, path: Path
+) -> None:
+    """A later run exits as one run would have."""
+    for name, script in (("a", frame(5, "Porn")), ("b", frame(5))):
+        emulator.add_stream(url(name), duration=FOREVER, script=[script])
+    with Checkpoint(path) as checkpoint:
+        urls = [url("a"), url("b")]
+        await all_of(client.moderate(urls, interval=5, timeout=30, checkpoint=checkpoint))
+        assert (checkpoint.sensitive, checkpoint.suspected, checkpoint.open) == (1, 0, ())
+
+
+async def test_a_stream_that_another_run_has_followed_to_its_end_is_over(
+    emulator: Emulator, client: LiveAuditClient, path: Path
+) -> None:
+    """``poll`` and ``watch`` read the same file."""
+    emulator.add_stream(url("a"), duration=60, script=[frame(5, "Porn")])
+    with Checkpoint(path) as checkpoint:
+        async with client.moderate(
+            [url("a")], checkpoint=checkpoint, cancel_on_exit=False
+        ) as findings:
+            await anext(findings)
+        async with client.as_completed([], checkpoint=checkpoint) as outcomes:
+            assert [one.unwrap().state async for one in outcomes] == [JobState.SUCCESS]
+        assert await all_of(client.moderate([url("a")], checkpoint=checkpoint)) == []
+
+
+async def test_another_kind_of_checkpoint_is_refused(client: LiveAuditClient) -> None:
+    """What is noted of streams takes a file."""
+    other: Any = object()
+    with pytest.raises(InvalidInput, match="checkpoint: moderate takes a Checkpoint"):
+        client.moderate([url(1)], checkpoint=other)
+
+
+async def test_a_callback_to_the_url_of_another_stream_is_not_believed(
+    emulator: Emulator, client: LiveAuditClient
+) -> None:
+    """Whoever knows one URL can have a job polled, and no more."""
+    receiver = CallbackReceiver("a secret of more than 16 bytes")
+    stream = Stream(url(1), data_id="room1")
+    async with client.moderate([stream], interval=600, callbacks=receiver.trusted()) as findings:
+        first = await anext(findings)
+        path = receiver.url("https://bot.example.com", "room2")
+        body = callback_body(first.job_id, [frame(5, "Porn")], form="Detail", data_id="room2")
+        assert receiver.take(path, callback_headers("Detail"), body) == 200
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(30):
+                found = await anext(findings)
+                assert isinstance(found, StateChange)
+                await anext(findings)
+    assert sum(arrival.method == "GET" for arrival in emulator.arrivals) == 2

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +289,98 @@ async def test_a_redis_that_is_empty_again(
         going.set()
         assert Counter([one.job_id async for one in outcomes]) == Counter(given)
     await checkpoint.aclose()
+
+
+class Slow:
+    """Jobs that run until they may end, at once or one by one."""
+
+    def __init__(self) -> None:
+        self.over: set[str] = set()
+
+    async def query(self, job_id: str, reading: Any) -> AuditJob:
+        job = await query(job_id, reading)
+        return job if job_id in self.over else AuditJob(job_id=job_id, state=JobState.AUDITING)
+
+
+async def test_a_redis_that_is_empty_again_for_several(redis: RedisServer, name: str) -> None:
+    """Each adds its own again, whoever comes first."""
+    jobs = Slow()
+    given = [f"job{number}" for number in range(20)]
+    outcomes: list[str] = []
+    open_: dict[int, int] = {}
+
+    async def follow(number: int) -> None:
+        async with RedisCheckpoint(redis.url, name, ttl=0.9) as checkpoint:
+            checkpoint.bind("bucket", "region")
+            polling = Polling(jobs.query, 0.05, checkpoint=checkpoint)
+            async with Outcomes(polling, given) as run:
+                watching[number] = run
+                outcomes.extend([one.job_id async for one in run])
+
+    watching: dict[int, Outcomes] = {}
+    processes = [asyncio.create_task(follow(number)) for number in range(2)]
+
+    async def until(is_so: Callable[[dict[int, int]], bool]) -> None:
+        while not is_so(open_):
+            await asyncio.sleep(0.01)
+            open_.update({number: run.progress.open for number, run in watching.items()})
+
+    await until(lambda known: sorted(known.values()) == [10, 10])
+    async with Redis.from_url(redis.url) as client:
+        await client.flushall()
+    open_.clear()
+    await until(lambda known: sum(known.values()) < 20)
+    await until(lambda known: sorted(known.values()) == [10, 10])
+    jobs.over |= {*given}
+    await asyncio.gather(*processes)
+    assert {*outcomes} == {*given}  # one may come again
+
+
+async def test_a_redis_that_is_empty_when_an_end_is_noted(redis: RedisServer, name: str) -> None:
+    """What is noted first finds nothing there; the other jobs are added again."""
+    jobs = Slow()
+    given = [f"job{number}" for number in range(20)]
+    async with RedisCheckpoint(redis.url, name, ttl=LONG) as checkpoint:
+        checkpoint.bind("bucket", "region")
+        polling = Polling(jobs.query, 0.05, checkpoint=checkpoint)
+        async with Outcomes(polling, given) as outcomes:
+            while outcomes.progress.open < 20:
+                await asyncio.sleep(0.01)
+            async with Redis.from_url(redis.url) as client:
+                await client.flushall()
+            jobs.over.add("job0")
+            first = await anext(outcomes)
+            jobs.over |= {*given}
+            others = [one.job_id async for one in outcomes]
+    assert first.job_id == "job0"
+    assert {*others, "job0"} == {*given}
+
+
+async def test_a_job_that_redis_has_lost_is_added_again(client: Any, name: str) -> None:
+    """A replica that took over may lack the newest."""
+    jobs = Slow()
+    checkpoint = RedisCheckpoint(client, name, ttl=0.9)
+    checkpoint.bind("bucket", "region")
+    async with Outcomes(Polling(jobs.query, 0.05, checkpoint=checkpoint), ["a", "b"]) as outcomes:
+        while outcomes.progress.open < 2:
+            await asyncio.sleep(0.01)
+        prefix = f"ci_live_audit:{{{name}}}:jobs:"
+        await client.srem(f"{prefix}open", "b")
+        async for key in client.scan_iter(f"{prefix}own:*"):
+            assert await client.srem(key, "b")
+        while not await client.sismember(f"{prefix}open", "b"):
+            await asyncio.sleep(0.01)
+        jobs.over |= {"a", "b"}
+        assert {one.job_id async for one in outcomes} == {"a", "b"}
+
+
+async def test_an_id_that_is_no_text_ends_no_run(checkpoint: RedisCheckpoint) -> None:
+    """Not even one that cannot be hashed."""
+    given: Any = ["a", ["x"], {}, "b"]
+    async with Outcomes(Polling(query, 0.05, checkpoint=checkpoint), given) as outcomes:
+        found = [one async for one in outcomes]
+    assert {one.job_id for one in found if one.error is None} == {"a", "b"}
+    assert [one.job_id for one in found if one.error is not None] == [["x"], {}]
 
 
 async def test_a_redis_that_refuses_from_the_beginning(tmp_path: Path) -> None:

@@ -376,6 +376,9 @@ async def test_a_claim_that_was_too_late_is_repeated(own_redis: RedisServer) -> 
 # Refusals by Redis
 
 
+ALLOW = r"allow this user \+@scripting \+@read \+@write \+time and the keys ci_live_audit:\*"
+
+
 def forbid(server: Any) -> None:
     server.execute_command("ACL", "SETUSER", "default", "-eval", "-evalsha")
 
@@ -390,7 +393,12 @@ REFUSALS: dict[str, tuple[Any, Any, str]] = {
         lambda server: server.config_set("requirepass", ""),
         "check the user and the password",
     ),
-    "permissions": (forbid, allow, r"allow this user EVAL, EVALSHA and the keys ci_live_audit:\*"),
+    "permissions": (forbid, allow, ALLOW),
+    "permissions inside": (
+        lambda server: server.execute_command("ACL", "SETUSER", "default", "-time"),
+        lambda server: server.execute_command("ACL", "SETUSER", "default", "+time"),
+        ALLOW,
+    ),
     "a replica": (
         lambda server: server.replicaof("127.0.0.1", "1"),
         lambda server: server.replicaof("NO", "ONE"),
