@@ -146,8 +146,9 @@ class RedisRateLimiter:
             return rate if reply is None else reply.pace
         if self.outage != "share":
             return 0.0
-        assert self._task is not None  # it has found that Redis is away
-        slowed = self._pace.at(self._task.get_loop().time()) / self.rate
+        # Eager tasks look before there is a task.
+        loop: asyncio.AbstractEventLoop = vars(self)["_loop"]
+        slowed = self._pace.at(loop.time()) / self.rate
         return rate * Share.CAUTION / self.processes * slowed
 
     async def acquire(self) -> float:
