@@ -146,7 +146,6 @@ class RedisRateLimiter:
             return rate if reply is None else reply.pace
         if self.outage != "share":
             return 0.0
-        # Eager tasks look before there is a task.
         loop: asyncio.AbstractEventLoop = vars(self)["_loop"]
         slowed = self._pace.at(loop.time()) / self.rate
         return rate * Share.CAUTION / self.processes * slowed
