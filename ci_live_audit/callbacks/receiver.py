@@ -36,9 +36,9 @@ class CallbackReceiver:
         secret: A text or bytes, 16 bytes or more (a shorter one is used, with a warning in the
             log); or several, of which the first makes tokens and all are accepted.
         on_callback: Called with each new callback, one after another: a coroutine function on the
-            event loop, another function in a thread. Nobody waits for it: while too many callbacks
-            wait (16 MiB), others are answered 503, so that they are sent again. What it raises is
-            logged.
+            event loop, another function in a thread. Nobody waits for it for more than 10 ms: while
+            too many callbacks wait (16 MiB), others are answered 503, so that they are sent again.
+            What it raises is logged.
         max_body: Bytes of a body.
         at_once: Bodies that are read at the same time; others are answered 503.
         timeout: Seconds in which a body has to arrive; and that `on_callback` has for what waits
