@@ -29,6 +29,7 @@ from ci_live_audit import (
 )
 from ci_live_audit.following import member as module
 from ci_live_audit.following.commit import Commit
+from ci_live_audit.following.member import Member
 from ci_live_audit.following.polling import Polling
 from ci_live_audit.following.shared import Beat, Committed, SharedCheckpoint
 
@@ -300,6 +301,23 @@ async def test_a_response_that_is_lost_costs_nothing(table: Table, kind: str) ->
     items = {f"{job_id}/{second}" for job_id in IDS for second in (10, 20, 30)}
     assert items <= {*found}
     assert table.over == {*IDS}
+
+
+async def test_what_the_store_has_lost_is_added_again(table: Table) -> None:
+    """Unless its end is about to be noted, of which the response may have been lost."""
+
+    class Run:
+        def drop(self, job_id: str) -> None:
+            dropped.append(job_id)
+
+    dropped: list[str] = []
+    member: Any = Member(Store(table), [])
+    member._run = Run()
+    member._held = {"a": None, "b": None, "c": None}
+    member._commits = [Commit(job_id="a", action="end")]
+    member._settle({"c"})
+    assert sorted(dropped) == ["a", "b"]
+    assert (member._to_add, [*member._held]) == (["b"], ["c"])
 
 
 async def test_a_job_that_is_another_s_is_dropped(table: Table) -> None:

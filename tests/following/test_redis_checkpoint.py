@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -383,10 +384,13 @@ async def test_an_id_that_is_no_text_ends_no_run(checkpoint: RedisCheckpoint) ->
     assert [one.job_id for one in found if one.error is not None] == [["x"], {}]
 
 
-async def test_a_redis_that_refuses_from_the_beginning(tmp_path: Path) -> None:
+async def test_a_redis_that_refuses_from_the_beginning() -> None:
     """The run ends with what is wrong; later the same is an outage."""
     rules = "default", "on", "nopass", "~other:*", "+@all"
-    with redis_server(tmp_path, "--user", *rules).running() as server:
+    with (
+        TemporaryDirectory() as folder,
+        redis_server(Path(folder), "--user", *rules).running() as server,
+    ):
         checkpoint = RedisCheckpoint(server.url, "run", ttl=LONG)
         checkpoint.bind("bucket", "region")
         with pytest.raises(ConfigurationError, match=r"checkpoint: .*redis: .*ermission"):
