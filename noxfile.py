@@ -85,7 +85,7 @@ def full(session: nox.Session) -> None:
     """Run the tests with the numbers that the README promises."""
     session.install(".[all]", *group("test"))
     env = {**INSTALLED, "CI_LIVE_AUDIT_TESTS": "full"}
-    session.run("pytest", *(session.posargs or PARALLEL), env=env)
+    session.run("pytest", "--timeout", "300", *(session.posargs or PARALLEL), env=env)
 
 
 @nox.session
