@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 import wave
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -466,7 +467,6 @@ def test_everything_has_a_name(browser: Browser, store: Store, tmp_path: Path) -
     """Whatever can be used has a name for those who do not see it, and headings are in order."""
     with browser.page() as page:
         page.open(written(tmp_path, *two(store)))
-        nodes = page.call("Accessibility.getFullAXTree")["nodes"]
         used = [
             "button",
             "link",
@@ -477,9 +477,16 @@ def test_everything_has_a_name(browser: Browser, store: Store, tmp_path: Path) -
             "image",
             "Audio",
         ]
-        for node in nodes:
-            if node.get("role", {}).get("value") in used and not node["ignored"]:
-                assert node["name"]["value"], node
+        nameless: list[Any] = [None]
+        for _ in range(200):  # the controls of players get their names a little later
+            nodes = page.call("Accessibility.getFullAXTree")["nodes"]
+            seen = [node for node in nodes if not node["ignored"] and "role" in node]
+            shown = [node for node in seen if node["role"]["value"] in used]
+            nameless = [node for node in shown if not node["name"]["value"]]
+            if shown and not nameless:
+                break
+            time.sleep(0.02)
+        assert nameless == []
         levels = page.run(
             "[...document.querySelectorAll('main h2, main h4, h1')].map((one) => one.localName)"
         )
