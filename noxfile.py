@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -71,13 +72,17 @@ for version in PYTHONS:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Run the tests; all branches of the package must be covered."""
+    """Run the tests; all branches of the package must be covered, as far as there is a Redis."""
     session.install(".[all]", *group("test"))
     env = {**INSTALLED, "COVERAGE_FILE": f"{session.create_tmp()}/coverage"}
     session.run("coverage", "erase", env=env)
     session.run("coverage", "run", "-m", "pytest", *(session.posargs or PARALLEL), env=env)
     session.run("coverage", "combine", "--quiet", env=env)
-    session.run("coverage", "report", env=env)
+    options: list[str] = []
+    if shutil.which("redis-server") is None:
+        session.warn("There is no redis-server: what needs one is not covered.")
+        options = ["--fail-under", "95"]
+    session.run("coverage", "report", *options, env=env)
 
 
 @nox.session
