@@ -147,7 +147,7 @@ run(main)
         terminal.press("\x03")
         terminal.read_until("cleaning")
         terminal.press("\x03")
-        assert terminal.finish() == 130
+        assert terminal.finish() == 130, terminal.shown
         assert b"Traceback" not in terminal.shown
 
 
