@@ -12,6 +12,7 @@ from ci_live_audit.errors import ConfigurationError
 
 __all__ = [
     "cancel_and_wait",
+    "current_loop",
     "deadline",
     "own_loop",
     "running_loop",
@@ -23,19 +24,27 @@ __all__ = [
 GRACE = 1.0
 
 
+def current_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the running event loop; None if none is."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def running_loop() -> asyncio.AbstractEventLoop:
     """Return the running event loop.
 
     Raises:
         ConfigurationError: No asyncio event loop is running.
     """
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
+    loop = current_loop()
+    if loop is None:
         raise ConfigurationError(
             "no asyncio event loop is running: await the call within one; after a fork, "
             "make a loop and a client in the child"
-        ) from None
+        )
+    return loop
 
 
 def own_loop(limiter: object) -> asyncio.AbstractEventLoop:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from ci_live_audit._loop import running_loop
+from ci_live_audit._loop import current_loop, running_loop
 from ci_live_audit.callbacks.line import Line
 from ci_live_audit.wire.callbacks import Callback
 
@@ -111,7 +111,7 @@ class _OnLoop(Consumer):
         self._task: asyncio.Task[None] | None = None
 
     def _work_on(self) -> None:
-        running = _running()
+        running = current_loop()
         with self._lock:
             if self._home is not None and not self._home.is_closed():
                 return
@@ -177,7 +177,7 @@ class _InThread(Consumer):
 
     def _work_on(self) -> None:
         with self._lock:
-            self._loop = _running() or self._loop
+            self._loop = current_loop() or self._loop
             if self._is_working:
                 return
             self._is_working = True
@@ -220,13 +220,6 @@ class _InThread(Consumer):
                 future.result(LOOK)
             except TimeoutError:
                 continue
-
-
-def _running() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def _wake(ended: asyncio.Future[None]) -> None:

@@ -61,6 +61,7 @@ class Moderation(Run[Finding]):
         self, polling: Polling, supervisor: Supervisor, opened: MutableSet[Moderation]
     ) -> None:
         super().__init__(polling, supervisor.job_ids(), _Moderating(supervisor))
+        self._dispatcher.commit = supervisor.notes.commit
         self._supervisor = supervisor
         self._opened = opened
         self._closing: asyncio.Task[None] | None = None
@@ -84,15 +85,6 @@ class Moderation(Run[Finding]):
         self._opened.add(self)
         self._supervisor.start(self._dispatcher)
         return self
-
-    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        try:
-            if exc_type is None:
-                await self._settle()
-        finally:
-            self._left = True
-            self._polling.audience.tell("run_ended", self._followed)
-            await self.close()
 
     async def __anext__(self) -> Finding:
         """Return the next finding; the one before counts as dealt with."""
@@ -128,6 +120,9 @@ class Moderation(Run[Finding]):
                 raise cancelled
             closing.result()
 
+    async def _leave(self) -> None:
+        await self.close()
+
     async def _close(self) -> None:
         with suppress(asyncio.CancelledError):
             await self._dispatcher.aclose()
@@ -135,12 +130,6 @@ class Moderation(Run[Finding]):
             await self._supervisor.leave()
         finally:
             self._opened.discard(self)
-
-    async def _settle(self) -> None:
-        """Note in the checkpoint that the finding in hand has been dealt with."""
-        if self._in_hand is not None:
-            await self._supervisor.notes.commit(self._in_hand)
-        self._in_hand = None  # only now: without room on the disk it is noted the next time
 
 
 class _Moderating(Watching):

@@ -26,7 +26,8 @@ class Notes:
     ) -> None:
         self._checkpoint = checkpoint
         self._may_go_on = may_go_on
-        #: Keys of streams whose job has ended, by its id, until the consumer has dealt with that.
+        #: Keys of streams whose job has ended, by its id, until the consumer has dealt with that;
+        #: and whether the stream may be submitted again.
         self._ended: dict[str, tuple[str, bool]] = {}
 
     @property
@@ -72,11 +73,10 @@ class Notes:
             key, may_come_again = ended
             if may_come_again:
                 await self._checkpoint.release_stream(key, commit.job_id)
-                del self._ended[commit.job_id]
-                return
-            await self._checkpoint.end_stream(
-                key, commit.job_id, verdict=commit.verdict, error=commit.error
-            )
+            else:
+                await self._checkpoint.end_stream(
+                    key, commit.job_id, verdict=commit.verdict, error=commit.error
+                )
             del self._ended[commit.job_id]
         elif commit.action == "keep":
             self._checkpoint.keep(commit.job_id, commit.seen)

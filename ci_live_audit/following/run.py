@@ -73,9 +73,13 @@ class Run(Generic[T]):
             if exc_type is None:
                 await self._settle()
         finally:
-            # In a cancelled scope of anyio every await would end at once.
-            with anyio.CancelScope(shield=True):
-                await self._dispatcher.aclose()
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """Stop everything."""
+        # In a cancelled scope of anyio every await would end at once.
+        with anyio.CancelScope(shield=True):
+            await self._dispatcher.aclose()
 
     def __aiter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from ci_live_audit._loop import current_loop
 from ci_live_audit.models import ENDED, JobState
 from ci_live_audit.testing.bodies import callback_probe, encode
 from ci_live_audit.testing.faults import Fault, Faults
@@ -74,7 +75,7 @@ class Notifier:
         self._place: dict[str, Any] = {"bucket_id": bucket, "region": region, "forbid_state": 0}
         self._storage = f"{bucket}.cos.{region}.myqcloud.com"
         self._faults = faults
-        self._loop = _running()
+        self._loop = current_loop()
         self._early: list[LiveJob] = []
         self._tested: set[str] = set()
         self._courses: dict[str, _Course] = {}
@@ -82,7 +83,7 @@ class Notifier:
 
     def settle(self) -> None:
         """Stay with the running event loop from now on, if there is one."""
-        self._loop = _running() or self._loop
+        self._loop = current_loop() or self._loop
 
     def wake(self) -> None:
         """Take up the jobs that began before there was an event loop."""
@@ -96,7 +97,7 @@ class Notifier:
             return
         if self._loop is None or not self._loop.is_running():
             self.settle()
-        running = _running()
+        running = current_loop()
         if self._loop is None or not self._loop.is_running():
             self._early.append(job)
         elif self._loop is running:
@@ -185,10 +186,3 @@ class Notifier:
             job_id=job_id,
             body=body,
         )
-
-
-def _running() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
