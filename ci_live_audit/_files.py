@@ -5,26 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import weakref
 from collections.abc import Iterable
 from io import BufferedReader, BufferedWriter, FileIO
 from pathlib import Path
 
+from ci_live_audit._forks import Inherited
 from ci_live_audit.errors import ConfigurationError
 
 __all__ = ["LineFile"]
 
-_files: weakref.WeakSet[FileIO] = weakref.WeakSet()
-
-
-def _leave_to_the_parent() -> None:
-    """Close the files in a forked child, which would keep their locks after its parent's end."""
-    for file in list(_files):
-        file.close()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
-    os.register_at_fork(after_in_child=_leave_to_the_parent)
+# In a forked child they would keep the locks after the parent's end.
+_files: Inherited[FileIO] = Inherited(FileIO.close)
 
 
 class LineFile:

@@ -19,6 +19,7 @@ ORDER = (
     "errors",
     "_checks",
     "_environment",
+    "_forks",
     "_files",
     "_loop",
     "_threads",

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TypeAlias
 
+from ci_live_audit._forks import Inherited
 from ci_live_audit.callbacks.consumer import Consumer, consumer
 from ci_live_audit.callbacks.listeners import Listeners
 from ci_live_audit.callbacks.tokens import Grant, Tokens
@@ -27,7 +26,6 @@ Result: TypeAlias = Literal["taken", "duplicate", "refused", "unreadable", "prob
 REMEMBERED = 50_000
 #: Seconds from one warning to the next.
 QUIET = 60.0
-VERSION = "x-ci-content-version"
 
 
 class Headers(Protocol):
@@ -126,19 +124,8 @@ def read(body: bytes, headers: Headers | None) -> Callback:
     Raises:
         DecodeError: It is no callback.
     """
-    found: Iterable[tuple[str, str]] = () if headers is None else headers.items()
-    texts = ((name, value) for name, value in found if isinstance(name, str))
-    version = {name: str(value) for name, value in texts if name.lower() == VERSION}
-    return decode(body, version, received_at=datetime.now(UTC))
+    given = {} if headers is None else dict(headers.items())
+    return decode(body, given, received_at=datetime.now(UTC))
 
 
-_intakes: weakref.WeakSet[Intake] = weakref.WeakSet()
-
-
-def _renew_in_the_child() -> None:
-    for intake in list(_intakes):
-        intake.renew()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - not on Windows
-    os.register_at_fork(after_in_child=_renew_in_the_child)
+_intakes: Inherited[Intake] = Inherited(Intake.renew)

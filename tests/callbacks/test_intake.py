@@ -220,7 +220,7 @@ def test_a_child_has_no_lock_and_no_listener_of_its_parent() -> None:
     receiver.take(path, None, body())
     asyncio.run(receiver.join())
     with _held(receiver):
-        intake._renew_in_the_child()
+        intake._intakes.call()
         assert receiver.take(path, None, body()) == 200
     assert receiver.counts["duplicate"] == 1
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from proofs import no_file_above
 
 from ci_live_audit import Checkpoint, ConfigurationError
-from ci_live_audit._files import _leave_to_the_parent
+from ci_live_audit._files import _files
 
 HEADER = b'{"format": "ci_live_audit.checkpoint", "version": 2}\n'
 OLD = HEADER.replace(b"2", b"1")
@@ -550,7 +550,7 @@ def test_a_forked_child_does_not_keep_the_file(path: Path) -> None:
 def test_a_forked_child_writes_nothing(path: Path) -> None:
     """What the child does with the checkpoint of its parent is an error."""
     with Checkpoint(path) as checkpoint:
-        _leave_to_the_parent()
+        _files.call()
         with pytest.raises(ValueError, match="closed"):
             checkpoint.take("a")
     assert path.read_bytes() == HEADER
