@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from hashlib import sha1
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import attrs
 
@@ -21,6 +21,8 @@ from ci_live_audit._loop import deadline
 from ci_live_audit.errors import ConfigurationError, chain
 
 __all__ = ["RedisRefused", "RedisUnavailable", "Script", "Server"]
+
+T = TypeVar("T")
 
 #: Words for conditions of a server that pass.
 PASSING = ("OOM", "maxmemory", "MISCONF", "NOREPLICAS", "BUSY")
@@ -91,20 +93,15 @@ class Server:
         """
         self._number += 1
         given = (len(keys), *keys, self._number, *arguments)
-        fault: Exception
-        try:
-            async with deadline(asyncio.get_running_loop().time() + self.timeout):
-                response = await self._evaluate(script, given)
-                if response[0] == self._number:
-                    return list(response[1:])
-                await self._drop()
-            fault = RedisUnavailable("the response is to another command")
-        except TimeoutError:
-            fault = RedisUnavailable(f"no response within {self.timeout:g} s")
-        # Whatever it is, redis-py has closed the connection, unless Redis has answered.
-        except Exception as error:  # noqa: BLE001
-            fault = _fault(error)
-        raise fault
+
+        async def ask() -> list[Any]:
+            response = await self._evaluate(script, given)
+            if response[0] == self._number:
+                return list(response[1:])
+            await self._drop()
+            raise RedisUnavailable("the response is to another command")
+
+        return await self._in_time(ask)
 
     async def command(self, *words: str) -> Any:
         """Return the response to a command.
@@ -113,14 +110,7 @@ class Server:
             RedisRefused: It is refused.
             RedisUnavailable: There is no response in time.
         """
-        try:
-            async with deadline(asyncio.get_running_loop().time() + self.timeout):
-                return await self._client.execute_command(*words)
-        except TimeoutError:
-            fault: Exception = RedisUnavailable(f"no response within {self.timeout:g} s")
-        except Exception as error:  # noqa: BLE001
-            fault = _fault(error)
-        raise fault
+        return await self._in_time(lambda: self._client.execute_command(*words))
 
     async def aclose(self) -> None:
         """Close the connections that were opened for a URL; a client that was given stays open."""
@@ -128,6 +118,18 @@ class Server:
             with contextlib.suppress(TimeoutError):  # with TLS, the server has a say in it
                 async with deadline(asyncio.get_running_loop().time() + self.timeout):
                     await self._client.aclose()
+
+    async def _in_time(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return what Redis says, or raise what is wrong with it."""
+        try:
+            async with deadline(asyncio.get_running_loop().time() + self.timeout):
+                return await ask()
+        except TimeoutError:
+            fault = RedisUnavailable(f"no response within {self.timeout:g} s")
+        # Whatever it is, redis-py has closed the connection, unless Redis has answered.
+        except Exception as error:  # noqa: BLE001
+            fault = error if isinstance(error, RedisUnavailable) else _fault(error)
+        raise fault  # here it has no context, which may show a password
 
     async def _evaluate(self, script: Script, given: tuple[Any, ...]) -> Any:
         from redis import exceptions as kinds  # noqa: PLC0415 - needs the extra

@@ -15,7 +15,7 @@ from rich.progress import Progress as Bar
 from ci_live_audit.cli import ids
 from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.cli.results import open_results
-from ci_live_audit.cli.session import Settings
+from ci_live_audit.cli.session import Settings, opened
 from ci_live_audit.errors import LiveAuditError, WaitTimeout
 from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.outcomes import Outcome, Outcomes, Progress
@@ -84,7 +84,7 @@ async def poll(
         return Exit.OK
     await settings.require_credentials()
     with ExitStack() as stack:
-        record = None if checkpoint is None else stack.enter_context(Checkpoint(checkpoint))
+        record = stack.enter_context(opened(checkpoint))
         add = output.outcome if results is None else stack.enter_context(open_results(results)).add
         due = 0
         if record is not None:

@@ -5,9 +5,9 @@ Only click is imported here; a command imports what it needs when it runs, so th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -52,23 +52,51 @@ def cli(verbose: int) -> None:
         logging.getLogger("ci_live_audit" if verbose == 1 else None).setLevel(logging.DEBUG)
 
 
+Option: TypeAlias = Callable[[Any], Any]
+
 INTERVAL = click.option("--interval", default=10.0, help="Seconds between two queries of a job.")
 TIMEOUT = click.option("--timeout", type=float, help="Seconds after which to give up on a job.")
-CHECKPOINT = click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File that records what is done, so that the same command can resume.",
+SHOW_ALL = click.option("--all", "show_all", is_flag=True, help="Show normal findings as well.")
+CANCEL = click.option(
+    "--cancel",
+    "cancel_flagged",
+    is_flag=True,
+    help="Cancel the job of a stream that is found sensitive.",
+)
+
+
+def _file(name: str, text: str, **options: Any) -> Option:
+    """Return the option of a file to write."""
+    path = click.Path(path_type=Path, dir_okay=False)
+    return click.option(name, type=path, help=text, **options)
+
+
+def _files(*names: str, text: str) -> Option:
+    """Return the option of files to read, of which one may be standard input."""
+    path = click.Path(path_type=Path, allow_dash=True, dir_okay=False, exists=True)
+    return click.option(*names, "files", multiple=True, type=path, help=text)
+
+
+def _port(default: int) -> Option:
+    """Return the options of an address to listen on."""
+    number = click.IntRange(0, 65535)
+    text = "Port to listen on; 0 takes a free one."
+    port = click.option("--port", type=number, default=default, help=text)
+    host = click.option("--host", default="127.0.0.1", help="Address to listen on.")
+    return lambda command: host(port(command))
+
+
+CHECKPOINT = _file(
+    "--checkpoint", "File that records what is done, so that the same command can resume."
 )
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the requests, but send nothing.")
 JOB_IDS = click.argument("job_ids", nargs=-1, required=True, metavar="JOB_ID...")
 
 
 URLS = click.argument("urls", nargs=-1, metavar="[URL]...")
-URL_FILES = click.option(
-    *("-f", "--file", "files"),
-    multiple=True,
-    type=click.Path(path_type=Path, allow_dash=True, dir_okay=False, exists=True),
-    help="File of URLs, one a line, or of JSON Lines with a url; - is standard input.",
+URL_FILES = _files(
+    *("-f", "--file"),
+    text="File of URLs, one a line, or of JSON Lines with a url; - is standard input.",
 )
 
 
@@ -153,13 +181,8 @@ def wait(settings: Settings, job_id: str, interval: float, timeout: float | None
 @JOB_IDS
 @INTERVAL
 @TIMEOUT
-@click.option("--all", "show_all", is_flag=True, help="Show normal findings as well.")
-@click.option(
-    "--cancel",
-    "cancel_flagged",
-    is_flag=True,
-    help="Cancel the job of a stream that is found sensitive.",
-)
+@SHOW_ALL
+@CANCEL
 @CHECKPOINT
 def watch(settings: Settings, job_ids: tuple[str, ...], **options: Any) -> Awaitable[int]:
     """Show the findings of jobs as they appear, until the jobs end."""
@@ -175,18 +198,9 @@ def watch(settings: Settings, job_ids: tuple[str, ...], **options: Any) -> Await
 @click.option("--at-once", default=10, help="Number of streams that run at the same time.")
 @INTERVAL
 @TIMEOUT
-@click.option("--all", "show_all", is_flag=True, help="Show normal findings as well.")
-@click.option(
-    "--cancel",
-    "cancel_flagged",
-    is_flag=True,
-    help="Cancel the job of a stream that is found sensitive.",
-)
-@click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File that knows of each stream before it is submitted, in case of a kill.",
-)
+@SHOW_ALL
+@CANCEL
+@_file("--checkpoint", "File that knows of each stream before it is submitted, in case of a kill.")
 @DRY_RUN
 def moderate(
     settings: Settings, urls: tuple[str, ...], files: tuple[Path, ...], **options: Any
@@ -203,21 +217,16 @@ def moderate(
 
 @cli.command(cls=ServiceCommand)
 @click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
-@click.option(
-    "-f",
-    "--file",
-    "files",
-    multiple=True,
-    type=click.Path(path_type=Path, allow_dash=True, dir_okay=False, exists=True),
-    help="File of ids, one a line, or of JSON Lines with a job_id; - is standard input.",
+@_files(
+    *("-f", "--file"),
+    text="File of ids, one a line, or of JSON Lines with a job_id; - is standard input.",
 )
 @INTERVAL
 @TIMEOUT
 @CHECKPOINT
-@click.option(
+@_file(
     "--results",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File to which outcomes are appended as JSON Lines, in place of standard output.",
+    "File to which outcomes are appended as JSON Lines, in place of standard output.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan, but send nothing.")
 def poll(
@@ -235,13 +244,7 @@ def poll(
 
 @cli.command(cls=ServiceCommand)
 @click.argument("job_ids", nargs=-1, metavar="[JOB_ID]...")
-@click.option(
-    "--from",
-    "files",
-    multiple=True,
-    type=click.Path(path_type=Path, allow_dash=True, dir_okay=False, exists=True),
-    help="File of JSON Lines that query, watch or poll wrote; - is standard input.",
-)
+@_files("--from", text="File of JSON Lines that query, watch or poll wrote; - is standard input.")
 @click.option(
     *("-o", "--output", "path"),
     type=click.Path(path_type=Path, allow_dash=True, dir_okay=False),
@@ -265,13 +268,7 @@ def report(
 
 
 @cli.command(cls=AsyncCommand)
-@click.option("--host", default="127.0.0.1", help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8080,
-    help="Port to listen on; 0 takes a free one.",
-)
+@_port(8080)
 @click.option("--rate", default=20.0, help="Requests per second above which it throttles.")
 @click.option(
     "--jobs", type=click.IntRange(min=0), default=12, help="Number of jobs to start with."
@@ -293,19 +290,12 @@ def emulate(**options: Any) -> Awaitable[int]:
 
 
 @cli.command(cls=AsyncCommand)
-@click.option("--host", default="127.0.0.1", help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8081,
-    help="Port to listen on; 0 takes a free one.",
-)
-@click.option(
+@_port(8081)
+@_file(
     "--secret-file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    help="File of the secret of the URLs; of several, one a line, the first makes URLs. "
+    "File of the secret of the URLs; of several, one a line, the first makes URLs. "
     "It is written if it does not exist.",
+    required=True,
 )
 @click.option("--base", help="URL at which the service reaches this command.")
 @click.option(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ci_live_audit.cli.lines import IDS, Kind, Lines, Piece
+from ci_live_audit.cli.streams import raw_input
 from ci_live_audit.errors import ConfigurationError
 
 __all__ = ["gather", "read", "read_input"]
@@ -96,8 +97,7 @@ class _Input:
     """
 
     def __init__(self, note: Callable[[str], object], kind: Kind) -> None:
-        # Unbuffered, as Python aborts when it exits while a thread reads from a buffered stream.
-        self._stream: Any = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+        self._stream: Any = raw_input()
         self._lines, self._ended = Lines("standard input", kind), False
         self._note = note
         self._missed: list[str] = []

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from ci_live_audit.cli.output import Exit, Output, is_flagged
-from ci_live_audit.cli.session import Settings
+from ci_live_audit.cli.session import Settings, opened
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import CredentialsError, JobFailed, LiveAuditError, WaitTimeout
 from ci_live_audit.following.checkpoint import Checkpoint
@@ -106,8 +106,7 @@ async def watch(
 ) -> int:
     """Print findings as they appear."""
     await settings.require_credentials()
-    with ExitStack() as stack:
-        record = None if checkpoint is None else stack.enter_context(Checkpoint(checkpoint))
+    with opened(checkpoint) as record:
         async with settings.client(polls=True) as client:
             run = client.watch(list(job_ids), interval, timeout, checkpoint=record)
             return await follow(

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 from ci_live_audit.cli import ids, jobs
 from ci_live_audit.cli.lines import URLS
 from ci_live_audit.cli.output import Exit, Output
-from ci_live_audit.cli.session import Settings
+from ci_live_audit.cli.session import Settings, opened
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import LiveAuditError
-from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.health import Health
 from ci_live_audit.following.moderation import Moderation
 from ci_live_audit.following.stopping import Cancellation
@@ -46,8 +45,7 @@ async def moderate(
     if dry_run:
         return await _dry_run(settings, source, options)
     await settings.require_credentials()
-    with ExitStack() as stack:
-        record = None if checkpoint is None else stack.enter_context(Checkpoint(checkpoint))
+    with opened(checkpoint) as record:
         async with settings.client(polls=True) as client:
             run = client.moderate(
                 source,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, cast
 import attrs
 
 from ci_live_audit.cli.output import SCHEMA
+from ci_live_audit.cli.streams import raw_input
 from ci_live_audit.errors import DecodeError, InvalidInput, JobFailed, LiveAuditError
 from ci_live_audit.following.outcomes import Outcome
 from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot
@@ -53,8 +53,7 @@ class Recorded:
             OSError: It cannot be read.
         """
         if path == Path("-"):
-            # Unbuffered, as Python aborts when it exits while a thread reads from a buffered one.
-            self._read("standard input", getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
+            self._read("standard input", raw_input())
             return
         with path.open("rb", buffering=0) as file:
             self._read(str(path), file)

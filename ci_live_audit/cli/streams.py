@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["WholeFile", "prepare"]
+__all__ = ["WholeFile", "prepare", "raw_input"]
+
+
+def raw_input() -> Any:
+    """Return standard input without a buffer.
+
+    Python aborts when it exits while a thread reads from a buffered stream.
+    """
+    return getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
 
 
 class WholeFile(io.FileIO):
