@@ -40,7 +40,8 @@ class Findings(Run[Finding]):
         source = [job_ids] if isinstance(job_ids, str) else job_ids
         polling = attrs.evolve(polling, keep_last=self._single is not None, kind="watch")
         self._seen: dict[str, Seen] = {}
-        super().__init__(polling, source, Watching(self._seen))
+        noted = polling.checkpoint is not None
+        super().__init__(polling, source, Watching(self._seen, noted=noted))
 
     @property
     def job(self) -> AuditJob | None:
@@ -62,10 +63,16 @@ class Findings(Run[Finding]):
 
 
 class Watching:
-    """Keeps what has been seen of each job, and makes findings of what is new."""
+    """Keeps what has been seen of each job, and makes findings of what is new.
 
-    def __init__(self, seen: dict[str, Seen]) -> None:
+    Args:
+        seen: What has been seen.
+        noted: Whether a checkpoint notes what has been dealt with.
+    """
+
+    def __init__(self, seen: dict[str, Seen], *, noted: bool = True) -> None:
         self._seen = seen
+        self._noted = noted
 
     def begin(self, job_id: str, seen: bytes) -> None:
         """Go on where an earlier run, or another process, has stopped.
@@ -108,7 +115,7 @@ class Watching:
         if isinstance(job_id, str) and ended:
             self._seen.pop(job_id, None)
         number = (0 if news is None else len(news)) + (error is not None)
-        return _with_commits(update, news, number, "poll"), number
+        return self._handed(update, news, number, "poll"), number
 
     def told(
         self, job_id: str, job: AuditJob
@@ -120,7 +127,16 @@ class Watching:
         self._seen[job_id] = news.seen
         update = Update(job_id, news.part(job))
         is_all = not (job.ended or news.unsure) and before.state in {None, job.state}
-        return _with_commits(update, news, len(news), "callback"), len(news), is_all
+        return self._handed(update, news, len(news), "callback"), len(news), is_all
+
+    def _handed(
+        self, update: Update, news: News | None, number: int, source: Literal["poll", "callback"]
+    ) -> Iterator[tuple[Finding, Commit]]:
+        if self._noted:
+            return _with_commits(update, news, number, source)
+        # Nobody notes it, so it says nothing.
+        commit = Commit(job_id=update.job_id, action="keep")
+        return ((finding, commit) for finding in findings_of(update, news, source))
 
 
 def _with_commits(

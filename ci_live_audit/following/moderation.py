@@ -136,7 +136,7 @@ class _Moderating(Watching):
     """Makes findings that know their stream, and tells the supervisor of the ends of jobs."""
 
     def __init__(self, supervisor: Supervisor) -> None:
-        super().__init__({})
+        super().__init__({}, noted=supervisor.notes.outlast)
         self._supervisor = supervisor
 
     def begin(self, job_id: str, seen: bytes) -> None:
