@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from children import children
 from hypothesis import given
 from hypothesis import strategies as st
 from proofs import no_file_above
@@ -688,8 +689,7 @@ KILLS = 50
 #: Most outcomes that a run deals with before it waits to be killed.
 MOST = 55
 
-# Starts a run in a new child for each line it reads: a process that can be killed and does not
-# import anything. It notes lines of 8 and 16 bytes, which no page boundary divides.
+# What a child runs. It notes lines of 8 and 16 bytes, which no page boundary divides.
 RUNS = f"""
 import asyncio, os, random, signal, sys
 from ci_live_audit import AuditJob, Checkpoint, JobNotFound, JobState, Outcomes
@@ -723,15 +723,6 @@ async def run(generation):
                 dealt_with += 1
                 if generation < {KILLS} and dealt_with == {MOST}:
                     await asyncio.sleep(3600)
-
-for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        signal.alarm(100)  # even if the test hangs
-        asyncio.run(run(int(line)))
-        os._exit(0)
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -746,32 +737,21 @@ def test_a_killed_run_is_taken_up_again(tmp_path: Path) -> None:
     outcomes.touch()
     answered: dict[str, int] = {}
 
-    with subprocess.Popen(
-        [sys.executable, "-c", RUNS],
-        cwd=tmp_path,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as runs:
-        assert runs.stdin is not None
-        assert runs.stdout is not None
+    with children(RUNS, tmp_path) as runs:
         for generation in range(KILLS):
-            print(generation, file=runs.stdin, flush=True)
-            child = int(runs.stdout.readline())
+            runs.start(generation)
             enough = outcomes.stat().st_size + len("job0000\n") * rng.randint(1, MOST)
             while outcomes.stat().st_size < enough:
                 time.sleep(0.0002)
             time.sleep(rng.random() * 0.003)
-            os.kill(child, signal.SIGKILL)
-            assert int(runs.stdout.readline()) == -signal.SIGKILL
+            runs.kill()
             entries = [json.loads(line) for line in whole_lines(tmp_path / "checkpoint")]
             for entry in entries:
                 if "answered" in entry:
                     answered.setdefault(entry["answered"], generation)
             assert answered.keys() <= set(whole_lines(outcomes))
-        print(KILLS, file=runs.stdin, flush=True)
-        runs.stdout.readline()
-        assert int(runs.stdout.readline()) == 0
+        runs.start(KILLS)
+        assert runs.wait() == 0
 
     times = Counter(whole_lines(outcomes))
     assert times.keys() == {f"job{number:04}" for number in range(JOBS)}

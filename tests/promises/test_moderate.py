@@ -9,17 +9,14 @@ import asyncio
 import contextlib
 import json
 import math
-import os
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import attrs
 import pytest
+from children import children
 from command_line import served
 from proofs import IN_FULL, times
 from runs import now, tasks
@@ -164,8 +161,7 @@ async def test_nothing_runs_on_unseen(seed: int, tmp_path: Path) -> None:
     assert len(account.lost) < STREAMS / 5
 
 
-# Starts a run in a new child for each line it reads: a process that can be killed and does not
-# import anything.
+# What a child runs.
 RUNS = f"""
 import asyncio, json, os, signal, sys
 from ci_live_audit import Checkpoint, LiveAuditClient, SnapshotFinding, StateChange, WatchFailed
@@ -191,15 +187,6 @@ async def run(generation):
         if generation < {KILLS}:
             open("done", "w").close()
             await asyncio.sleep(3600)
-
-for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        signal.alarm(100)  # even if the test hangs
-        asyncio.run(run(int(line)))
-        os._exit(0)
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -214,31 +201,16 @@ def test_a_killed_process_leaves_nothing_unseen(tmp_path: Path) -> None:
         emulator.add_stream(url(number), duration=duration, script=script)
     found = tmp_path / "found"
     found.touch()
-    with (
-        served(emulator) as environ,
-        subprocess.Popen(
-            [sys.executable, "-c", RUNS],
-            cwd=tmp_path,
-            env={**os.environ, **environ},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as runs,
-    ):
-        assert runs.stdin is not None
-        assert runs.stdout is not None
+    with served(emulator) as environ, children(RUNS, tmp_path, environ) as runs:
         for generation in range(KILLS):
-            print(generation, file=runs.stdin, flush=True)
-            child = int(runs.stdout.readline())
+            runs.start(generation)
             enough = len(emulator.arrivals) + rng.randint(1, 30)
             while len(emulator.arrivals) < enough and not (tmp_path / "done").exists():
                 time.sleep(0.0005)
             time.sleep(rng.random() * 0.003)
-            os.kill(child, signal.SIGKILL)
-            assert int(runs.stdout.readline()) == -signal.SIGKILL
-        print(KILLS, file=runs.stdin, flush=True)
-        runs.stdout.readline()
-        assert int(runs.stdout.readline()) == 0
+            runs.kill()
+        runs.start(KILLS)
+        assert runs.wait() == 0
 
     lines = [json.loads(line) for line in found.read_text().splitlines()]
     seen = {job_id for _, _, job_id, *_ in lines}

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from contextlib import suppress
 from pathlib import Path
 
+from children import children
 from daemons import RedisServer
 from proofs import times
 
@@ -22,8 +23,7 @@ KILLS = times(50)
 #: Most findings that a watch deals with before it waits to be killed.
 MOST = 15
 
-# Starts a watch in a new child for each line it reads: a process that can be killed and does not
-# import anything. A stream shows one item more each time it is polled.
+# What a child runs. A stream shows one item more each time it is polled.
 WATCHES = f"""
 import asyncio, os, signal, sys
 from ci_live_audit import AuditJob, Checkpoint, Findings, JobState, Snapshot, Verdict
@@ -62,15 +62,6 @@ async def run(waits):
                 dealt_with += 1
                 if waits and dealt_with == {MOST}:
                     await asyncio.sleep(3600)
-
-for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        signal.alarm(100)  # even if the test hangs
-        asyncio.run(run(bool(int(line))))
-        os._exit(0)
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 #: Bytes of a line: the stream, what was found, the key.
 LINE = len("job00/01 0123456789abcdef\n")
@@ -81,27 +72,16 @@ def test_a_killed_watch_hands_out_nothing_anew_but_the_finding_in_hand(tmp_path:
     rng = random.Random(1)
     found = tmp_path / "findings"
     found.touch()
-    with subprocess.Popen(
-        [sys.executable, "-c", WATCHES],
-        cwd=tmp_path,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as watches:
-        assert watches.stdin is not None
-        assert watches.stdout is not None
+    with children(WATCHES, tmp_path) as watches:
         for _ in range(KILLS):
             before = found.stat().st_size
-            print(1, file=watches.stdin, flush=True)
-            child = int(watches.stdout.readline())
+            watches.start(1)
             while found.stat().st_size < before + LINE * rng.randint(1, MOST):
                 time.sleep(0.0002)
             time.sleep(rng.random() * 0.003)
-            os.kill(child, signal.SIGKILL)
-            assert int(watches.stdout.readline()) == -signal.SIGKILL
-        print(0, file=watches.stdin, flush=True)
-        watches.stdout.readline()
-        assert int(watches.stdout.readline()) == 0
+            watches.kill()
+        watches.start(0)
+        assert watches.wait() == 0
 
     number = Counter[str]()
     keys = defaultdict[str, set[str]](set)
