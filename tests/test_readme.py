@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import os
 import re
@@ -168,25 +167,6 @@ def test_the_tests_of_the_bot_pass(tmp_path: Path, tests: str) -> None:
     assert f"{tests.count('async def test_')} passed" in done.stdout, done.stdout
 
 
-@pytest.mark.parametrize(
-    "promise", sorted(set(re.findall(r"`((?:\w+/)?test_\w+\.py[^`]*)`", TEXT)))
-)
-def test_every_promise_has_its_test(promise: str) -> None:
-    """The README names tests that exist for its promises."""
-    file, _, name = promise.partition("::")
-    tree = ast.parse((ROOT / "tests" / file).read_text("utf-8"))
-    functions = ast.FunctionDef | ast.AsyncFunctionDef
-    names = {node.name for node in ast.walk(tree) if isinstance(node, functions)}
-    assert not name or name in names
-
-
-def test_every_session_it_names_exists() -> None:
-    """The commands of the README are sessions of the noxfile."""
-    source = ast.parse((ROOT / "noxfile.py").read_text("utf-8"))
-    sessions = {node.name for node in source.body if isinstance(node, ast.FunctionDef)}
-    assert set(re.findall(r"nox -s (\w+)", TEXT)) <= sessions
-
-
 def test_every_command_and_option_it_names_exists() -> None:
     """The command line has what the manual says, and the manual names every command."""
     named = re.findall(r"ci-live-audit ([a-z]+)([^\n`]*)", TEXT)
@@ -262,19 +242,3 @@ def test_every_error_is_in_its_tree() -> None:
     """The tree of errors names each class of the module."""
     for name in errors.__all__:
         assert re.search(rf"\b{name}\b", TEXT), name
-
-
-def test_every_module_is_in_its_table() -> None:
-    """The table of rooms names each module and folder of the package."""
-    package = Path(ci_live_audit.__file__).parent
-    of_core = [path for path in package.rglob("*.py") if path.parts[-2] not in {"testing", "cli"}]
-    rooms = {path.name for path in package.iterdir() if path.is_dir()}
-    for name in ({path.stem for path in of_core} | rooms) - {"__init__", "__pycache__"}:
-        assert f"`{name}`" in TEXT
-
-
-def test_ci_runs_its_commands() -> None:
-    """CI calls the commands of the first screen as they are written."""
-    script = (ROOT / ".ci" / "run").read_text("utf-8")
-    for command in re.findall(r"^\$ (nox .*)$", TEXT, re.MULTILINE):
-        assert f"\n{command}\n" in script
