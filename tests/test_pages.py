@@ -24,7 +24,7 @@ PROOFS = sorted(set(re.findall(r"(?m)^  - `([^`]+)`$", PROMISES)))
 LONGEST = 100
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_lines_are_short(page: str) -> None:
     """A page can be read in a terminal, its tables and examples too."""
     lines = enumerate(PAGES[page].splitlines(), 1)
@@ -109,3 +109,9 @@ def test_what_the_screen_shows_in_the_end() -> None:
     text = styled("\x1b[1mone\x1b[0m two\r\nthree\r\n\x1b[2A\x1b[2K\x1b[31mfour\x1b[0m\r\n")
     assert text.plain.split("\n") == ["four", "three", ""]
     assert [str(span.style) for span in text.spans] == 4 * ["color(1)"]
+
+
+def test_the_version_has_its_section() -> None:
+    """The changelog begins with the version of the package and its date."""
+    first = re.findall(r"(?m)^## (.*)$", PAGES["CHANGELOG.md"])[0]
+    assert re.fullmatch(rf"{re.escape(ci_live_audit.__version__)} - \d{{4}}-\d\d-\d\d", first)
