@@ -12,9 +12,11 @@ from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.models import AudioSection, Snapshot, Verdict
 from ci_live_audit.testing import Emulator, frame, sound
 
-__all__ = ["emulate"]
+__all__ = ["ROOM", "emulate", "fill"]
 
 LABELS = ("Porn", "Ads", "Terrorism", "Politics")
+#: The stream of the examples in the manual. Something bad shows after 20 s; others are clean.
+ROOM = "rtmp://live.example.com/app/room7"
 
 
 async def emulate(
@@ -23,8 +25,7 @@ async def emulate(
     """Serve until interrupted; print the ids of the jobs to standard output."""
     seconds("duration", duration)
     emulator = Emulator(rate=rate, seed=seed, callbacks=True)
-    chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    ids = [_job(emulator, chance, duration) for _ in range(jobs)]
+    ids = fill(emulator, jobs=jobs, duration=duration, seed=seed)
     async with emulator.serve(port, host) as url:
         output.say(f"The emulator is listening at {url}. In another terminal:")
         for name, value in (
@@ -47,6 +48,14 @@ async def emulate(
         summary += f"; {len(emulator.deliveries):,} callbacks, {missed:,} not taken"
     output.say(summary)
     return Exit.OK
+
+
+def fill(emulator: Emulator, *, jobs: int, duration: float, seed: int) -> list[str]:
+    """Add random jobs, and a stream that is not clean; return the ids of the jobs."""
+    script = [frame(5), frame(20, "Porn", score=98), frame(40)]
+    emulator.add_stream(ROOM, duration=60, script=script)
+    chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    return [_job(emulator, chance, duration) for _ in range(jobs)]
 
 
 def _job(emulator: Emulator, chance: random.Random, duration: float) -> str:
