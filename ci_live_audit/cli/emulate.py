@@ -12,11 +12,17 @@ from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.models import AudioSection, Snapshot, Verdict
 from ci_live_audit.testing import Emulator, frame, sound
 
-__all__ = ["ROOM", "emulate", "fill"]
+__all__ = ["ROOM", "add_room", "emulate"]
 
 LABELS = ("Porn", "Ads", "Terrorism", "Politics")
-#: The stream of the examples in the manual. Something bad shows after 20 s; others are clean.
+#: The stream of the examples in the manual.
 ROOM = "rtmp://live.example.com/app/room7"
+
+
+def add_room(emulator: Emulator) -> None:
+    """Let the stream of the manual show something bad after 20 s; others are clean."""
+    script = [frame(5), frame(20, "Porn", score=98), frame(40)]
+    emulator.add_stream(ROOM, duration=60, script=script)
 
 
 async def emulate(
@@ -25,8 +31,10 @@ async def emulate(
     """Serve until interrupted; print the ids of the jobs to standard output."""
     seconds("duration", duration)
     emulator = Emulator(rate=rate, seed=seed, callbacks=True)
-    ids = fill(emulator, jobs=jobs, duration=duration, seed=seed)
+    chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    ids = [_job(emulator, chance, duration) for _ in range(jobs)]
     async with emulator.serve(port, host) as url:
+        add_room(emulator)
         output.say(f"The emulator is listening at {url}. In another terminal:")
         for name, value in (
             ("CI_LIVE_AUDIT_ENDPOINT", url),
@@ -48,14 +56,6 @@ async def emulate(
         summary += f"; {len(emulator.deliveries):,} callbacks, {missed:,} not taken"
     output.say(summary)
     return Exit.OK
-
-
-def fill(emulator: Emulator, *, jobs: int, duration: float, seed: int) -> list[str]:
-    """Add random jobs, and a stream that is not clean; return the ids of the jobs."""
-    script = [frame(5), frame(20, "Porn", score=98), frame(40)]
-    emulator.add_stream(ROOM, duration=60, script=script)
-    chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    return [_job(emulator, chance, duration) for _ in range(jobs)]
 
 
 def _job(emulator: Emulator, chance: random.Random, duration: float) -> str:
