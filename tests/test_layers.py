@@ -134,6 +134,7 @@ ORDER = (
     "testing/emulator",
     "testing/pytest_loops",
     "testing/pytest_plugin",
+    "cli/interrupts",
     "cli/streams",
     "cli/output",
     "cli/session",

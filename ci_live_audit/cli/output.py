@@ -13,6 +13,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from ci_live_audit.cli import interrupts
 from ci_live_audit.errors import WaitTimeout
 from ci_live_audit.following.finding import (
     AudioFinding,
@@ -24,7 +25,7 @@ from ci_live_audit.following.finding import (
 from ci_live_audit.following.outcomes import Outcome
 from ci_live_audit.models import AudioSection, AuditJob, Snapshot, Verdict
 
-__all__ = ["STYLES", "Exit", "Output", "Terminal", "is_flagged", "show_cursor", "to_line"]
+__all__ = ["STYLES", "Exit", "Output", "Terminal", "is_flagged", "to_line"]
 
 STYLES: dict[Verdict | None, str] = {Verdict.SENSITIVE: "bold red", Verdict.SUSPECTED: "yellow"}
 SCHEMA = 1
@@ -38,7 +39,7 @@ class Exit(IntEnum):
     USAGE = 2
     FLAGGED = 3
     TIMEOUT = 4
-    INTERRUPTED = 130
+    INTERRUPTED = interrupts.CODE
     PIPE_CLOSED = 141
 
 
@@ -193,13 +194,6 @@ def to_line(
     except UnicodeEncodeError:
         text = json.dumps(fields, allow_nan=False, default=str)
     return text + "\n"
-
-
-def show_cursor() -> None:
-    """Show the cursor of the terminal, which a progress bar hides."""
-    for stream in (sys.__stdout__, sys.__stderr__):
-        if stream is not None:
-            Console(file=stream).show_cursor()
 
 
 def is_flagged(verdict: Verdict | None) -> bool:
