@@ -158,7 +158,7 @@ class _Service:
         found, expected = self.record.found, len(self.job_ids) * FINDINGS
         again = found.total() - len(found)
         keys = max(map(len, self.record.keys.values()))
-        shown = sum("/" not in what for what in found)
+        shown = sum("." in what for what in found)
         return (name, kills, f"{shown} of {expected}", again, keys, *more)
 
 
@@ -331,12 +331,10 @@ async def _watch(settings: dict[str, Any]) -> None:
         watching = client.watch(settings["jobs"], interval=settings["interval"], checkpoint=record)
         async with watching as findings:
             async for finding in findings:
-                match finding:
-                    case SnapshotFinding(snapshot=snapshot):
-                        what = str(snapshot.text)
-                    case _:
-                        what = f"{finding.job_id}/{finding.state}"
-                say(finding=what, key=finding.key)
+                what = getattr(finding, "state", None)
+                if isinstance(finding, SnapshotFinding):
+                    what = finding.snapshot.text
+                say(finding=f"{finding.job_id}/{what}", key=finding.key)
     say(over=True)
 
 
