@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import inspect
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import attrs
 import httpx
 import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 import ci_live_audit
-from ci_live_audit import errors
+from ci_live_audit import callbacks, errors, redis, report, telemetry, testing
 from ci_live_audit.cli.commands import cli
 from ci_live_audit.cli.output import Exit
 from ci_live_audit.testing import Emulator, Fault, VirtualTimeLoop, frame
@@ -101,13 +104,11 @@ def test_the_bot_stops_what_is_bad(emulator: Emulator, capsys: pytest.CaptureFix
 
 async def test_the_service_answers(emulator: Emulator) -> None:
     """The application queries with one client for all requests, and says what does not exist."""
-    block = example("Starlette(routes=[Route")
+    block = example("FastAPI(lifespan=lifespan)")
     block.evaluate()
     app = block.namespace["app"]
     job_id = emulator.add_job(duration=1)
-    http = httpx.AsyncClient(transport=httpx.ASGITransport(_with_state(app)), base_url="http://a")
-    async with app.router.lifespan_context(app) as state:
-        app.state_of_lifespan = state
+    async with app.router.lifespan_context(app) as state, _browser(app, state) as http:
         found = await http.get(f"/jobs/{job_id}")
         lost = await http.get("/jobs/nobody")
         arrived = len(emulator.arrivals)
@@ -124,17 +125,17 @@ async def test_the_service_answers(emulator: Emulator) -> None:
     ]
     assert (denied.status_code, denied.json()["error"]) == (502, "AccessDenied")
     assert (found.status_code, found.json()["job_id"]) == (200, job_id)
-    assert lost.status_code == 404
+    assert (lost.status_code, lost.json()["error"]) == (404, "JobNotFound")
     assert (down.status_code, down.json()["error"]) == (503, "ServiceUnavailable")
 
 
-def _with_state(app: Any) -> Any:
-    """Hand the state of the lifespan to every request, as a server does."""
+def _browser(app: Any, state: Any) -> httpx.AsyncClient:
+    """Return a client of an application, with the state of its lifespan in every request."""
 
     async def called(scope: Any, receive: Any, send: Any) -> None:
-        await app({**scope, "state": dict(app.state_of_lifespan)}, receive, send)
+        await app({**scope, "state": dict(state)}, receive, send)
 
-    return called
+    return httpx.AsyncClient(transport=httpx.ASGITransport(called), base_url="http://a")
 
 
 def test_every_night_resumes(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,25 +169,6 @@ def test_the_tests_of_the_bot_pass(tmp_path: Path, tests: str) -> None:
     assert f"{tests.count('async def test_')} passed" in done.stdout, done.stdout
 
 
-@pytest.mark.parametrize(
-    "promise", sorted(set(re.findall(r"`((?:\w+/)?test_\w+\.py[^`]*)`", TEXT)))
-)
-def test_every_promise_has_its_test(promise: str) -> None:
-    """The README names tests that exist for its promises."""
-    file, _, name = promise.partition("::")
-    tree = ast.parse((ROOT / "tests" / file).read_text("utf-8"))
-    functions = ast.FunctionDef | ast.AsyncFunctionDef
-    names = {node.name for node in ast.walk(tree) if isinstance(node, functions)}
-    assert not name or name in names
-
-
-def test_every_session_it_names_exists() -> None:
-    """The commands of the README are sessions of the noxfile."""
-    source = ast.parse((ROOT / "noxfile.py").read_text("utf-8"))
-    sessions = {node.name for node in source.body if isinstance(node, ast.FunctionDef)}
-    assert set(re.findall(r"nox -s (\w+)", TEXT)) <= sessions
-
-
 def test_every_command_and_option_it_names_exists() -> None:
     """The command line has what the manual says, and the manual names every command."""
     named = re.findall(r"ci-live-audit ([a-z]+)([^\n`]*)", TEXT)
@@ -213,7 +195,8 @@ ELSEWHERE = (
 
 def test_the_commands_of_the_manual_run(tmp_path: Path) -> None:
     """The commands run line by line in a shell, with the bucket served by an emulator."""
-    block = TEXT[TEXT.index("$ ci-live-audit demo") :].partition("```")[0]
+    section = TEXT.partition("## The command line")[2]
+    block = section.partition("```console")[2].partition("```")[0]
     lines = [line.removeprefix("$ ").partition("#")[0].strip() for line in block.splitlines()]
     commands = [line for line in lines if line and not line.startswith(ELSEWHERE)]
     emulator = Emulator()
@@ -246,7 +229,7 @@ def test_the_commands_of_the_manual_run(tmp_path: Path) -> None:
         return codes
 
     codes = asyncio.run(run_all())
-    assert len(codes) == 9
+    assert len(codes) == 9, codes
     # A job that has ended cannot be cancelled.
     assert [code for command, code in codes if "cancel " not in command] == [0] * 8, codes
     assert (tmp_path / "night.jsonl").read_text().count(job_id) > 0
@@ -264,17 +247,100 @@ def test_every_error_is_in_its_tree() -> None:
         assert re.search(rf"\b{name}\b", TEXT), name
 
 
-def test_every_module_is_in_its_table() -> None:
-    """The table of rooms names each module and folder of the package."""
-    package = Path(ci_live_audit.__file__).parent
-    of_core = [path for path in package.rglob("*.py") if path.parts[-2] not in {"testing", "cli"}]
-    rooms = {path.name for path in package.iterdir() if path.is_dir()}
-    for name in ({path.stem for path in of_core} | rooms) - {"__init__", "__pycache__"}:
-        assert f"`{name}`" in TEXT
+def test_every_public_name_is_in_the_manual() -> None:
+    """Whoever looks for an exported name finds it."""
+    modules = (ci_live_audit, testing, redis, telemetry, report, callbacks)
+    names = {name for module in modules for name in vars(module)["__all__"]}
+    assert [name for name in sorted(names) if not re.search(rf"\b{name}\b", TEXT)] == []
 
 
-def test_ci_runs_its_commands() -> None:
-    """CI calls the commands of the first screen as they are written."""
-    script = (ROOT / ".ci" / "run").read_text("utf-8")
-    for command in re.findall(r"^\$ (nox .*)$", TEXT, re.MULTILINE):
-        assert f"\n{command}\n" in script
+def table(heading: str) -> list[list[str]]:
+    """Return the cells of the rows of the table with this heading."""
+    rows = TEXT.partition(f"\n{heading}\n")[2].partition("\n\n")[0].splitlines()[1:]
+    assert rows
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_defaults_are_in_the_table() -> None:
+    """The table of options has each option of its owners, with its default."""
+    client = ci_live_audit.LiveAuditClient
+    sources: dict[str, list[Callable[..., Any]]] = {
+        "client": [client.__init__],
+        "`RetryPolicy`": [ci_live_audit.RetryPolicy],
+        "runs": [client.wait, client.as_completed, client.watch, client.moderate],
+        "`moderate`": [client.moderate],
+    }
+    told: dict[str, set[str]] = {owner: set() for owner in sources}
+    for option, owner, default, _ in table("| option | of | default | meaning |"):
+        told[owner].add(option.strip("`"))
+        number, _, unit = default.partition(" ")
+        for function in sources[owner]:
+            given = inspect.signature(function).parameters[option.strip("`")].default
+            if unit == "MiB":
+                assert given == int(number) * 2**20
+            elif default == "its own":
+                assert given is None
+            else:
+                assert given == ast.literal_eval(number), option
+    assert told["`RetryPolicy`"] == set(inspect.signature(ci_live_audit.RetryPolicy).parameters)
+
+
+def test_the_attributes_of_results_are_those_of_the_table() -> None:
+    """Each name in the table of a job is an attribute of it, and none is left out but rare ones."""
+    named = {
+        name
+        for names, _ in table("| of an `AuditJob` | is |")
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    known = {name for name in dir(ci_live_audit.AuditJob) if not name.startswith("_")}
+    assert named <= known
+    assert set(attrs.fields_dict(ci_live_audit.AuditJob)) - named == {
+        *("type", "snapshot_count", "forbid_state", "object"),
+        *("list_results", "mask_info", "ocr_hit_infos", "bucket_id", "region", "cos_headers"),
+    }
+
+
+def test_the_tables_have_every_error_and_every_finding() -> None:
+    """Each class that can be raised for a call has its row, and each class of findings."""
+    rows = table("| error | retried for you | what to do |")
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    bases = {"LiveAuditError", "ServiceError", "CredentialsError"}
+    assert named == set(errors.__all__) - bases
+    rows = table("| class of a finding | is |")
+    assert {row[0].strip("`") for row in rows} == {
+        cls.__name__ for cls in get_args(ci_live_audit.Finding)
+    }
+
+
+async def test_an_error_looks_as_it_is_shown(emulator: Emulator) -> None:
+    """The text of an error in the manual is that of an error."""
+    shown = TEXT.partition("This is what one looks like:\n\n```\n")[2].partition("\n```")[0]
+    async with emulator.client() as client:
+        with pytest.raises(errors.JobNotFound) as raised:
+            await client.query("av0")
+    text = str(raised.value).replace(f"{raised.value.request_id}", "5f2c…")
+    assert shown.replace("\n", " ") == text
+
+
+def test_the_emulator_prints_what_is_shown() -> None:
+    """The exports of the manual are those that a client reads, with what the emulator expects."""
+    shown = dict(re.findall(r"(?m)^export (\w+)=(\S+)$", TEXT))
+    emulator = Emulator()
+    assert shown == {
+        "CI_LIVE_AUDIT_ENDPOINT": "http://127.0.0.1:8080",
+        "CI_LIVE_AUDIT_BUCKET": emulator.bucket,
+        "CI_LIVE_AUDIT_RATE": "20",
+        "TENCENTCLOUD_REGION": emulator.region,
+        "TENCENTCLOUD_SECRET_ID": emulator.credentials.secret_id,
+        "TENCENTCLOUD_SECRET_KEY": emulator.credentials.secret_key,
+    }
+
+
+def test_every_metric_is_in_the_list() -> None:
+    """The list of metrics has those of the instruments, and no others."""
+    folder = ROOT / "ci_live_audit" / "telemetry"
+    sources = [(folder / f"{name}.py").read_text("utf-8") for name in ("instruments", "gauges")]
+    names = set(re.findall(r'"(ci_live_audit\.[\w.]+)"', "".join(sources)))
+    metrics = TEXT.partition("Its metrics:")[2].partition("About them:")[0]
+    named = re.findall(r"(?m)^- `([\w.]+)`", metrics)
+    assert sorted(named) == sorted(names | {"http.client.request.duration"})
