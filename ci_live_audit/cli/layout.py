@@ -68,7 +68,8 @@ class Layout:
                 title = column.title
                 if zone and title == "TIME" and column.cells > len(title) + len(zone) + 3:
                     title = f"{title} ({zone})"
-                text.append(title.ljust(column.cells + column.gap))
+                if text.cell_len + len(title) <= width:
+                    text.append(title.ljust(column.cells + column.gap))
             lines.append(text)
         return _styled(lines, "dim")
 
@@ -84,31 +85,22 @@ class Layout:
         """
         room = width if cuts else ENDLESS
         lines: list[Text] = []
-        for columns in self._lines(width):
+        for *columns, last in self._lines(width):
             lines.append(text := Text(INDENT if lines else ""))
             for column in columns:
                 cell = _cell(row, column)
-                if column.cells:
-                    if cell != row.job_id:  # an id is whole, or of no use
-                        cell = cut(cell, column.cells)
-                    elif text.cell_len + cell_len(cell) > room:
-                        lines.append(text := Text(INDENT))
-                    text.append(cell + " " * max(0, column.cells - cell_len(cell)))
-                    text.append(" " * column.gap)
-                    continue
-                if room - text.cell_len < min(FEW, cell_len(cell)):
+                if cell != row.job_id:  # an id is whole, or of no use
+                    cell = cut(cell, column.cells)
+                elif text.cell_len + cell_len(cell) > room:
                     lines.append(text := Text(INDENT))
-                left = room - text.cell_len
-                if whole or row.whole:
-                    first, *more = wrapped(cell, room - len(INDENT), left)
-                    text.append(first)
-                    lines += (Text(INDENT + line) for line in more)
-                else:
-                    is_id = bool(row.job_id) and cell.startswith(row.job_id)
-                    text.append(cut(cell, max(left, len(row.job_id) if is_id else 0)))
+                text.append(cell + " " * max(0, column.cells - cell_len(cell)))
+                text.append(" " * column.gap)
+            first, *more = _last(row, last, room, room - text.cell_len, whole=whole or row.whole)
+            text.append(first)
+            lines += (Text(INDENT + line) for line in more)
         lines = _styled(lines, row.style)
-        if row.url:
-            lines[0].stylize(Style(link=row.url))
+        for text in lines[:1]:
+            text.stylize(Style(link=row.url))
         return lines
 
     def _lines(self, width: int) -> Sequence[Columns]:
@@ -124,6 +116,18 @@ FINDINGS = Layout(72, (TIME, *JUDGED, STREAM, DETAILS), ((CLOCK, *JUDGED), (REST
 ITEMS = Layout(64, (TIME, *JUDGED, DETAILS), ((CLOCK, *JUDGED), (DETAILS,)))
 #: Of `poll`.
 OUTCOMES = Layout(80, (JOB, *JUDGED, CLOCK, REST), ((JOB,), (*JUDGED, CLOCK, REST)))
+
+
+def _last(row: Row, column: Column, room: int, left: int, *, whole: bool) -> list[str]:
+    """Return the last cell in lines, of which the first has some cells left."""
+    cell = _cell(row, column)
+    if cell_len(cell) <= left or column is JOB:
+        return [cell]
+    if column is REST and row.stream == row.job_id:
+        first = [] if cell_len(row.stream) <= left else [""]
+        return [*first, row.stream, *_last(row, DETAILS, room, room - len(INDENT), whole=whole)]
+    first, left = ([""], room - len(INDENT)) if left < FEW else ([], left)
+    return [*first, *(wrapped(cell, room - len(INDENT), left) if whole else [cut(cell, left)])]
 
 
 def wrapped(text: str, width: int, first: int | None = None) -> list[str]:

@@ -193,7 +193,9 @@ def test_log_lines_go_above_the_bar(service: Service) -> None:
         terminal.read_until("30 of 31, 3 flagged")
         screen = terminal.screen
         text = "".join(screen)
-        assert all(text.count(f"job_id='{job_id}'") == 1 for job_id in service.ended)
+        assert all(
+            text.count(f"query of {job_id}, attempt 1: 200 in ") == 1 for job_id in service.ended
+        )
         assert bars(screen) == [len(screen) - 1]
 
 
