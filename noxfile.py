@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from subprocess import DEVNULL
 from tempfile import TemporaryDirectory
 
 import nox
@@ -23,6 +24,16 @@ INSTALLED = {"PYTHONSAFEPATH": "1"}
 #: One process more than there are cores, as some tests wait. Whatever is given after ``--`` runs in
 #: a single process, which starts and fails sooner.
 PARALLEL = ["-n", str((os.cpu_count() or 1) + 1), "--maxprocesses", "9", "--dist", "worksteal"]
+#: What is run where a wheel is installed alone, and where it is with an extra.
+INSTALLED_ALONE: dict[str, list[tuple[str, ...]]] = {
+    "": [("python", "-I", "-W", "error", "tests/alone.py")],
+    "[cli,emulator]": [("ci-live-audit", "--version"), ("ci-live-audit", "demo")],
+}
+#: Tests that read the files of the project, of which a source archive may lack one.
+OF_THE_SOURCE = [
+    *("tests/test_archives.py", "tests/test_layers.py", "tests/test_readme.py"),
+    *PARALLEL,
+]
 #: Packages that bots and services are made of.
 NEIGHBOURS = [
     "aiogram",
@@ -56,6 +67,19 @@ def examples(folder: Path) -> list[str]:
         path.write_text("# pyright: strict" + "\n" * line + block[1], "utf-8")
         paths.append(str(path))
     return paths
+
+
+def git(session: nox.Session, *command: str) -> str:
+    """Return what git prints."""
+    return str(session.run("git", *command, silent=True, external=True)).strip()
+
+
+def build(session: nox.Session, clone: Path) -> tuple[Path, Path]:
+    """Build a wheel, by way of a source archive, from a new clone of the last commit."""
+    git(session, "clone", "--quiet", ".", str(clone))
+    session.run("python", "-m", "build", "--installer", "uv", str(clone), silent=True)
+    (wheel,), (source,) = clone.glob("dist/*.whl"), clone.glob("dist/*.tar.gz")
+    return wheel, source
 
 
 def tests(session: nox.Session) -> None:
@@ -162,6 +186,51 @@ def fuzz(session: nox.Session) -> None:
         "-artifact_prefix=tests/fuzz/findings/",
         *(session.posargs or ["-max_total_time=600"]),
     )
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Build what is uploaded from the last commit, check it, and use it on every Python found.
+
+    It is left in ``dist``. After ``--`` come the tests that the source archive runs.
+    """
+    if not Path(".git").exists():
+        session.skip("This is no checkout.")
+    session.install(*group("release"))
+    if git(session, "status", "--porcelain"):
+        session.warn("What is not committed is not in it.")
+    work = Path(session.create_tmp()).resolve()
+    shutil.rmtree(work)
+    session.env["SOURCE_DATE_EPOCH"] = git(session, "log", "-1", "--format=%ct")
+    wheel, source = (build(session, work / "once"), build(session, work / "again"))[0]
+    for path in (wheel, source):
+        if path.read_bytes() != (work / "again" / "dist" / path.name).read_bytes():
+            session.error(f"{path.name} is another file each time that it is built.")
+    session.run("twine", "check", "--strict", str(wheel), str(source))
+    session.run("python", "tests/archives.py", str(wheel.parent))
+
+    uv = ("uv", "--no-python-downloads")
+    for version in PYTHONS:
+        find = (*uv, "python", "find", version)
+        found = session.run(*find, silent=True, success_codes=[0, 2], stderr=DEVNULL)
+        if not (found := str(found).strip()):
+            session.warn(f"NOT TESTED: there is no Python {version}.")
+            continue
+        for extras, commands in INSTALLED_ALONE.items():
+            bare = work / f"python{version}{extras}"
+            session.run(*uv, "venv", "--quiet", "--python", found, str(bare))
+            session.run(*uv, "pip", "install", "-q", "--python", str(bare), f"{wheel}{extras}")
+            for program, *arguments in commands:
+                script = bare / ("Scripts" if os.name == "nt" else "bin") / program
+                session.run(str(script), *arguments, external=True, silent=True)
+
+    shutil.unpack_archive(source, work, filter="data")
+    session.install(f"{source}[all]", *group("test"))
+    with session.chdir(work / source.name.removesuffix(".tar.gz")):
+        session.run("pytest", "-q", "--collect-only", env=INSTALLED, silent=True)
+        session.run("pytest", *(session.posargs or OF_THE_SOURCE), env=INSTALLED)
+    shutil.rmtree("dist", ignore_errors=True)
+    shutil.copytree(wheel.parent, "dist")
 
 
 @nox.session

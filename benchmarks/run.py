@@ -2,7 +2,7 @@
 
 ``python benchmarks/run.py [NAME...] [--json FILE] [--plot FILE] [--quick]``, where a name is one
 of ``limiter quota importing calls decoding heartbeat memory hostile deadlines polling nudging
-endurance profiling watching receiving soak telemetry``.
+endurance profiling watching receiving soak takeover telemetry``.
 
 Everything runs on this machine and needs no account: the service is the emulator or a server with
 one response. ``--quick`` takes a few minutes in place of half an hour, to see that everything
@@ -34,6 +34,7 @@ import profiling
 import quota
 import receiving
 import soak
+import takeover
 import telemetry
 import watching
 from report import Table, environment
@@ -64,6 +65,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "watching": watching.run,
     "receiving": receiving.run,
     "soak": soak.run,
+    "takeover": takeover.run,
     "telemetry": telemetry.run,
 }
 

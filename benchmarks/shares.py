@@ -1,20 +1,22 @@
-"""What sharing 10,000 jobs over Redis costs, and how soon shares are even: `shares URL`.
+"""Measures what sharing 10,000 jobs over Redis costs, and how soon shares are even.
 
-Four processes' worth of runs in one process, at 20 requests a second each. The Redis is emptied.
+Four processes' worth of runs in one process, at 20 requests a second each.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from typing import Any
 
 from redis.asyncio import Redis
+from report import Table
 
 from ci_live_audit import AuditJob, JobState, Outcomes
 from ci_live_audit.following.polling import Polling
 from ci_live_audit.redis import RedisCheckpoint
+
+__all__ = ["measure"]
 
 JOBS = [f"av{number:032x}" for number in range(10_000)]
 
@@ -58,26 +60,26 @@ async def even(redis: Any, processes: int) -> float:
         await asyncio.sleep(0.02)
 
 
-async def main(url: str) -> None:
-    """Measure."""
+async def measure(url: str) -> Table:
+    """Return the table, over an empty Redis."""
     redis: Any = Redis.from_url(url)
-    await redis.flushall()
     runs = [asyncio.create_task(follow(url)) for _ in range(3)]
     await even(redis, 3)
     runs.append(asyncio.create_task(follow(url)))
-    print(f"one joins: even after {await even(redis, 4):.2f} s; a beat is 1 s")
+    joined = await even(redis, 4)
     await asyncio.sleep(2)
     await redis.config_resetstat()
     await asyncio.sleep(15)
     cost = (await redis.info("commandstats"))["cmdstat_evalsha"]["usec_per_call"]
-    print(f"a beat: {cost / 1000:.3f} ms of Redis")
     runs[3].cancel()
-    print(f"one leaves: even after {await even(redis, 3):.2f} s")
+    left = await even(redis, 3)
     for run in runs:
         run.cancel()
     await asyncio.wait(runs)
     await redis.aclose()
-
-
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    return Table(
+        f"Four processes that share {len(JOBS):,} jobs",
+        ("", "a beat, ms of Redis", "one joins: even after, s", "one leaves: even after, s"),
+        [("RedisCheckpoint", cost / 1000, joined, left)],
+        ("Goals: 0.1 ms, and three beats of a second each.",),
+    )

@@ -54,6 +54,21 @@ class Attempt:
     endpoint: str = ""
     lane: Literal["call", "poll"] | None = "call"
 
+    def __str__(self) -> str:
+        """Return what a log says of it."""
+        call = self.operation if self.job_id is None else f"{self.operation} of {self.job_id}"
+        result = "no response" if self.status is None else f"{self.status}"
+        parts = [f"{call}, attempt {self.number}: {result} in {self.elapsed:.3f} s"]
+        if self.queued >= 0.001:
+            parts.append(f"queued {self.queued:.3f} s")
+        if self.request_id is not None:
+            parts.append(f"request id {self.request_id}")
+        if self.error is not None:
+            parts.append(f"{self.error!r}")  # on one line, whatever the service says
+        if self.delay is not None:
+            parts.append(f"again in {self.delay:.1f} s")
+        return ", ".join(parts)
+
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:

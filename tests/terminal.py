@@ -27,6 +27,7 @@ with contextlib.suppress(OSError):
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
+_LINKS = re.compile(r"\x1b\]8;[^\x1b]*\x1b\\")
 _CODES = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 
 
@@ -146,7 +147,9 @@ class Terminal:
     def screen(self) -> list[str]:
         """The lines on the screen, including those that were scrolled away."""
         lines, row, column = [""], 0, 0
-        for numbers, command, move, text in _CODES.findall(self.shown.decode(errors="replace")):
+        for numbers, command, move, text in _CODES.findall(
+            _LINKS.sub("", self.shown.decode(errors="replace"))
+        ):
             if move == "\r":
                 column = 0
             elif move == "\n":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +41,24 @@ def after(
         idempotent=idempotent,
         since_first=since_first,
         error=error,
+    )
+
+
+def test_an_attempt_is_logged_in_words() -> None:
+    """On one line, with what is known of it."""
+    assert str(after(None)) == "query, attempt 1: no response in 0.000 s"
+    whole = attrs.evolve(
+        after(ServiceUnavailable("down\nup", status=503), number=2),
+        job_id="av1",
+        status=503,
+        elapsed=0.0312,
+        queued=1.5,
+        request_id="r1",
+        delay=0.25,
+    )
+    assert str(whole) == (
+        "query of av1, attempt 2: 503 in 0.031 s, queued 1.500 s, request id r1, "
+        "ServiceUnavailable('down\\nup'), again in 0.2 s"
     )
 
 

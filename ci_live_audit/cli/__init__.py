@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from ci_live_audit.cli import streams
+from ci_live_audit.cli import interrupts, streams
 
 
 def main() -> None:
     """Run the command line, or print what must be installed for it."""
+    interrupts.prepare()
     streams.prepare()
     try:
         from ci_live_audit.cli.commands import cli  # noqa: PLC0415 - needs the extra

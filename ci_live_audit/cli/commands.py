@@ -13,6 +13,7 @@ import click
 
 from ci_live_audit._version import __version__
 from ci_live_audit.cli.base import AsyncCommand, Commands, ServiceCommand, StandardError
+from ci_live_audit.cli.views import MIN_SCORE, SCENE, URLS_SHOWN, UTC, view
 
 if TYPE_CHECKING:
     from ci_live_audit.cli.session import Settings
@@ -143,6 +144,7 @@ def submit(
 @cli.command(cls=ServiceCommand)
 @JOB_IDS
 @DRY_RUN
+@view(UTC, URLS_SHOWN, MIN_SCORE, SCENE)
 def query(settings: Settings, job_ids: tuple[str, ...], dry_run: bool) -> Awaitable[int]:
     """Show what jobs have found so far."""
     from ci_live_audit.cli import jobs
@@ -170,6 +172,7 @@ def cancel(settings: Settings, job_ids: tuple[str, ...], dry_run: bool) -> Await
 @click.argument("job_id")
 @INTERVAL
 @TIMEOUT
+@view(UTC, URLS_SHOWN, MIN_SCORE, SCENE)
 def wait(settings: Settings, job_id: str, interval: float, timeout: float | None) -> Awaitable[int]:
     """Wait until a job has ended, then show it."""
     from ci_live_audit.cli import jobs
@@ -184,6 +187,7 @@ def wait(settings: Settings, job_id: str, interval: float, timeout: float | None
 @SHOW_ALL
 @CANCEL
 @CHECKPOINT
+@view(UTC, URLS_SHOWN, MIN_SCORE, SCENE)
 def watch(settings: Settings, job_ids: tuple[str, ...], **options: Any) -> Awaitable[int]:
     """Show the findings of jobs as they appear, until the jobs end."""
     from ci_live_audit.cli import jobs
@@ -202,6 +206,7 @@ def watch(settings: Settings, job_ids: tuple[str, ...], **options: Any) -> Await
 @CANCEL
 @_file("--checkpoint", "File that knows of each stream before it is submitted, in case of a kill.")
 @DRY_RUN
+@view(UTC, URLS_SHOWN, MIN_SCORE, SCENE)
 def moderate(
     settings: Settings, urls: tuple[str, ...], files: tuple[Path, ...], **options: Any
 ) -> Awaitable[int]:
@@ -229,6 +234,7 @@ def moderate(
     "File to which outcomes are appended as JSON Lines, in place of standard output.",
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan, but send nothing.")
+@view(UTC)
 def poll(
     settings: Settings, job_ids: tuple[str, ...], files: tuple[Path, ...], **options: Any
 ) -> Awaitable[int]:

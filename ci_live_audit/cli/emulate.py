@@ -32,7 +32,7 @@ async def emulate(
     seconds("duration", duration)
     emulator = Emulator(rate=rate, seed=seed, callbacks=True)
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    ids = [_job(emulator, chance, duration) for _ in range(jobs)]
+    ids = [_job(emulator, chance, duration, f"room{number}") for number in range(jobs)]
     async with emulator.serve(port, host) as url:
         add_room(emulator)
         output.say(f"The emulator is listening at {url}. In another terminal:")
@@ -58,7 +58,7 @@ async def emulate(
     return Exit.OK
 
 
-def _job(emulator: Emulator, chance: random.Random, duration: float) -> str:
+def _job(emulator: Emulator, chance: random.Random, duration: float, name: str) -> str:
     """Add a job of about the duration; most jobs have no bad findings."""
     seconds = duration * chance.uniform(0.5, 1.5)
     script: list[Snapshot | AudioSection] = [frame(chance.uniform(0, seconds)) for _ in range(3)]
@@ -69,4 +69,4 @@ def _job(emulator: Emulator, chance: random.Random, duration: float) -> str:
     elif fate < 0.15:
         script.append(sound(chance.uniform(0, seconds), "Ads", score=91, text="buy now"))
     failure = ("ResourceDownloadFailed", "unreadable") if fate > 0.98 else None
-    return emulator.add_job(duration=seconds, script=script, failure=failure)
+    return emulator.add_job(data_id=name, duration=seconds, script=script, failure=failure)

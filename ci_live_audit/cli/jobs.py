@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from ci_live_audit.cli.output import Exit, Output, is_flagged
+from ci_live_audit.cli.output import Exit, Output
+from ci_live_audit.cli.rows import judged
 from ci_live_audit.cli.session import Settings, opened
+from ci_live_audit.cli.status import Status, outage, shown
+from ci_live_audit.cli.tally import Findings, earlier
+from ci_live_audit.cli.words import count, is_flagged, name_of, span
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import CredentialsError, JobFailed, LiveAuditError, WaitTimeout
 from ci_live_audit.following.checkpoint import Checkpoint
-from ci_live_audit.following.finding import Finding, StateChange, WatchFailed
+from ci_live_audit.following.finding import Finding, StateChange
+from ci_live_audit.following.progress import Progress
 from ci_live_audit.following.run import Run
 from ci_live_audit.following.seen import Seen
+from ci_live_audit.following.streams import Stream
 from ci_live_audit.models import AuditJob, JobState, Verdict
 from ci_live_audit.wire import requests
 
-__all__ = ["cancel", "dry_run", "follow", "query", "show", "submit", "wait", "watch"]
+__all__ = ["cancel", "dry_run", "follow", "query", "show", "submit", "suggest", "wait", "watch"]
+
+#: Jobs that are named when it is said how to watch them.
+NAMED = 3
 
 
 async def dry_run(settings: Settings, *would_send: requests.Request) -> int:
@@ -40,7 +51,15 @@ async def submit(settings: Settings, url: str, **arguments: Any) -> int:
     async with settings.client() as client:
         submitted = await client.submit(url, **arguments)
     show(settings.output, "submitted", submitted)
+    suggest(settings.output, [submitted.job_id])
     return Exit.OK
+
+
+def suggest(output: Output, job_ids: Sequence[str]) -> None:
+    """Say what to do next with jobs that were submitted."""
+    if job_ids and not output.json:
+        named = job_ids if len(job_ids) <= NAMED else ["JOB_ID..."]
+        output.say(f"next: ci-live-audit watch {' '.join(named)}")
 
 
 async def query(settings: Settings, job_ids: Sequence[str]) -> int:
@@ -51,7 +70,7 @@ async def query(settings: Settings, job_ids: Sequence[str]) -> int:
         nonlocal flagged, failed
         job = await client.query(job_id)
         settings.output.job(job)
-        flagged = flagged or is_flagged(job.result)
+        flagged = flagged or settings.output.view.keep.flags(job)
         failed = failed or job.state == JobState.FAILED
 
     code = await _each(settings, job_ids, one)
@@ -87,7 +106,7 @@ async def wait(settings: Settings, job_id: str, interval: float, timeout: float 
         output.job(job)
     if error is not None:
         output.say(f"error: {error}")
-    if job is not None and is_flagged(job.result):
+    if job is not None and output.view.keep.flags(job):
         return Exit.FLAGGED
     if error is None:
         return Exit.OK
@@ -110,9 +129,10 @@ async def watch(
         async with settings.client(polls=True) as client:
             run = client.watch(list(job_ids), interval, timeout, checkpoint=record)
             return await follow(
-                settings.output,
+                settings,
                 client,
                 run,
+                command="watch",
                 show_all=show_all,
                 cancel_flagged=cancel_flagged,
                 record=record,
@@ -120,42 +140,153 @@ async def watch(
 
 
 async def follow(
-    output: Output,
+    settings: Settings,
     client: LiveAuditClient,
     run: Run[Finding],
     *,
+    command: str,
     show_all: bool,
     cancel_flagged: bool,
     record: Checkpoint | None,
+    tell: Callable[[], None] = lambda: None,
 ) -> Exit:
-    """Print the findings of a run, and return the exit code: that of all runs on a checkpoint."""
+    """Print the findings of a run, and return the exit code: that of all runs on a checkpoint.
+
+    Args:
+        settings: Where to print.
+        client: What cancels jobs.
+        run: The run.
+        command: What cancels them, for people.
+        show_all: Whether normal findings and states on the way are shown.
+        cancel_flagged: Whether jobs with a sensitive finding are cancelled.
+        record: The checkpoint.
+        tell: Is called when the run has been left, before the summary.
+    """
+    output = settings.output
+    following = _Following(output, client, command, show_all=show_all, cancels=cancel_flagged)
     flagged, code = False, Exit.OK
-    cancelled: set[str] = set()
     if record is not None:
         known = (Seen.from_bytes(record.seen(job_id)) for job_id in record.open)
         flagged = record.sensitive + record.suspected > 0 or any(one.severity for one in known)
         code = Exit.ERROR if record.errors else code
-    async with run as findings:
-        async for finding in findings:
-            flagged = flagged or is_flagged(finding.verdict)
-            if isinstance(finding, WatchFailed):
-                timed_out = isinstance(finding.error, WaitTimeout)
-                code = Exit.TIMEOUT if timed_out and code != Exit.ERROR else Exit.ERROR
-            if isinstance(finding, StateChange) and finding.state == JobState.FAILED:
-                code = Exit.ERROR
-            if show_all or finding.verdict != Verdict.NORMAL:
-                output.finding(finding)
-            if not cancel_flagged or finding.job_id in cancelled:
-                continue
-            if finding.verdict == Verdict.SENSITIVE and not finding.job.ended:
-                try:
-                    await client.cancel(finding.job_id)
-                except LiveAuditError as error:  # tried again at the next finding
-                    output.say(f"error: {error}")
-                    code = Exit.ERROR
-                else:
-                    cancelled.add(finding.job_id)
-    return Exit.FLAGGED if flagged else code
+        if record.answered or record.open:
+            output.say(f"resuming from the checkpoint: {earlier(record)}")
+    begun = interrupted = False
+    try:
+        async with run as findings:
+            begun = True
+            status = _Asked(run, following.tally)
+            async with shown(output, status.look):
+                async for finding in findings:
+                    await following.take(finding)
+    except asyncio.CancelledError:
+        interrupted = True
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+    finally:
+        tell()
+        if begun and not isinstance(sys.exception(), BrokenPipeError):
+            following.summarize(run.progress)
+    if interrupted:
+        return Exit.INTERRUPTED
+    tally = following.tally
+    if flagged or tally.sensitive or tally.suspected:
+        return Exit.FLAGGED
+    if code or tally.errors or following.has_failed:
+        return Exit.ERROR
+    return Exit.TIMEOUT if tally.late else Exit.OK
+
+
+class _Following:
+    """Prints findings, and cancels what is sensitive if it is to.
+
+    What a filter hides does not count, and cancels nothing.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        client: LiveAuditClient,
+        command: str,
+        *,
+        show_all: bool,
+        cancels: bool,
+    ) -> None:
+        self.tally = Findings()
+        #: Whether something could not be cancelled.
+        self.has_failed = False
+        self._output = output
+        self._client = client
+        self._command = command
+        self._shows_all = show_all
+        self._cancels = cancels
+        self._cancelled: set[str] = set()
+
+    async def take(self, finding: Finding) -> None:
+        """Print a finding if it is to be shown, and do what follows from it."""
+        view = self._output.view
+        about = judged(finding)
+        if about is not None and not view.keep.passes(about):
+            self.tally.hidden += is_flagged(finding.verdict)
+            return
+        self.tally.add(finding, view.finding(finding, self._output.now()))
+        if self._shows_all or self._is_news(finding):
+            self._output.finding(finding)
+        if self._cancels and finding.verdict == Verdict.SENSITIVE:
+            await self._cancel(finding.job_id, finding.job, finding.stream)
+
+    def _is_news(self, finding: Finding) -> bool:
+        if isinstance(finding, StateChange):  # for people, its end is
+            return self._output.json or finding.job.ended
+        return finding.verdict != Verdict.NORMAL
+
+    async def _cancel(self, job_id: str, job: AuditJob, stream: Stream | None) -> None:
+        if job.ended or job_id in self._cancelled:
+            return
+        try:
+            await self._client.cancel(job_id)
+        except LiveAuditError as error:  # tried again at the next finding
+            self._output.say(f"error: {error}")
+            self.has_failed = True
+        else:
+            self._cancelled.add(job_id)
+            name = str(stream) if stream is not None else name_of(job)
+            named = f"{job_id} ({name})" if name else job_id
+            self._output.say(f"cancelled by {self._command}: {named}", prose=True)
+
+    def summarize(self, now: Progress) -> None:
+        """Say what was found in all."""
+        output, tally = self._output, self.tally
+        if not output.json:
+            for line in tally.named():
+                output.say(line, prose=True)
+        hidden = f"{count(tally.hidden, 'flagged finding')} hidden" if tally.hidden else ""
+        left = f"{now.open:,} open" if now.open else ""
+        parts = ", ".join(filter(None, [str(tally), left, hidden, outage(now.outage)]))
+        output.say(f"{parts}; {count(now.requests, 'request')}", prose=True)
+
+
+class _Asked:
+    """What a terminal shows of a run while nothing is found."""
+
+    def __init__(self, run: Run[Finding], tally: Findings) -> None:
+        self._run = run
+        self._tally = tally
+        self._requests = 0
+        self._since = asyncio.get_running_loop().time()
+
+    def look(self) -> Status:
+        """Return how far the run has come."""
+        now, time = self._run.progress, asyncio.get_running_loop().time()
+        if now.requests != self._requests:
+            self._requests, self._since = now.requests, time
+        asked = f"last asked {span(time - self._since)} ago"
+        following = f"next look in {span(now.next_poll)}" if now.next_poll else ""
+        flagged = f"{self._tally.sensitive + self._tally.suspected:,} flagged"
+        parts = [f"{now.open:,} open", flagged, count(now.requests, "request")]
+        rest = [outage(now.outage)] if now.outage is not None else [asked, following]
+        return Status(", ".join(filter(None, [*parts, *rest])))
 
 
 async def _each(

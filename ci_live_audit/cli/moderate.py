@@ -55,24 +55,23 @@ async def moderate(
                 checkpoint=record,
                 **options,
             )
-            try:
-                code = await jobs.follow(
-                    settings.output,
-                    client,
-                    run,
-                    show_all=show_all,
-                    cancel_flagged=cancel_flagged,
-                    record=record,
-                )
-            finally:
-                _tell(settings.output, run)
+            code = await jobs.follow(
+                settings,
+                client,
+                run,
+                command="moderate",
+                show_all=show_all,
+                cancel_flagged=cancel_flagged,
+                record=record,
+                tell=lambda: _tell(settings.output, run),
+            )
     return Exit.ERROR if run.not_cancelled and code == Exit.OK else code
 
 
 def _tell(output: Output, run: Moderation) -> None:
     """Say what was cancelled in the end, and what was not."""
     for one in run.cancelled:
-        output.say(f"cancelled {_name(one)}")
+        output.say(f"cancelled {_name(one)}", prose=True)
     for one in run.not_cancelled:
         output.say(f"error: {_name(one)} may run on: {one.error}")
 
@@ -95,11 +94,11 @@ async def submit(
         return await _dry_run(settings, source, options)
     if len(urls) == 1 and not files:
         return await jobs.submit(settings, urls[0], **options)
-    code, health = Exit.OK, Health()
+    code, health, job_ids = Exit.OK, Health(), list[str]()
     async with settings.client() as client, aclosing(source) as found:
         async for url in found:
             try:
-                await _submit(settings.output, client, url, options)
+                job_ids.append(await _submit(settings.output, client, url, options))
             except LiveAuditError as error:
                 settings.output.say(f"error: {Stream(url)}: {error}")
                 if settings.output.json:
@@ -111,13 +110,14 @@ async def submit(
                 code = Exit.ERROR
             else:
                 health.record_success(asyncio.get_running_loop().time())
+    jobs.suggest(settings.output, job_ids)
     return code
 
 
 async def _submit(
     output: Output, client: LiveAuditClient, url: str, options: dict[str, Any]
-) -> None:
-    """Start a job; an interrupt waits for the answer, as the job is billed."""
+) -> str:
+    """Start a job and return its id; an interrupt waits for the answer, as the job is billed."""
     call = asyncio.create_task(client.submit(url, **options))
     try:
         await asyncio.wait([call])
@@ -131,7 +131,9 @@ async def _submit(
         else:
             jobs.show(output, "submitted", call.result(), url=url)
         raise
-    jobs.show(output, "submitted", call.result(), url=url)
+    submitted = call.result()
+    jobs.show(output, "submitted", submitted, url=url)
+    return submitted.job_id
 
 
 def _urls(urls: Sequence[str], files: Sequence[Path]) -> AsyncGenerator[str, None]:

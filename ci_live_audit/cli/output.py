@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from enum import IntEnum
+from functools import partial
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.status import Status
-from rich.table import Table
 from rich.text import Text
 
-from ci_live_audit.errors import WaitTimeout
-from ci_live_audit.following.finding import (
-    AudioFinding,
-    Finding,
-    SnapshotFinding,
-    StateChange,
-    VerdictChange,
-)
+from ci_live_audit.cli import interrupts
+from ci_live_audit.cli.filters import Filter
+from ci_live_audit.cli.layout import FINDINGS, ITEMS, OUTCOMES, Layout, wrapped
+from ci_live_audit.cli.rows import STYLES, Row, View
+from ci_live_audit.cli.strip import strip
+from ci_live_audit.cli.words import clean, count, date, is_flagged, judgement, name_of
+from ci_live_audit.following.finding import Finding
 from ci_live_audit.following.outcomes import Outcome
-from ci_live_audit.models import AudioSection, AuditJob, Snapshot, Verdict
+from ci_live_audit.models import AuditJob, JobState, Verdict
 
-__all__ = ["STYLES", "Exit", "Output", "Terminal", "is_flagged", "show_cursor", "to_line"]
+__all__ = ["STYLES", "Exit", "Output", "Terminal", "is_flagged", "to_line"]
 
-STYLES: dict[Verdict | None, str] = {Verdict.SENSITIVE: "bold red", Verdict.SUSPECTED: "yellow"}
 SCHEMA = 1
+#: The label of what nothing was found in, also of jobs that failed before anybody looked.
+NORMAL = Verdict.NORMAL.name.capitalize()
+#: Cells of the names of facts, and how many hits are named in one.
+NAMES, TOP = 10, 3
 
 
 class Exit(IntEnum):
@@ -38,7 +42,7 @@ class Exit(IntEnum):
     USAGE = 2
     FLAGGED = 3
     TIMEOUT = 4
-    INTERRUPTED = 130
+    INTERRUPTED = interrupts.CODE
     PIPE_CLOSED = 141
 
 
@@ -61,6 +65,14 @@ class Output:
         self.console: Console = Terminal(stderr=True, highlight=False, soft_wrap=True)
         self.results: Console = Terminal(highlight=False, soft_wrap=True)
         self.json: bool = style == "json" or (style == "auto" and not sys.stdout.isatty())
+        #: What of the results people see, and how.
+        self.view = View()
+        #: The time now, for findings that have none.
+        self.now: Callable[[], datetime] = partial(datetime.now, UTC)
+        #: Where a line at the bottom of the terminal is shown, above which all else goes.
+        self.bottom: Console | None = None
+        self._layout: Layout | None = None
+        self._jobs = 0
         # A progress bar's stand-in for the stream would not say.
         self._terminal: bool = sys.stdout.isatty()
         self._encoding: str = sys.stdout.encoding or "utf-8"
@@ -69,18 +81,36 @@ class Output:
             # Characters that the terminal cannot show are no reason to fail.
             reconfigure(errors="backslashreplace")
 
+    def see(
+        self,
+        *,
+        utc: bool | None = None,
+        urls_shown: bool | None = None,
+        min_score: int | None = None,
+        scene: tuple[str, ...] | None = None,
+    ) -> None:
+        """Set what of the results people see, by the options of a command."""
+        self.view = View(
+            zone=UTC if utc else None,
+            urls=bool(urls_shown),
+            keep=Filter(min_score, scene or ()),
+        )
+
     def say(self, text: str, *, prose: bool = False) -> None:
         """Print a message to standard error.
 
         Args:
             text: The message.
-            prose: Whether a terminal may wrap it between words, as nobody will copy it.
+            prose: Whether a terminal may wrap it between words, as nobody will copy it; true of
+                errors and warnings.
         """
-        self.console.print(_clean(text), soft_wrap=not (prose and self.console.is_terminal))
+        console = self.bottom or self.console
+        wraps = prose or text.startswith(("error: ", "warning: "))
+        console.print(Text(clean(text)), soft_wrap=not (wraps and console.is_terminal))
 
     def spinner(self, text: str) -> Status:
         """Return a spinner beside a message, for a terminal of standard error."""
-        return self.console.status(_clean(text))
+        return self.console.status(Text(clean(text)))
 
     def result(self, kind: str, value: Mapping[str, Any]) -> None:
         """Print one line of JSON, on a terminal without raw control characters."""
@@ -88,89 +118,97 @@ class Output:
         sys.stdout.flush()
 
     def facts(self, facts: Mapping[str, object]) -> None:
-        """Print names and values, one pair a line."""
-        table = Table(box=None, show_header=False, pad_edge=False)
-        table.add_column(style="dim")
-        table.add_column(overflow="fold")
+        """Print names and values, one pair a line; on a terminal, long ones on several.
+
+        What has no spaces, such as an id or a URL, is never broken by us.
+        """
+        room = self.results.width if self.results.is_terminal else 10**6
+        names = max([NAMES, *map(len, facts)])
         for name, value in facts.items():
-            if value is not None:
-                table.add_row(name, _clean(value))
-        self.results.print(table)
+            if value is None:
+                continue
+            label = Text(f"{name:{names}}  ", style="dim")
+            text = clean(value)
+            if label.cell_len + cell_len(text) <= room:
+                lines = [text]
+            elif " " not in text:
+                lines = ["", f"  {text}"]
+            else:
+                first, *more = wrapped(text, room - names - 2)
+                lines = [first, *(" " * (names + 2) + line for line in more)]
+            self._print(label + Text(lines[0]))
+            for line in lines[1:]:
+                self._print(Text(line))
 
     def checked(self, name: str, text: str, *, good: bool) -> None:
         """Print the result of a check on one line."""
         mark = Text("ok  " if good else "FAIL", style="green" if good else "bold red")
-        self.results.print(Text(" ").join([mark, Text(f"{name}:"), _clean(text)]))
+        self._print(Text(" ").join([mark, Text(f"{name}:"), Text(clean(text))]))
 
     def job(self, job: AuditJob) -> None:
         """Print a job: all of it as JSON; for people its facts and its flagged findings."""
         if self.json:
             self.result("job", job.to_dict())
             return
+        if self._jobs:
+            self.results.print()
+        self._jobs += 1
+        view, name, worst = self.view, name_of(job), self.view.worst_first(job)
+        shown = [view.item(job, item) for item in worst[:TOP]]
+        hits = (" ".join(filter(None, [row.scene, row.score, "at", row.time])) for row in shown)
+        counts = count(len(job.snapshots), "frame"), count(len(job.audio_sections), "audio section")
         self.facts(
             {
                 "job": job.job_id,
+                "stream": name,
                 "state": job.state,
-                "verdict": _word(job.result),
-                "label": job.label,
-                "data id": job.data_id,
-                "stream": job.url,
-                "created": job.creation_time,
-                "frames, audio": f"{len(job.snapshots)}, {len(job.audio_sections)}",
-                "reason": " ".join(filter(None, [job.code, job.message])) or None,
+                "verdict": judgement(job),
+                "label": None if job.label == NORMAL else job.label,
+                "url": job.url,
+                "created": None
+                if job.creation_time is None
+                else date(job.creation_time, view.zone),
+                "found": f"{', '.join(counts)}; {len(worst):,} flagged",
+                "reason": _reason(job),
+                "worst": "; ".join(hits) if len(worst) > TOP else None,
                 "request": job.request_id,
             }
         )
-        found: list[Snapshot | AudioSection] = [*job.snapshots, *job.audio_sections]
-        flagged = [item for item in found if is_flagged(item.result)]
-        if not flagged:
-            return
-        table = Table(box=None, pad_edge=False)
-        for name in ("finding", "time", "verdict", "label", "text"):
-            table.add_column(name, overflow="fold")
-        for item in flagged:
-            time = item.snapshot_time if isinstance(item, Snapshot) else item.offset_time
-            cells = (type(item).__name__, time, _word(item.result), item.label, item.text)
-            texts = ("" if cell is None else _clean(cell) for cell in cells)
-            table.add_row(*texts, style=STYLES.get(item.result))
-        self.results.print(table)
+        for line in strip(job, self.results.width - NAMES - 2, view.zone):
+            self.results.print(Text(" " * (NAMES + 2) + line), soft_wrap=True)
+        self._layout = None
+        for item in view.flagged(job):
+            self._row(view.item(job, item), ITEMS, whole=True)
 
     def finding(self, finding: Finding) -> None:
         """Print a finding on one line."""
         if self.json:
             self.result("finding", finding.to_dict())
             return
-        judged: list[object] = []
-        if finding.verdict is not None:
-            judged = [_word(finding.verdict), finding.label]
-        match finding:
-            case SnapshotFinding(snapshot=item) | AudioFinding(audio_section=item):
-                parts = [type(item).__name__, finding.time, *judged, item.text]
-            case VerdictChange():
-                parts = judged
-            case StateChange():
-                parts = [finding.state]
-            case _:
-                parts = [f"error: {finding.error}"]
-        self._line([finding.job_id, *parts], STYLES.get(finding.verdict))
+        self._row(self.view.finding(finding, self.now()), FINDINGS)
 
     def outcome(self, outcome: Outcome) -> None:
         """Print an outcome on one line."""
         if self.json:
             self.result("outcome", outcome.to_dict())
             return
-        job = outcome.job
-        if job is None:
-            self._line([outcome.job_id, "error:", outcome.error], "red")
-            return
-        label = job.label if is_flagged(job.result) else None
-        late = "timed out" if isinstance(outcome.error, WaitTimeout) else None
-        parts = [job.job_id, job.state, _word(job.result), label, job.message, late]
-        self._line(parts, STYLES.get(job.result))
+        self._row(self.view.outcome(outcome), OUTCOMES)
 
-    def _line(self, parts: Iterable[object], style: str | None) -> None:
-        texts = [_clean(part) for part in parts if part is not None and part != ""]
-        self.results.print(Text("  ").join(texts), style=style)
+    def _row(self, row: Row, layout: Layout, *, whole: bool = False) -> None:
+        """Print a row, and before the first of its kind the header."""
+        width, cuts = self.results.width, self.results.is_terminal
+        if self._layout is not layout:
+            self._layout = layout
+            for line in layout.header(width, "UTC" if self.view.zone is UTC else ""):
+                self._print(line)
+        for line in layout.lines(row, width, cuts=cuts, whole=whole and cuts):
+            self._print(line)
+        if self.view.urls and row.url:
+            self._print(Text(f"  {row.url}"))
+
+    def _print(self, line: Text) -> None:
+        """Print a line as it is."""
+        self.results.print(line, soft_wrap=True)
 
 
 def to_line(
@@ -195,24 +233,9 @@ def to_line(
     return text + "\n"
 
 
-def show_cursor() -> None:
-    """Show the cursor of the terminal, which a progress bar hides."""
-    for stream in (sys.__stdout__, sys.__stderr__):
-        if stream is not None:
-            Console(file=stream).show_cursor()
-
-
-def is_flagged(verdict: Verdict | None) -> bool:
-    """Return whether a verdict is suspected or sensitive."""
-    return verdict is not None and verdict.severity > 0
-
-
-def _clean(value: object) -> Text:
-    """Return a text without control characters, as some texts come from streams."""
-    return Text("".join(one if one.isprintable() else "\ufffd" for one in str(value)))
-
-
-def _word(verdict: Verdict | None) -> str | None:
-    if verdict is None:
-        return None
-    return verdict.name.capitalize() if verdict in list(Verdict) else f"verdict {verdict.value}"
+def _reason(job: AuditJob) -> str | None:
+    """Return why a job failed; of others the service may send "Success"."""
+    reason = " ".join(filter(None, [job.code, job.message]))
+    if job.state == JobState.FAILED:
+        return reason or "none was given"
+    return None if job.code in {None, "Success"} else reason

@@ -14,7 +14,8 @@ from typing import NoReturn
 import attrs
 
 from ci_live_audit._threads import Threads
-from ci_live_audit.cli.output import Exit, Output, show_cursor
+from ci_live_audit.cli import interrupts
+from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.credentials.chain import search
 from ci_live_audit.errors import ConfigurationError, LiveAuditError, TransportError
@@ -158,11 +159,8 @@ def run(main: Callable[[], Awaitable[int]]) -> NoReturn:
     """
     code: int
     try:
-        code = asyncio.run(_cancelled_by_sigterm(main))
+        code = asyncio.run(_cancelled_by_signals(main))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        # The second Ctrl-C may have come while a progress bar was being removed.
-        with contextlib.suppress(KeyboardInterrupt):
-            show_cursor()
         code = Exit.INTERRUPTED
     except BrokenPipeError:
         code = Exit.PIPE_CLOSED  # the reader of the results has gone
@@ -172,10 +170,16 @@ def run(main: Callable[[], Awaitable[int]]) -> NoReturn:
     sys.exit(code)
 
 
-async def _cancelled_by_sigterm(main: Callable[[], Awaitable[int]]) -> int:
-    """Run a command and cancel it on SIGTERM, which containers are sent, as on Ctrl-C."""
-    task = asyncio.current_task()
+async def _cancelled_by_signals(main: Callable[[], Awaitable[int]]) -> int:
+    """Run a command and cancel it on Ctrl-C and on SIGTERM, which containers are sent."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     with contextlib.suppress(NotImplementedError):  # on Windows
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await main()
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        with interrupts.cancelling(lambda: loop.call_soon_threadsafe(task.cancel)):
+            return await main()
+    finally:
+        # A loop that closes with a handler complains of every signal that comes meanwhile.
+        with contextlib.suppress(NotImplementedError):
+            loop.remove_signal_handler(signal.SIGTERM)

@@ -97,13 +97,15 @@ class Dispatcher(Generic[R, T]):
         limiter = self._polling.limiter
         open_ = self._ids.unread + self.schedule.open
         all_known = self._ids.known or self._ids.exhausted
+        now = running_loop().time()
         return Progress(
             open=open_,
             ended=self._ledger.ended,
             failed=self._ledger.failed,
             requests=0 if limiter is None else limiter.requests,
             eta=open_ / self._polling.rate if all_known else None,
-            outage=self._ledger.health.outage(running_loop().time()),
+            outage=self._ledger.health.outage(now),
+            next_poll=max(0.0, self.due - now) if open_ and self.due < math.inf else None,
         )
 
     def start(self) -> None:

@@ -61,11 +61,6 @@ class Outcomes(Run[Outcome]):
     def __init__(self, polling: Polling, job_ids: Source) -> None:
         super().__init__(polling, job_ids, _Following())
 
-    @property
-    def progress(self) -> Progress:
-        """How far the run has come."""
-        return self._dispatcher.progress
-
 
 class _Following:
     """Makes the outcomes of a run."""

@@ -20,6 +20,7 @@ class Progress:
             run; None while there may be ids that are not known yet.
         outage: Seconds for which no poll has succeeded while the service is out; None while it
             works.
+        next_poll: Seconds until the next poll is due; None if none is.
     """
 
     open: int
@@ -28,3 +29,4 @@ class Progress:
     requests: int
     eta: float | None
     outage: float | None = None
+    next_poll: float | None = None

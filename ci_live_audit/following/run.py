@@ -16,6 +16,7 @@ from ci_live_audit.following.commit import Commit
 from ci_live_audit.following.dispatcher import Dispatcher
 from ci_live_audit.following.ids import Source
 from ci_live_audit.following.polling import Polling, Reader
+from ci_live_audit.following.progress import Progress
 
 __all__ = ["Run"]
 
@@ -56,6 +57,11 @@ class Run(Generic[T]):
         self._entered = self._left = self._awaited = False
         self._expired = 0
         self._in_hand: Commit | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run has come."""
+        return self._dispatcher.progress
 
     async def __aenter__(self) -> Self:
         if self._entered:

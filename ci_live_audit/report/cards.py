@@ -21,7 +21,7 @@ from ci_live_audit.report import texts
 from ci_live_audit.report.items import FEW, Found, Item
 from ci_live_audit.report.texts import LONG, Part, clipped
 
-__all__ = ["Card", "card"]
+__all__ = ["Card", "card", "keywords"]
 
 
 @attrs.frozen(kw_only=True)
@@ -74,8 +74,8 @@ def card(item: Item, found: Found) -> Card:
     """Return the card of an item."""
     hits = dict(islice(found.hits.items(), FEW))
     url = texts.web_url(found.url)
-    keywords = _keywords(found, hits)
-    text = texts.marked(clipped(found.text, LONG), keywords)
+    words = keywords(found, hits)
+    text = texts.marked(clipped(found.text, LONG), words)
     seen = {part.text.casefold() for part in text if part.marked}
     section = found if isinstance(found, AudioSection) else AudioSection()
     return Card(
@@ -85,7 +85,7 @@ def card(item: Item, found: Found) -> Card:
         expires_at=found.url_expires_at,
         words=_words(section.sub_label),
         text=text,
-        keywords=tuple(clipped(word) for word in keywords if word.casefold() not in seen),
+        keywords=tuple(clipped(word) for word in words if word.casefold() not in seen),
         detections=tuple(_detections(found)),
         libraries=tuple(_libraries(hits)),
         sounds=tuple(_sounds(section.language_results, hits)),
@@ -98,7 +98,7 @@ def _words(*words: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(clipped(word) for word in words if word))
 
 
-def _keywords(found: Found, hits: Mapping[str, Scene]) -> list[str]:
+def keywords(found: Found, hits: Mapping[str, Scene]) -> list[str]:
     """Return the keywords of the scenes that were hit, once each."""
     words: list[str] = []
     for scene in hits.values():

@@ -32,26 +32,32 @@ if TYPE_CHECKING:
 
 __all__ = ["render"]
 
-#: Items that are shown at once, and how many of all streams are in the page as they are; the others
-#: are packed, as a page of 20,000 would take a browser ten seconds to open.
-PORTION, INLINE = 24, 480
+#: Items of a stream that are shown at once.
+PORTION = 24
+#: Items and streams that are in the page as they are. The others are packed, as a page of 20,000
+#: would take a browser ten seconds to open; so many of either are unpacked together.
+INLINE, TOGETHER = (480, 60), (48, 12)
 #: Scenes that can be chosen.
 SCENES = 60
 
 
 @attrs.define
 class _Section:
-    """A stream, and its items as HTML: the first portion as it is, if there is room for it."""
+    """A stream, its HTML with the first portion of its items, and the other portions.
+
+    ``group`` is the number of the group that it is packed in, or None.
+    """
 
     stream: Stream
+    html: bytes
     packed: list[bytes]
-    first: Markup | str = ""
+    group: int | None = None
     scenes: list[list[int]] = attrs.field(factory=list[list[int]])
 
     @property
-    def inline(self) -> int:
-        """The number of items that are in the page as they are."""
-        return min(PORTION, len(self.stream.listed)) if self.first else 0
+    def size(self) -> int:
+        """The number of items in its HTML."""
+        return min(PORTION, len(self.stream.listed))
 
 
 def render(
@@ -77,7 +83,7 @@ def render(
     templates = _templates()
     sections = [_section(templates, number, job, now) for number, job in enumerate(jobs, 1)]
     sections.sort(key=lambda one: one.stream.order)
-    _unpack_first(sections)
+    inline, groups = _grouped(sections)
     told = Counter((one.stream.judgement.rank, one.stream.judgement.word) for one in sections)
     queried = [one.stream.as_of for one in sections if one.stream.as_of is not None]
     scenes = _number_scenes(sections)
@@ -86,12 +92,18 @@ def render(
         now=now,
         as_of=max(queried, default=None),
         sections=sections,
+        inline=inline,
         told=[
             (rank.name.lower(), word, number)
             for (rank, word), number in sorted(told.items(), reverse=True)
         ],
         scenes=scenes,
-        data={"streams": [_data(one) for one in sections], "scenes": scenes, "portion": PORTION},
+        data={
+            "streams": [_data(one) for one in sections],
+            "groups": [_packed(group) for group in groups],
+            "scenes": scenes,
+            "portion": PORTION,
+        },
         style=_asset("report.css"),
         script=_asset("report.js"),
     )
@@ -101,29 +113,44 @@ def _section(
     templates: Environment, number: int, job: AuditJob | Outcome, now: datetime | None
 ) -> _Section:
     found, cards = stream(number, job)
+    known = {"stream": found, "portion": PORTION, "now": now}
     template = templates.get_template("cards.html")
+    html = templates.get_template("stream.html").render(known, cards=cards[:PORTION], begin=0)
     packed = [
         zlib.compress(
-            template.render(
-                stream=number, cards=cards[begin : begin + PORTION], begin=begin, now=now
-            ).encode()
+            template.render(known, cards=cards[begin : begin + PORTION], begin=begin).encode()
         )
-        for begin in range(0, len(cards), PORTION)
+        for begin in range(PORTION, len(cards), PORTION)
     ]
-    return _Section(found, packed)
+    return _Section(found, zlib.compress(html.encode()), packed)
 
 
-def _unpack_first(sections: Iterable[_Section]) -> None:
-    """Put the first portions into the page as they are, those of the worst streams first."""
+def _grouped(sections: Iterable[_Section]) -> tuple[list[Markup], list[list[_Section]]]:
+    """Return the HTML of the first sections, and the others in groups."""
     from markupsafe import Markup  # noqa: PLC0415 - comes with the extra
 
-    room = INLINE
+    inline: list[Markup] = []
+    groups: list[list[_Section]] = []
+    items, streams = INLINE
     for section in sections:
-        number = min(PORTION, len(section.stream.listed))
-        if section.packed and number <= room:
-            room -= number
-            section.first = Markup(zlib.decompress(section.packed[0]).decode())  # noqa: S704
-            section.packed[0] = b""
+        items, streams = items - section.size, streams - 1
+        if min(items, streams) < 0:
+            items, streams = TOGETHER[0] - section.size, TOGETHER[1] - 1
+            groups.append([])
+        if groups:
+            section.group = len(groups) - 1
+            groups[-1].append(section)
+        else:
+            inline.append(Markup(zlib.decompress(section.html).decode()))  # noqa: S704
+    return inline, groups
+
+
+def _packed(group: Iterable[_Section]) -> str:
+    return _text(zlib.compress(b"".join(zlib.decompress(section.html) for section in group)))
+
+
+def _text(packed: bytes) -> str:
+    return b64encode(packed).decode()
 
 
 def _number_scenes(sections: Iterable[_Section]) -> list[str]:
@@ -152,8 +179,8 @@ def _data(section: _Section) -> dict[str, Any]:
         "id": found.number,
         "job": found.job_id,
         "name": texts.visible(found.name),
-        "inline": section.inline,
-        "packed": [b64encode(one).decode() for one in section.packed],
+        "group": section.group,
+        "packed": [_text(one) for one in section.packed],
         "items": [
             [*_facts(item), section.scenes[place], order[place]]
             for place, item in enumerate(found.listed)

@@ -44,7 +44,7 @@ class Bar:
 
 @attrs.frozen
 class Mark:
-    """The worst item in a part of the axis."""
+    """The worst item in a part of the axis, at its own time."""
 
     item: Item
     number: int
@@ -149,6 +149,9 @@ class _Axis:
     def _part(self, time: int, parts: int) -> int:
         return min((time - self.first) * parts // self._length, parts - 1)
 
+    def _place(self, time: int) -> float:
+        return (time - self.first) * 100 / self._length
+
     def bars(self, items: Iterable[Item]) -> tuple[Bar, ...]:
         """Return the worst of some items in each part of the axis, equal neighbours as one."""
         parts: list[Rank | None] = [None] * BARS
@@ -173,8 +176,8 @@ class _Axis:
         for item in sorted(items, key=lambda one: numbers[one.key]):
             worst.setdefault(self._part(item.time or 0, MARKS), item)
         return tuple(
-            Mark(item, numbers[item.key], (part + 0.5) * 100 / MARKS)
-            for part, item in sorted(worst.items())
+            Mark(item, numbers[item.key], self._place(item.time or 0))
+            for _, item in sorted(worst.items())
         )
 
     def ticks(self, *, of_day: bool) -> tuple[Tick, ...]:
@@ -186,8 +189,14 @@ class _Axis:
         show = "day" if step >= DAY else "minute" if step >= MINUTE else "time"
         ticks: list[Tick] = []
         while time <= self.first + self._length:
-            x = (time - self.first) * 100 / self._length
             at = EPOCH + timedelta(milliseconds=time) if of_day else None
-            ticks.append(Tick(x, texts.offset(time) if at is None else _SHOWN[show](at), at, show))
+            ticks.append(
+                Tick(
+                    self._place(time),
+                    texts.offset(time) if at is None else _SHOWN[show](at),
+                    at,
+                    show,
+                )
+            )
             time += step
         return tuple(ticks)

@@ -253,7 +253,7 @@ def test_verbose_goes_to_standard_error(service: Service, flag: str, loggers: se
     (job,) = parsed(result)
     assert job["job_id"] == "clean"
     logged = {line.split(" ")[2].partition(".")[0] for line in result.stderr.splitlines()}
-    assert "Attempt(operation='query'" in result.stderr
+    assert " query of clean, attempt 1: 200 in " in result.stderr
     assert logged == loggers or {"ci_live_audit", "httpcore", "asyncio"} <= logged
     assert service.emulator.credentials.secret_key not in result.stderr
     assert "q-signature" not in result.stderr

@@ -178,15 +178,15 @@ def test_a_job_is_shown(service: Service) -> None:
     lines = [line.split() for line in table.stdout.splitlines()]
     assert lines[:5] == [
         ["job", "av1"],
+        ["stream", "room7"],
         ["state", "Auditing"],
         ["verdict", "Sensitive"],
         ["label", "Porn"],
-        ["data", "id", "room7"],
     ]
-    assert ["frames,", "audio", "3,", "1"] in lines
-    assert lines[-3] == ["finding", "time", "verdict", "label", "text"]
-    assert [lines[-2][0], *lines[-2][2:]] == ["Snapshot", "Sensitive", "Porn"]
-    assert [lines[-1][0], *lines[-1][2:]] == ["AudioSection", "Sensitive", "Ads", "buy", "now"]
+    assert "3 frames, 1 audio section; 2 flagged" in table.stdout
+    assert lines[-3] == ["TIME", "VERDICT", "SCENE", "SCORE", "DETAILS"]
+    assert lines[-2][1:] == ["(+0:02)", "Sensitive", "Porn", "98"]
+    assert lines[-1][1:] == ["(+0:03)", "Sensitive", "Ads", "99", "audio,", '"buy', 'now"']
 
 
 @pytest.mark.parametrize("verdict", [Verdict.SENSITIVE, Verdict.SUSPECTED])
@@ -354,7 +354,7 @@ def test_a_service_that_is_not_reached_is_told_at_once(
     """It is said after the first attempt, and once, while attempts go on."""
     with closed_port() as url:
         place = f"({url.removeprefix('http://')})"
-        options = ["--timeout", "0.3", "--endpoint", url, "--attempts", attempts]
+        options = ["--timeout", "1", "--endpoint", url, "--attempts", attempts]
         result = service.run(command, "av1", *options)
     assert result.exit_code == 4
     (warning,) = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
@@ -380,15 +380,16 @@ def test_findings_are_shown_as_lines(service: Service) -> None:
         service.emulator.add_job(job_id, duration=9, script=SCRIPT)
     service.clock.seconds = 10
     result = service.run("watch", "one", "-o", "table")
-    assert (result.exit_code, result.stderr) == (3, "")
-    lines = [re.sub(r" \d{13} ", " TIME ", line).split() for line in result.stdout.splitlines()]
-    assert lines == [
-        ["one", "Snapshot", "TIME", "Sensitive", "Porn"],
-        ["one", "AudioSection", "TIME", "Sensitive", "Ads", "buy", "now"],
-        ["one", "Success"],
+    assert result.exit_code == 3
+    header, *lines = (line.split() for line in result.stdout.splitlines())
+    assert header == ["TIME", "VERDICT", "SCENE", "SCORE", "STREAM", "DETAILS"]
+    assert [line[1:] for line in lines] == [
+        ["(+0:02)", "Sensitive", "Porn", "98", "one"],
+        ["(+0:03)", "Sensitive", "Ads", "99", "one", "audio,", '"buy', 'now"'],
+        ["Success", "one"],
     ]
     everything = service.run("watch", "two", "-o", "table", "--all").stdout.splitlines()
-    assert len(everything) == 5
+    assert len(everything) == 6
     assert sum("Normal" in line for line in everything) == 2
 
 
@@ -441,7 +442,8 @@ def test_an_ended_stream_is_not_cancelled(service: Service) -> None:
     """A job that has ended is not cancelled."""
     service.emulator.add_job("ended", duration=0, script=[frame(0, "Porn")])
     result = service.run("watch", "ended", "--cancel")
-    assert (result.exit_code, result.stderr) == (3, "")
+    assert result.exit_code == 3
+    assert "cancelled" not in result.stderr
     assert {one.method for one in service.emulator.arrivals} == {"GET"}
 
 
@@ -474,14 +476,15 @@ def test_an_error_of_one_job_does_not_affect_the_others(service: Service) -> Non
     assert lines["gone"]["error"]["error"] == "JobNotFound"
     assert lines["clean"]["state"] == "Success"
     table = service.run("watch", "gone", "clean", "-o", "table")
-    assert re.search(r"(?m)^gone  error: query of gone: 404", table.stdout)
+    assert re.search(r"(?m) Error +gone +query of gone: 404", table.stdout)
 
 
 def test_watching_a_job_that_fails(service: Service) -> None:
     """A failed job is shown, and the exit code is 1."""
     service.emulator.add_job("broken", duration=0, failure=("DownloadFailed", "unreadable"))
     result = service.run("watch", "broken", "-o", "table")
-    assert (result.exit_code, result.stdout) == (1, "broken  Failed\n")
+    assert result.exit_code == 1
+    assert re.search(r" Failed +broken +DownloadFailed unreadable\n", result.stdout)
 
 
 def test_watching_times_out(service: Service) -> None:

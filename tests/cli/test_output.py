@@ -137,7 +137,7 @@ def test_no_text_of_a_finding_reaches_a_terminal_raw(finding: Finding) -> None:
     """Control characters in a finding are replaced, so that it stays on one line."""
     shown = printed("table", lambda output: output.finding(finding))
     assert harmless(shown.stdout)
-    assert shown.stdout.count("\n") == 1
+    assert shown.stdout.count("\n") <= 2  # with the header
 
 
 @given(OUTCOMES)
@@ -145,7 +145,7 @@ def test_no_text_of_an_outcome_reaches_a_terminal_raw(outcome: Outcome) -> None:
     """Control characters in an outcome are replaced, so that it stays on one line."""
     shown = printed("table", lambda output: output.outcome(outcome))
     assert harmless(shown.stdout)
-    assert shown.stdout.count("\n") == 1
+    assert shown.stdout.count("\n") <= 2
 
 
 @given(TEXTS, ERRORS)
@@ -184,11 +184,10 @@ def test_unknown_words_of_the_service_are_shown() -> None:
     for pattern in ("state +Resting", "verdict +verdict 7", "label +Novel"):
         assert re.search(rf"(?m)^{pattern} *$", shown)
     state = StateChange(job_id="av1", key="1", state=job.state, job=job)
-    assert printed("table", lambda output: output.finding(state)).stdout == "av1  Resting\n"
     verdict = VerdictChange(job_id="av1", key="2", verdict=Verdict(7), job=job)
-    assert printed("table", lambda output: output.finding(verdict)).stdout == (
-        "av1  verdict 7  Novel\n"
-    )
+    for finding, words in ((state, "Resting av1"), (verdict, "verdict 7 Novel av1")):
+        shown = printed("table", partial(Output.finding, finding=finding)).stdout
+        assert words in " ".join(shown.split())
     line = json.loads(printed("json", lambda output: output.job(job)).stdout)
     assert (line["state"], line["result"], line["label"]) == ("Resting", 7, "Novel")
 
@@ -199,8 +198,8 @@ def test_unknown_verdicts_are_not_flagged() -> None:
     assert [is_flagged(verdict) for verdict in verdicts] == [False, False, True, True, False, False]
 
 
-def test_long_texts_are_folded_and_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Long texts are folded on a narrow terminal, and none is cut."""
+def test_long_texts_in_a_pipe_are_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor broken: whoever reads them knows best."""
     monkeypatch.setenv("COLUMNS", "40")
     text = "".join(map(str, range(100)))
     job = AuditJob(
@@ -211,10 +210,10 @@ def test_long_texts_are_folded_and_not_cut(monkeypatch: pytest.MonkeyPatch) -> N
     )
     shown = printed("table", lambda output: output.job(job)).stdout
     assert "…" not in shown
-    assert max(map(len, shown.splitlines())) <= 40
+    assert shown.count(text) == 3
     finding = SnapshotFinding(job_id=job.job_id, key="1", snapshot=job.snapshots[0], job=job)
-    (line,) = printed("table", lambda output: output.finding(finding)).stdout.splitlines()
-    assert line.endswith(text)
+    *_, line = printed("table", lambda output: output.finding(finding)).stdout.splitlines()
+    assert line.endswith(f'"{text}"')
 
 
 @pytest.mark.parametrize("error", [ServiceError("no", status=404), WaitTimeout("not ended")])
@@ -222,7 +221,9 @@ def test_an_outcome_without_a_job(error: ServiceError | WaitTimeout) -> None:
     """An outcome without a job shows its error on one line."""
     outcome = Outcome(job_id="av1", error=error)
     shown = printed("table", lambda output: output.outcome(outcome)).stdout
-    assert shown == f"av1  error:  {error}\n"
+    state = "Timed out" if isinstance(error, WaitTimeout) else "Error"
+    *_, line = shown.splitlines()
+    assert " ".join(line.split()) == f"av1 {state} {error}"
 
 
 # JSON Lines
@@ -329,7 +330,7 @@ def test_texts_of_the_service_on_a_terminal(
     environ = {"FORCE_COLOR": color, "TERM": "xterm-256color"}
     result = service.run(command, job_id, "-o", "table", **environ)
     assert result.exit_code in {1, 3}
-    ours = re.compile(r"\x1b\[[0-9;?]*[mKhlAG]|\r")
+    ours = re.compile(r"\x1b\[[0-9;?]*[mKhlAG]|\x1b\]8;[!-~]*\x1b\\|\r")
     for text in (result.stdout, result.stderr):
         assert harmless(ours.sub("", text))
         assert not [line for line in text.splitlines() if line.startswith("av2")]

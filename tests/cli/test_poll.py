@@ -24,7 +24,8 @@ from proofs import IN_FULL
 from terminal import PATIENCE, start
 
 from ci_live_audit import ConfigurationError, Verdict
-from ci_live_audit.cli import bulk, commands, output, session
+from ci_live_audit.cli import commands, output, session, status
+from ci_live_audit.cli.words import count
 from ci_live_audit.testing import Emulator, Fault, frame
 from ci_live_audit.testing.render import Refusal
 
@@ -285,7 +286,7 @@ def test_exit_codes(emulator: Emulator, fates: list[str], code: int) -> None:
     assert result.exit_code == code
     assert sorted(printed(result)) == sorted(ids)
     late, errors = fates.count("late"), fates.count("failed") + fates.count("missing")
-    assert f"{errors} errors, {late} timed out; " in result.stderr
+    assert f"{count(errors, 'error')}, {late} timed out; " in result.stderr
 
 
 def test_ids_of_all_sources(emulator: Emulator, tmp_path: Path) -> None:
@@ -330,18 +331,19 @@ def test_a_table_has_one_line_per_outcome(emulator: Emulator) -> None:
     """Each outcome is one line of the table."""
     ids = [add(emulator, fate) for fate in ("clean", "sensitive", "failed", "missing")]
     result = poll_here(*ids, "--output", "table")
-    lines = dict(line.split("  ", 1) for line in result.stdout.splitlines())
-    assert list(map(lines.get, ids[:3])) == [
-        "Success  Normal",
-        "Success  Sensitive  Porn",
-        "Failed  Normal  unreadable",
-    ]
-    assert lines[ids[3]].startswith("error:  query of av")
+    header, *lines = (line.split() for line in result.stdout.splitlines())
+    assert header == ["JOB", "VERDICT", "SCENE", "SCORE", "TIME", "STREAM"]
+    shown = {job_id: cells for job_id, *cells in lines}
+    assert shown[ids[0]] == ["Normal"]
+    assert shown[ids[1]][:3] == ["Sensitive", "Porn", "90"]
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", shown[ids[1]][3])
+    assert shown[ids[2]] == ["Failed", "ResourceDownloadFailed", "unreadable"]
+    assert shown[ids[3]][:3] == ["Error", "query", "of"]
 
 
 def test_progress_without_a_terminal(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a terminal, progress lines have counts, and an estimate if all ids are known."""
-    monkeypatch.setattr(bulk, "REPORT", 0.05)
+    monkeypatch.setattr(status, "REPORT", 0.05)
     late = add(emulator, "late")
     known = poll_here(late, "--timeout", "1")
     assert "0 errors, 0 timed out, 1 open, at least 0:00\n" in known.stderr
@@ -352,7 +354,7 @@ def test_progress_without_a_terminal(emulator: Emulator, monkeypatch: pytest.Mon
 
 def test_progress_on_a_terminal(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bar shows the counts, and a total if all ids are known."""
-    monkeypatch.setattr(bulk, "REDRAW", 0.05)
+    monkeypatch.setattr(status, "REDRAW", 0.05)
     environ = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "100"}
     late, clean = add(emulator, "late"), add(emulator, "clean")
     known = poll_here(late, clean, "--timeout", "1", **environ)
@@ -401,7 +403,7 @@ def test_an_interrupt_without_a_checkpoint(
     ("fates", "code", "counts"),
     [
         (["clean", "sensitive"], 3, "1 of them sensitive, 0 suspected, 0 errors"),
-        (["suspected", "missing"], 3, "0 of them sensitive, 1 suspected, 1 errors"),
+        (["suspected", "missing"], 3, "0 of them sensitive, 1 suspected, 1 error"),
         (["failed", "missing"], 1, "0 of them sensitive, 0 suspected, 2 errors"),
         (["clean", "clean"], 0, "0 of them sensitive, 0 suspected, 0 errors"),
     ],
@@ -434,7 +436,8 @@ def test_a_flagged_job_that_goes_on_is_flagged(emulator: Emulator, style: str) -
         assert (line["job"]["result"], line["job"]["state"]) == (1, "Auditing")
         assert line["error"]["error"] == "WaitTimeout"
     else:
-        assert result.stdout == f"{job_id}  Auditing  Sensitive  Porn  timed out\n"
+        *_, row = result.stdout.splitlines()
+        assert row.split() == [job_id, "Sensitive", "Porn", "timed", "out"]
 
 
 @pytest.mark.parametrize("environ", [{}, {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "100"}])
@@ -442,8 +445,8 @@ def test_an_outage_is_shown(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]
 ) -> None:
     """The lines, the bar and the summary say for how long nothing has succeeded."""
-    monkeypatch.setattr(bulk, "REPORT", 0.05)
-    monkeypatch.setattr(bulk, "REDRAW", 0.05)
+    monkeypatch.setattr(status, "REPORT", 0.05)
+    monkeypatch.setattr(status, "REDRAW", 0.05)
     emulator.inject(Fault.error(503))
     result = poll_here(add(emulator, "clean"), "--attempts", "1", "--timeout", "1", **environ)
     assert result.exit_code == 4

@@ -19,7 +19,6 @@ from command_line import SCRIPT, served
 from terminal import PATIENCE, Terminal
 
 from ci_live_audit import Checkpoint, Verdict
-from ci_live_audit.cli.output import show_cursor
 from ci_live_audit.testing import Emulator, frame
 
 COLOURS = re.compile(rb"\x1b\[(?:\d+;)*(?:[34][0-7]|[34]8;[\d;]+|9[0-7])m")
@@ -69,7 +68,7 @@ def test_results_go_above_the_bar(service: Service) -> None:
         terminal.read_until("30 of 31, 3 flagged, 0 errors, at least 0:00")
         screen = terminal.screen
         assert [count(screen, job_id) for job_id in service.ended] == [1] * 30
-        results = [number for number, line in enumerate(screen) if "Success" in line]
+        results = [number for number, line in enumerate(screen) if line.startswith("av")]
         assert bars(screen) == [max(results) + 1]
         assert not terminal.cursor_visible
         terminal.press("\x03")
@@ -93,26 +92,52 @@ def test_ctrl_c_stops_cleanly(service: Service) -> None:
 def test_an_interrupted_cleanup_shows_the_cursor() -> None:
     """A second Ctrl-C while the progress bar is being removed leaves no hidden cursor."""
     program = """
+import asyncio, time
 import rich.console
 from ci_live_audit.cli.session import run
 
 async def main():
-    rich.console.Console().show_cursor(False)
-    print("hidden", flush=True)
-    raise KeyboardInterrupt
+    try:
+        rich.console.Console().show_cursor(False)
+        print("hidden", flush=True)
+        await asyncio.sleep(3600)
+    finally:
+        print("removing", flush=True)
+        time.sleep(3600)
 
 run(main)
 """
     with Terminal([sys.executable, "-c", program]) as terminal:
+        terminal.read_until("hidden")
+        assert not terminal.cursor_visible
+        terminal.press("\x03")
+        terminal.read_until("removing")
+        terminal.press("\x03")
         assert terminal.finish() == 130
-        assert b"\x1b[?25l" in terminal.shown
         assert terminal.cursor_visible
 
 
-def test_streams_that_were_closed_have_no_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A standard stream that was closed at the start has no cursor to show."""
-    monkeypatch.setattr(sys, "__stderr__", None)
-    show_cursor()
+@pytest.mark.parametrize("after", [0, 0.02, 0.05, 0.1, 0.2, 0.4, None])
+def test_ctrl_c_held_down(service: Service, after: float | None) -> None:
+    """Ctrl-C again and again, from any instant on, leaves no traceback and one exit code."""
+    program = """
+from ci_live_audit.cli import interrupts, main
+interrupts.prepare()
+print("ready", flush=True)
+main()
+"""
+    with Terminal([sys.executable, "-c", program, *service.poll()[1:]]) as terminal:
+        terminal.read_until("ready" if after is not None else "30 of 31")
+        time.sleep(after or 0)
+        while terminal.process.poll() is None:
+            # Not by the key, with which a terminal throws away what it has not shown yet.
+            terminal.process.send_signal(signal.SIGINT)
+            time.sleep(0.0002)
+        assert terminal.finish() == 130, terminal.shown
+        for trace in (b"Traceback", b"xception", b"Aborted"):
+            assert trace not in terminal.shown
+        assert terminal.cursor_visible
+        assert terminal.unchanged
 
 
 def test_ctrl_c_twice_at_once(service: Service) -> None:
@@ -193,7 +218,9 @@ def test_log_lines_go_above_the_bar(service: Service) -> None:
         terminal.read_until("30 of 31, 3 flagged")
         screen = terminal.screen
         text = "".join(screen)
-        assert all(text.count(f"job_id='{job_id}'") == 1 for job_id in service.ended)
+        assert all(
+            text.count(f"query of {job_id}, attempt 1: 200 in ") == 1 for job_id in service.ended
+        )
         assert bars(screen) == [len(screen) - 1]
 
 
@@ -205,7 +232,7 @@ def test_without_a_terminal_lines_are_plain(service: Service) -> None:
         command, capture_output=True, check=False, timeout=PATIENCE, stdin=subprocess.DEVNULL
     )
     assert done.returncode == 3
-    assert done.stdout.count(b"\n") == 31
+    assert done.stdout.count(b"\n") == 32  # the header, too
     assert b"\x1b" not in done.stdout + done.stderr
     assert b"31 done, 2 sensitive, 1 suspected, 0 errors, 0 timed out" in done.stderr
 

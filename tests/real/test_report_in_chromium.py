@@ -511,7 +511,7 @@ def test_on_paper(browser: Browser, store: Store, tmp_path: Path) -> None:
     """What only works on a screen is not printed."""
     with browser.page(media="print") as page:
         page.open(written(tmp_path, *two(store)))
-        for selector in (".filters", ".help", ".decide button", "details"):
+        for selector in (".filters", ".help", ".decide button", "details", "audio"):
             shown = f"getComputedStyle(document.querySelector('{selector}')).display"
             assert page.run(shown) == "none", selector
         data = page.call("Page.printToPDF", printBackground=True)["data"]
@@ -528,7 +528,8 @@ def test_nothing_to_show(browser: Browser, tmp_path: Path) -> None:
             well(page)
 
 
-def test_20_000_pictures_open_at_once(browser: Browser, tmp_path: Path) -> None:
+@pytest.mark.parametrize("streams", [1, 1000])
+def test_20_000_pictures_open_at_once(browser: Browser, tmp_path: Path, streams: int) -> None:
     """All of them flagged: the page is there, and answers keys, after 2 s of computing at most."""
     sign = "q-sign-algorithm=sha1&q-ak=AKIDEXAMPLE&q-sign-time=1700000000;1700007200&q-signature="
 
@@ -537,8 +538,16 @@ def test_20_000_pictures_open_at_once(browser: Browser, tmp_path: Path) -> None:
         url = f"https://pictures.example.com/{second}.jpg?{sign}{digest}{digest}"
         return picture(second, "Ads", result=2, text=f"add wx{digest[:8]}", url=url)
 
-    job = stream_job(snapshots=tuple(map(snapshot, range(20_000))), result=Verdict.SUSPECTED)
-    path = written(tmp_path, job)
+    def jobs() -> Iterator[AuditJob]:
+        for number in range(streams):
+            seconds = range(number, 20_000, streams)
+            yield AuditJob(
+                job_id=f"av{number}",
+                state=JobState.SUCCESS,
+                snapshots=tuple(map(snapshot, seconds)),
+            )
+
+    path = written(tmp_path, *jobs())
     assert path.stat().st_size < 15_000_000
     with browser.page() as page:
         page.open(path)
@@ -547,8 +556,89 @@ def test_20_000_pictures_open_at_once(browser: Browser, tmp_path: Path) -> None:
         page.press("j", "r")
         page.until(f"{CURRENT} === 's1i1'")
         assert spent["TaskDuration"] < 2
-        assert page.run("document.querySelector('#done').textContent") == "1 of 20,001 marked"
-        page.run("document.querySelector('#s1 .some').click()")
-        page.until("document.querySelectorAll('.card').length === 48")
+        assert page.run("document.querySelector('#done').textContent") == "1 of 20,000 marked"
+        if streams < 1000:
+            page.run("document.querySelector('#s1 .some').click()")
+            page.until("document.querySelectorAll('#s1 .card').length === 48")
         page.run("location.hash = ''")
+        well(page)
+
+
+def test_streams_that_are_packed(browser: Browser, store: Store, tmp_path: Path) -> None:
+    """They are there when they come near, are named, linked or found, and keep their marks."""
+    jobs = [stream_job(f"av{n}", store.url, data_id=f"room {n}") for n in range(1, 101)]
+    cards = "document.querySelectorAll('#s{} .card').length"
+    heading = "document.querySelector('#s{} h2')?.textContent"
+    with browser.page() as page:
+        page.downloads_to(tmp_path)
+        page.open(written(tmp_path, *jobs))
+        assert page.run(cards.format(60)) == 4
+        assert page.run(cards.format(61)) == 0
+        page.run("document.querySelector('tr[data-stream=\"90\"] th a').click()")
+        page.until(f"{heading.format(90)} === 'room 90'")
+        page.until(cards.format(90))
+        assert page.run("document.querySelector('#s90 .when').textContent") == "04:37:45"
+        page.run("document.querySelector('tr[data-stream=\"75\"] td a').click()")
+        page.until(f"{CURRENT} === 's75i0'")
+        page.press("w", "J", "r")
+        page.until(f"{CURRENT} === 's76i1'")
+        page.run("document.querySelector('#name').value = 'room 99'")
+        page.run("document.querySelector('.filters').dispatchEvent(new Event('input'))")
+        page.until(f"{heading.format(99)} === 'room 99'")
+        assert page.run("document.querySelectorAll('.stream:not([hidden])').length") == 1
+        page.press("e")
+        marks = read_when_there(page, tmp_path / "marks.json")["marks"]
+        assert [(one["job_id"], one["mark"]) for one in marks] == [
+            ("av75", "wrong"),
+            ("av76", "right"),
+        ]
+        again = (tmp_path / "report.html").rename(tmp_path / "again.html")
+        page.open(again, fragment="#s80i1")
+        page.until(f"{CURRENT} === 's80i1'")
+        page.run("document.querySelector('tr[data-stream=\"75\"] th a').click()")
+        page.until("document.querySelector('#s75i0')?.dataset.marked === 'wrong'")
+        well(page)
+
+
+BROKEN = """[...document.querySelectorAll("#streams td, #streams thead th")].flatMap((cell) => {
+  const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+  const broken = [];
+  for (let node; (node = walker.nextNode());) {
+    for (const word of node.data.matchAll(/\\S+/g)) {
+      const range = document.createRange();
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      if (range.getClientRects().length > 1) broken.push(word[0]);
+    }
+  }
+  return broken;
+})"""
+
+
+def test_the_table_on_paper(browser: Browser, store: Store, tmp_path: Path) -> None:
+    """It is as wide as the paper, has all its columns, and breaks no word."""
+    with browser.page(width=740, media="print") as page:
+        page.open(written(tmp_path, *two(store), stream_job("av3", store.url, data_id="x" * 200)))
+        assert page.run("document.documentElement.scrollWidth") == 740
+        box = page.run("document.querySelector('.scroll').scrollWidth")
+        assert box <= page.run("document.querySelector('.scroll').clientWidth")
+        assert page.run(BROKEN) == []
+
+
+def test_paper_says_what_is_not_on_it(browser: Browser, store: Store, tmp_path: Path) -> None:
+    """Findings and streams that are not shown are counted; with none there is no word of it."""
+    note = "document.querySelector('#unprinted')"
+    many = tuple(picture(second, "Porn") for second in range(100))
+    with browser.page() as page:
+        page.open(written(tmp_path, *two(store)))
+        page.call("Page.printToPDF")
+        assert page.run(f"{note}.hidden")
+        page.open(written(tmp_path, stream_job("av1", store.url, snapshots=many), NORMAL))
+        page.call("Page.printToPDF")
+        assert page.run(f"{note}.textContent").startswith(
+            "On this paper are 24 of 101 findings in 2 of 2 streams."
+        )
+        assert page.run(f"getComputedStyle({note}).display") == "none"
+        page.emulate(media="print")
+        assert page.run(f"getComputedStyle({note}).display") == "block"
         well(page)

@@ -36,7 +36,8 @@ def data_of(page: str) -> Any:
 
 def whole(page: str) -> str:
     """Return a page with all that is packed in it."""
-    packed = [one for stream in data_of(page)["streams"] for one in stream["packed"] if one]
+    data = data_of(page)
+    packed = [*data["groups"], *(one for stream in data["streams"] for one in stream["packed"])]
     return page + "".join(zlib.decompress(base64.b64decode(one)).decode() for one in packed)
 
 
@@ -177,7 +178,7 @@ def test_what_the_script_knows() -> None:
     """Each item has its key, kind, verdict, score, label, time, scenes and place in time."""
     (stream,) = data_of(report.render([stream_job()]))["streams"]
     assert stream["job"] == "av1"
-    assert stream["inline"] == 4
+    assert (stream["group"], stream["packed"]) == (None, [])
     (first, *_) = stream["items"]
     ms = picture(400).snapshot_time
     assert first[1:] == [
@@ -195,18 +196,31 @@ def test_what_the_script_knows() -> None:
 
 def test_many_items_come_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first portions of the worst streams are in the page as they are, the rest packed."""
-    monkeypatch.setattr(pages, "INLINE", 30)
+    monkeypatch.setattr(pages, "INLINE", (30, 60))
     many = tuple(picture(second, "Porn") for second in range(60))
     jobs = [stream_job("av1"), stream_job("av2", snapshots=many), stream_job("av3", snapshots=many)]
     page = report.render(jobs)
     found = Elements(page)
-    assert [one["id"] for one in found.all("article")] == [
-        *(f"s2i{n}" for n in range(24)),
-        *(f"s1i{n}" for n in range(4)),
-    ]
+    assert [one["id"] for one in found.all("article")] == [f"s2i{n}" for n in range(24)]
     assert "37 more are packed" in found.text
-    assert [one["inline"] for one in data_of(page)["streams"]] == [24, 0, 4]
+    assert "2 more streams are packed" in found.text
+    assert [one["id"] for one in found.all("section")] == ["s2", "s3", "s1"]
+    assert [one["group"] for one in data_of(page)["streams"]] == [None, 0, 0]
     assert len({one["id"] for one in Elements(whole(page)).all("article")}) == 61 + 61 + 4
+
+
+def test_many_streams_come_in_groups() -> None:
+    """Those after the first sixty are packed together; each has its row in the table."""
+    jobs = [stream_job(f"av{number}") for number in range(100)]
+    page = report.render(jobs)
+    assert len(Elements(page).all("tr")) == 101
+    assert len(Elements(page).all("h2")) == 60 + 1
+    data = data_of(page)
+    assert [one["group"] for one in data["streams"]] == [
+        None if number < 60 else (number - 60) // 12 for number in range(100)
+    ]
+    assert len(Elements(whole(page)).all("h2")) == 100 + 1
+    assert len(Elements(whole(page)).all("article")) == 400
 
 
 def test_20_000_flagged_snapshots_fit() -> None:

@@ -19,20 +19,42 @@
 
   // Streams, and the cards of their items as far as they have been made
 
-  const streams = data.streams.map((one) => {
-    const node = document.getElementById(`s${one.id}`);
-    const list = $(".cards", node);
-    return {
-      ...one, node, list, portions: new Map(list && one.inline ? [[0, Promise.resolve([...list.children])]] : []),
-      row: $(`tr[data-stream="${one.id}"]`), fits: [], shown: data.portion, drawing: 0, stale: false,
-    };
-  });
+  const rows = new Map($$("#streams tbody tr").map((row) => [Number(row.dataset.stream), row]));
+  const streams = data.streams.map((one) => ({
+    ...one, node: document.getElementById(`s${one.id}`), row: rows.get(one.id),
+    portions: new Map(), fits: [], shown: data.portion, drawing: 0, stale: false,
+  }));
   const byNode = new Map(streams.map((stream) => [stream.node, stream]));
+
+  function fill(stream) {
+    stream.list = $(".cards", stream.node);
+    if (!stream.list) return;
+    const cards = [...stream.list.children];
+    stream.portions.set(0, Promise.resolve(cards));
+    cards.forEach(prepare);
+  }
+  const groups = data.groups.map((packed, group) => ({
+    packed, streams: streams.filter((stream) => stream.group === group),
+  }));
+  async function open(stream) {
+    const group = groups[stream.group];
+    if (!group) return;
+    group.opened ??= unpack(group.packed).then((sections) => {
+      sections.forEach((section, at) => {
+        const { node } = group.streams[at];
+        for (const { name, value } of section.attributes) if (name !== "hidden") node.setAttribute(name, value);
+        node.replaceChildren(...section.childNodes);
+        tellTimes(node);
+        fill(group.streams[at]);
+      });
+    });
+    await group.opened;
+  }
 
   async function card(stream, index) {
     const portion = Math.floor(index / data.portion);
     if (!stream.portions.has(portion)) {
-      stream.portions.set(portion, unpack(stream.packed[portion]).then((cards) => (cards.forEach(prepare), cards)));
+      stream.portions.set(portion, unpack(stream.packed[portion - 1]).then((cards) => (cards.forEach(prepare), cards)));
     }
     return (await stream.portions.get(portion))[index % data.portion];
   }
@@ -40,6 +62,8 @@
   async function draw(stream) {
     stream.stale = false;
     const drawing = ++stream.drawing;
+    await open(stream);
+    if (!stream.list) return;
     const cards = await Promise.all(stream.fits.slice(0, stream.shown).map((index) => card(stream, index)));
     if (drawing !== stream.drawing) return;
     cards.forEach((one) => paint(stream, one));
@@ -54,7 +78,7 @@
     $(".none", stream.node).hidden = stream.fits.length > 0;
   }
 
-  // Those far below are drawn when they come near.
+  // Those far below are unpacked and drawn when they come near.
   const near = new IntersectionObserver((entries) => {
     for (const entry of entries) {
       const stream = byNode.get(entry.target);
@@ -281,11 +305,9 @@
       stream.node.hidden = stream.row.hidden = Boolean(hide);
       open += !hide;
       count += stream.fits.length;
-      if (stream.list) {
-        stream.stale = true;
-        near.unobserve(stream.node);
-        if (!hide) near.observe(stream.node);
-      }
+      stream.stale = true;
+      near.unobserve(stream.node);
+      if (!hide) near.observe(stream.node);
     }
     $("#empty")?.toggleAttribute("hidden", open > 0 || !streams.length);
     $("#count").textContent = `${number(count)} flagged in ${number(open)} ${open === 1 ? "stream" : "streams"}`;
@@ -434,6 +456,18 @@
     }
   });
 
+  // Paper shows what the screen has drawn, and says so
+
+  window.addEventListener("beforeprint", () => {
+    const open = streams.filter((stream) => !stream.node.hidden);
+    const drawn = open.filter((stream) => stream.node.firstChild);
+    const cards = drawn.reduce((sum, stream) => sum + (stream.list?.children.length ?? 0), 0);
+    const all = open.reduce((sum, stream) => sum + stream.fits.length, 0);
+    $("#unprinted").hidden = drawn.length === open.length && cards === all;
+    $("#unprinted").textContent = `On this paper are ${number(cards)} of ${number(all)} findings in `
+      + `${number(drawn.length)} of ${number(open.length)} streams. To print the others, filter, or scroll to them and show them all.`;
+  });
+
   // The table can be sorted
 
   $$("#streams thead th").forEach((head, column) => {
@@ -448,9 +482,8 @@
       head.setAttribute("aria-sort", falling ? "descending" : "ascending");
       const value = (row) => (numbers ? Number(row.cells[column].dataset.value) : row.cells[column].textContent);
       const compare = numbers ? (a, b) => a - b : (a, b) => a.localeCompare(b);
-      const rows = streams.map((stream) => stream.row);
-      rows.sort((a, b) => compare(value(a), value(b)) * (falling ? -1 : 1));
-      $("#streams tbody").append(...rows);
+      const sorted = [...rows.values()].sort((a, b) => compare(value(a), value(b)) * (falling ? -1 : 1));
+      $("#streams tbody").append(...sorted);
     });
   });
 
@@ -460,7 +493,7 @@
   setZone();
   tellTimes(document);
   $$(".needs-js").forEach((one) => one.hidden = false);
-  streams.forEach((stream) => stream.portions.forEach((portion) => portion.then((cards) => cards.forEach(prepare))));
+  streams.filter((stream) => stream.group === null).forEach(fill);
   streams.forEach(countMarks);
   apply();
   tellProgress();

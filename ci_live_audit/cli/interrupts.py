@@ -1,0 +1,59 @@
+"""Ctrl-C: the first cancels the command, so that it can clean up; the next ends the process.
+
+Python's own way raises ``KeyboardInterrupt`` at whichever line is running, which may be one that
+restores the terminal, or that ends the interpreter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import NoReturn
+
+__all__ = ["CODE", "cancelling", "prepare"]
+
+CODE = 130
+_SHOW_CURSOR = b"\x1b[?25h"
+
+
+def prepare() -> None:
+    """Let Ctrl-C end the process at once, without a traceback, unless it is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+
+
+@contextlib.contextmanager
+def cancelling(cancel: Callable[[], object]) -> Iterator[None]:
+    """Let the first Ctrl-C within the block call a function, and the next end the process.
+
+    Args:
+        cancel: Called in the main thread, between two instructions of whatever it is doing.
+    """
+
+    def once(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, _end)
+        cancel()
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:  # as in the background of a shell
+        yield
+        return
+    signal.signal(signal.SIGINT, once)
+    try:
+        yield
+    finally:
+        # After Ctrl-C one more still ends the process, whatever it waits for.
+        if signal.getsignal(signal.SIGINT) is once:
+            signal.signal(signal.SIGINT, before)
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    """End the process, with the cursor shown that a progress bar hides."""
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError):
+            if os.isatty(descriptor) and os.environ.get("TERM") != "dumb":
+                os.write(descriptor, _SHOW_CURSOR)
+    os._exit(CODE)
