@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -354,3 +355,15 @@ def test_the_policy_allows_what_is_called() -> None:
     (statement,) = json.loads(block)["statement"]
     verbs = {"CreateAuditingJobs", "DescribeAuditingJobs", "CancelAuditingJobs"}
     assert set(statement["action"]) == {f"ci:{verb}" for verb in verbs}
+
+
+def test_the_extras_bring_what_the_table_says() -> None:
+    """The table of extras has each extra of the package, with what it brings."""
+    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    names = {"redis-py": "redis"}
+    for extra, brings, _ in table("| extra | brings | for |"):
+        required = metadata["project"]["optional-dependencies"].pop(extra.strip("`"))
+        packages = {re.split(r"[<>=\[]", one)[0] for one in required}
+        told = {names.get(name, name) for name in brings.split(", ")}
+        assert told == (packages if extra != "`all`" else {"all of these"})
+    assert metadata["project"]["optional-dependencies"] == {}
