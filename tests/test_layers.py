@@ -149,7 +149,12 @@ ORDER = (
     "cli/recorded",
     "cli/report",
     "cli/moderate",
+    "cli/logs",
+    "cli/values",
+    "cli/options",
     "cli/base",
+    "cli/group",
+    "cli/tools",
     "cli/commands",
     "__main__",
 )

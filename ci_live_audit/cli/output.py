@@ -55,10 +55,15 @@ class Output:
 
     Args:
         style: ``"table"``, ``"json"``, or ``"auto"``: a table on a terminal, JSON Lines elsewhere.
+        quiet: Whether messages are left out that are no errors and no warnings, and progress.
     """
 
-    def __init__(self, style: str = "auto") -> None:
-        self.console: Console = Terminal(stderr=True, highlight=False, soft_wrap=True)
+    def __init__(self, style: str = "auto", *, quiet: bool = False) -> None:
+        shown = False if quiet else None  # no terminal, no progress
+        self.console: Console = Terminal(
+            stderr=True, highlight=False, soft_wrap=True, force_terminal=shown
+        )
+        self._quiet = quiet
         self.results: Console = Terminal(highlight=False, soft_wrap=True)
         self.json: bool = style == "json" or (style == "auto" and not sys.stdout.isatty())
         # A progress bar's stand-in for the stream would not say.
@@ -76,6 +81,8 @@ class Output:
             text: The message.
             prose: Whether a terminal may wrap it between words, as nobody will copy it.
         """
+        if self._quiet and not text.startswith(("error: ", "warning: ")):
+            return
         self.console.print(_clean(text), soft_wrap=not (prose and self.console.is_terminal))
 
     def spinner(self, text: str) -> Status:

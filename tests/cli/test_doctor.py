@@ -341,7 +341,7 @@ def test_no_secret_is_shown(service: Service, key: str, output: str) -> None:
     environ = {"TENCENTCLOUD_SECRET_KEY": key, "TENCENTCLOUD_TOKEN": "tokenexample"}
     result = service.start("-vv", "doctor", "-o", output, **environ)
     assert result.returncode == (key != "secretexample")
-    assert "Attempt(" in result.stderr
+    assert ", attempt 1: " in result.stderr
     for text in (result.stdout, result.stderr):
         assert "secretexample" not in text
         assert "wrongexample" not in text
