@@ -99,11 +99,10 @@ class Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, and the options in groups."""
-        if self.examples:
-            program = ctx.find_root().info_name
-            with formatter.section("Examples"):
-                for example in self.examples:
-                    formatter.write(f"{'':{formatter.current_indent}}{program} {example}\n")
+        program = ctx.find_root().info_name
+        with formatter.section("Examples"):
+            for example in self.examples:
+                formatter.write(f"{'':{formatter.current_indent}}{program} {example}\n")
         for name, options in self._groups(ctx).items():
             records = [one.get_help_record(ctx) for one in options]
             with formatter.section(name):

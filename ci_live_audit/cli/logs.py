@@ -7,7 +7,7 @@ import sys
 
 from ci_live_audit.retry import Attempt
 
-__all__ = ["StandardError", "log_attempts"]
+__all__ = ["Formatter", "StandardError", "log_attempts"]
 
 
 class StandardError:
@@ -23,7 +23,7 @@ class StandardError:
         sys.stderr.write("".join(signs))
 
 
-class _Formatter(logging.Formatter):
+class Formatter(logging.Formatter):
     """Puts attempts into words."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
@@ -37,7 +37,7 @@ class _Formatter(logging.Formatter):
 def log_attempts(*, everything: bool) -> None:
     """Log attempts to standard error, or everything."""
     handler = logging.StreamHandler(StandardError())
-    handler.setFormatter(_Formatter("%(asctime)s %(name)s %(message)s"))
+    handler.setFormatter(Formatter("%(asctime)s %(name)s %(message)s"))
     logging.basicConfig(handlers=[handler])
     logging.getLogger(None if everything else "ci_live_audit").setLevel(logging.DEBUG)
 

@@ -18,6 +18,7 @@ __all__ = [
     "host",
     "is_this_machine",
     "meant_region",
+    "region_hint",
     "url_fault",
 ]
 
@@ -73,6 +74,19 @@ def meant_region(name: str) -> str | None:
         return places.get(name, name)
     near = get_close_matches(name, [*REGIONS, *places], 1, 0.75)
     return places.get(near[0], near[0]) if near else None
+
+
+def region_hint(route: str) -> str:
+    """Return a question about the region for a host of the service whose name is not known."""
+    match = re.match(r"[a-z0-9-]+\.ci\.([a-z0-9-]+)\.myqcloud\.com:\d+\Z", route)
+    if match is None:
+        return ""
+    meant = meant_region(match[1])
+    return (
+        f"; did you mean the region {meant}?"
+        if meant not in {None, match[1]}
+        else (f"; is the region {match[1]} right?")
+    )
 
 
 def base_url(

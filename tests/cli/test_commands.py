@@ -24,8 +24,9 @@ from terminal import PATIENCE, start
 from ci_live_audit import cli
 from ci_live_audit.cli.base import Command
 from ci_live_audit.cli.commands import cli as commands
-from ci_live_audit.cli.logs import StandardError
+from ci_live_audit.cli.logs import Formatter, StandardError
 from ci_live_audit.credentials import chain as default_chain
+from ci_live_audit.retry import Attempt
 from ci_live_audit.testing import Fault, frame
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -347,6 +348,23 @@ def test_an_attempt_is_logged_in_words(service: Service) -> None:
     )
     assert re.search(r"attempt 1: 503 after .*; query of clean: 503 .*; again in \d\.\d+ s$", first)
     assert re.search(r"attempt 2: 200 after ", second)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "told"),
+    [
+        (Attempt(operation="submit", number=1), "submit, attempt 1: no response after 0.000 s"),
+        (
+            Attempt(operation="query", job_id="av1", number=2, queued=1.5, status=200),
+            "query of av1, attempt 2: 200 after 0.000 s, 1.500 s in line before",
+        ),
+        ("text", "text"),
+    ],
+)
+def test_what_is_logged_is_put_into_words(attempt: object, told: str) -> None:
+    """An attempt is a sentence; everything else is logged as it is."""
+    record = logging.LogRecord("ci", 10, "", 1, "%s", (attempt,), None)
+    assert Formatter("%(name)s %(message)s").format(record) == f"ci {told}"
 
 
 def test_a_log_is_harmless(capsys: pytest.CaptureFixture[str]) -> None:
