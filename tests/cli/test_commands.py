@@ -672,7 +672,7 @@ def test_emulate_reports_a_port_in_use() -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
-    assert "in use" in line
+    assert "is in use; port 0 (--port 0) takes a free one" in line
 
 
 @pytest.mark.parametrize("duration", ["nan", "inf", "0", "-5"])
