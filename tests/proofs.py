@@ -15,7 +15,7 @@ import attrs
 import httpx
 import httpx2
 
-#: Whether everything is done as often as the README says: ``nox -s full``.
+#: Whether everything is done as often as is promised: ``nox -s full``.
 IN_FULL = os.environ.get("CI_LIVE_AUDIT_TESTS") == "full"
 #: The three ways to the network: own connections and the clients of the httpx family.
 BACKENDS: dict[str, Any] = {"own": None, "httpx": httpx, "httpx2": httpx2}

@@ -31,6 +31,8 @@ ROOMS: dict[str, tuple[float, list[Snapshot | AudioSection]]] = {
     "casino": (60.0, [frame(1.0), sound(4.5, "Ads", score=91, text="win big, call 555-0100")]),
     "camping": (9.0, [frame(5.5, "Porn", score=62, result=Verdict.SUSPECTED)]),
 }
+# What begins and ends a link.
+LINK = re.compile(r"\x1b\].*?\x1b\\")
 # Numbers and a letter of a control sequence; a return or a new line; a text.
 CODES = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|([\r\n])|([^\x1b\r\n]+)")
 
@@ -39,7 +41,7 @@ def styled(shown: str) -> Text:
     """Return what the screen shows in the end, with its colours."""
     screen: list[list[str]] = [[]]
     row, column, style = 0, 0, ""
-    for numbers, command, move, text in CODES.findall(shown):
+    for numbers, command, move, text in CODES.findall(LINK.sub("", shown)):
         if command == "m":
             style = "" if numbers in {"", "0"} else f"{style}\x1b[{numbers}m"
         elif command == "A":

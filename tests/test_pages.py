@@ -106,8 +106,9 @@ def test_the_picture_is_that_of_the_program() -> None:
 
 def test_what_the_screen_shows_in_the_end() -> None:
     """A line that is written again stands there once, in its last colours."""
-    text = styled("\x1b[1mone\x1b[0m two\r\nthree\r\n\x1b[2A\x1b[2K\x1b[31mfour\x1b[0m\r\n")
-    assert text.plain.split("\n") == ["four", "three", ""]
+    link = "\x1b]8;;http://a\x1b\\"
+    text = styled(f"{link}\x1b[1mone\x1b[0m\r\ntwo\r\n\x1b[2A\x1b[2K\x1b[31mfour\x1b[0m\r\n")
+    assert text.plain.split("\n") == ["four", "two", ""]
     assert [str(span.style) for span in text.spans] == 4 * ["color(1)"]
 
 

@@ -12,9 +12,17 @@ from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.models import AudioSection, Snapshot, Verdict
 from ci_live_audit.testing import Emulator, frame, sound
 
-__all__ = ["emulate"]
+__all__ = ["ROOM", "add_room", "emulate"]
 
 LABELS = ("Porn", "Ads", "Terrorism", "Politics")
+#: The stream of the examples in the manual.
+ROOM = "rtmp://live.example.com/app/room7"
+
+
+def add_room(emulator: Emulator) -> None:
+    """Let the stream of the manual show something bad after 20 s; others are clean."""
+    script = [frame(5), frame(20, "Porn", score=98), frame(40)]
+    emulator.add_stream(ROOM, duration=60, script=script)
 
 
 async def emulate(
@@ -26,6 +34,7 @@ async def emulate(
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
     ids = [_job(emulator, chance, duration, f"room{number}") for number in range(jobs)]
     async with emulator.serve(port, host) as url:
+        add_room(emulator)
         output.say(f"The emulator is listening at {url}. In another terminal:")
         for name, value in (
             ("CI_LIVE_AUDIT_ENDPOINT", url),

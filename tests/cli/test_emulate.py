@@ -8,8 +8,10 @@ import re
 import pytest
 from servers import answering, client_for, eventually, serving
 
-from ci_live_audit.cli.emulate import emulate
+from ci_live_audit import Verdict
+from ci_live_audit.cli.emulate import ROOM, add_room, emulate
 from ci_live_audit.cli.output import Exit, Output
+from ci_live_audit.testing import Emulator
 
 
 @pytest.mark.waits
@@ -37,3 +39,14 @@ async def test_callback_urls_of_this_machine_are_called(
     summary = capsys.readouterr().err
     callbacks = r"; 1 callbacks, [01] not taken" if callback else ""
     assert re.fullmatch(rf"1 requests, 0 throttled{callbacks}\n", summary)
+
+
+async def test_the_stream_of_the_manual_is_not_clean() -> None:
+    """Whoever submits it sees something bad within half a minute; other streams are clean."""
+    emulator = Emulator()
+    add_room(emulator)
+    async with emulator.client() as client:
+        jobs = [await client.submit(url) for url in (ROOM, f"{ROOM}8")]
+        bad, clean = [await client.wait(job.job_id) for job in jobs]
+    assert (bad.result, bad.label) == (Verdict.SENSITIVE, "Porn")
+    assert clean.result == Verdict.NORMAL
