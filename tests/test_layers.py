@@ -157,8 +157,13 @@ ORDER = (
     "cli/recorded",
     "cli/report",
     "cli/moderate",
+    "cli/logs",
+    "cli/values",
+    "cli/options",
     "cli/base",
     "cli/views",
+    "cli/group",
+    "cli/tools",
     "cli/commands",
     "__main__",
 )

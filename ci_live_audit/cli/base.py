@@ -1,4 +1,4 @@
-"""What the commands are made of: how they run, and the options of all that call the service.
+"""What the commands are made of: how they are parsed, how they run, what their help shows.
 
 Only click is imported here; a command imports what it needs when it runs, so that help is fast.
 """
@@ -6,113 +6,224 @@ Only click is imported here; a command imports what it needs when it runs, so th
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-__all__ = ["SERVICE", "AsyncCommand", "Commands", "ServiceCommand", "StandardError"]
+from ci_live_audit.cli.options import PROBLEMS, SERVICE, Option
+
+if TYPE_CHECKING:
+    from ci_live_audit.cli.output import Output
+
+__all__ = ["AsyncCommand", "Command", "ServiceCommand", "output"]
+
+VERBOSE, QUIET = f"{__name__}.verbose", f"{__name__}.quiet"
 
 
-class StandardError:
-    """Writes to the current `sys.stderr`, which a progress bar may have replaced."""
+class _Problems(click.UsageError):
+    """Several problems of one command line."""
 
-    def write(self, text: str) -> None:
-        """Write a text, of which nothing moves the cursor of a terminal."""
-        kept = "\t\n"  # of tracebacks
-        signs = (
-            one if one.isprintable() or one in kept else one.encode("unicode_escape").decode()
-            for one in text
-        )
-        sys.stderr.write("".join(signs))
+    def __init__(self, problems: Sequence[click.UsageError], ctx: click.Context) -> None:
+        super().__init__("\nError: ".join(one.format_message() for one in problems), ctx)
 
 
-class Commands(click.Group):
-    """A group that exits with the code of an interrupt even while a command is being imported."""
+def _add(ctx: click.Context, param: click.Parameter, value: int) -> None:
+    """Add what a flag counts before and after the name of a command."""
+    name = VERBOSE if param.name == "verbose" else QUIET
+    ctx.meta[name] = ctx.meta.get(name, 0) + value
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
+
+def _everywhere(*names: str, text: str, **options: Any) -> click.Option:
+    """Return a flag that can stand before and after the name of a command."""
+    return Option(
+        names, callback=_add, expose_value=False, show_default=False, help=text, **options
+    )
+
+
+class Command(click.Command):
+    """A command with examples in its help; all problems of its arguments are told at once.
+
+    Args:
+        examples: Command lines, without the name of the program.
+        section: Where the list of all commands shows it.
+        docs: Address of the documents of the service about it.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        examples: Sequence[str] = (),
+        section: str = "",
+        docs: str = "",
+        **options: Any,
+    ) -> None:
+        super().__init__(*args, **options)
+        self.examples = examples
+        self.section = section
+        self._docs = docs
+        self.everywhere = [
+            _everywhere(
+                *("-v", "--verbose"),
+                text="Log attempts to standard error; -vv logs everything.",
+                count=True,
+            ),
+            _everywhere(
+                *("-q", "--quiet"), text="Print results, warnings and errors only.", is_flag=True
+            ),
+        ]
+        self.params.extend(self.everywhere)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse arguments.
+
+        Raises:
+            click.UsageError: Some of them cannot be used.
+        """
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            sys.exit(130)
+            rest = super().parse_args(ctx, args)
+        except click.UsageError as problem:
+            problems = [*ctx.meta.pop(PROBLEMS, ()), problem]
+            raise problem if len(problems) == 1 else _Problems(problems, ctx) from None
+        problems = list(ctx.meta.pop(PROBLEMS, ()))
+        if not ctx.resilient_parsing:
+            problems += self.problems(ctx)
+        if problems:
+            raise problems[0] if len(problems) == 1 else _Problems(problems, ctx)
+        return rest
+
+    def problems(self, ctx: click.Context) -> Iterator[click.UsageError]:  # noqa: ARG002
+        """Yield what is wrong with arguments that are good one by one."""
+        yield from ()
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, and the options in groups."""
+        program = ctx.find_root().info_name
+        with formatter.section("Examples"):
+            for example in self.examples:
+                formatter.write(f"{'':{formatter.current_indent}}{program} {example}\n")
+        for name, options in self._groups(ctx).items():
+            records = [one.get_help_record(ctx) for one in options]
+            with formatter.section(name):
+                formatter.write_dl([record for record in records if record is not None])
+
+    def _groups(self, ctx: click.Context) -> dict[str, list[click.Option]]:
+        options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
+        shared = self.shared()
+        common = [one for one in options if one in self.everywhere or one.is_eager]
+        own = [one for one in options if one not in [*shared, *common]]
+        groups = {"Options": own, "Connection options": shared, "Common options": common}
+        return {name: group for name, group in groups.items() if group}
+
+    def shared(self) -> list[click.Option]:
+        """Return the options of the connection to the service."""
+        return []
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what ends the help."""
+        super().format_epilog(ctx, formatter)
+        if self._docs:
+            formatter.write_paragraph()
+            formatter.write(f"The service's own documents: {self._docs}\n")
 
 
-class AsyncCommand(click.Command):
+class AsyncCommand(Command):
     """A command whose function returns an awaitable of its exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command and exit."""
+        """Run the command, with a log if one is requested, and exit."""
+        if verbose := ctx.meta.get(VERBOSE):
+            from ci_live_audit.cli.logs import log_attempts
+
+            log_attempts(everything=verbose > 1)
         from ci_live_audit.cli.session import run
+        from ci_live_audit.errors import InvalidInput
 
-        run(lambda: super(AsyncCommand, self).invoke(ctx))
+        invoke = super().invoke
+
+        async def main() -> int:
+            try:
+                return cast("int", await invoke(ctx))
+            except InvalidInput as problem:
+                raise click.UsageError(str(problem), ctx) from None
+
+        run(main)
 
 
-def _shared(*names: str, **options: Any) -> click.Option:
-    """Return an option of every command that calls the service; a variable can set it as well."""
-    return click.Option(names, show_envvar=True, **options)
+def output(style: str = "auto") -> Output:
+    """Return where the current command prints."""
+    from ci_live_audit.cli.output import Output
 
-
-SERVICE = [
-    _shared(
-        "--bucket",
-        envvar="CI_LIVE_AUDIT_BUCKET",
-        help="Bucket name with APPID, such as examplebucket-1250000000.",
-    ),
-    _shared(
-        "--region", envvar="TENCENTCLOUD_REGION", help="Region of the bucket, such as ap-beijing."
-    ),
-    _shared(
-        "--endpoint",
-        envvar="CI_LIVE_AUDIT_ENDPOINT",
-        help="URL of an emulator or a proxy to use instead of the service.",
-    ),
-    _shared("--allow-http", is_flag=True, help="Allow an endpoint on another machine without TLS."),
-    _shared(
-        "--rate", default=20.0, envvar="CI_LIVE_AUDIT_RATE", help="Maximum requests per second."
-    ),
-    _shared(
-        "--redis",
-        envvar="CI_LIVE_AUDIT_REDIS",
-        help="URL of a Redis through which processes share the rate.",
-    ),
-    _shared(
-        "--exchange-timeout",
-        default=30.0,
-        envvar="CI_LIVE_AUDIT_EXCHANGE_TIMEOUT",
-        help="Seconds that one request and its response may take.",
-    ),
-    _shared(
-        "--attempts",
-        default=4,
-        envvar="CI_LIVE_AUDIT_ATTEMPTS",
-        help="Maximum requests for one call.",
-    ),
-    _shared(
-        *("-o", "--output"),
-        type=click.Choice(["auto", "table", "json"]),
-        default="auto",
-        envvar="CI_LIVE_AUDIT_OUTPUT",
-        help="auto prints a table on a terminal and JSON Lines elsewhere.",
-    ),
-]
+    return Output(style, quiet=bool(click.get_current_context().meta.get(QUIET)))
 
 
 class ServiceCommand(AsyncCommand):
-    """A command that calls the service; its function receives ``settings``."""
+    """A command that calls the service; its function receives ``settings``.
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    Args:
+        calls: Whether it calls the service with these parameters; by default, always.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        calls: Callable[[Mapping[str, Any]], object] = lambda _: True,
+        **options: Any,
+    ) -> None:
         super().__init__(*args, **options)
+        self._calls = calls
         own = {name for option in self.params for name in option.opts}
         self._shared = [option for option in SERVICE if own.isdisjoint(option.opts)]
         self.params.extend(self._shared)
 
+    def shared(self) -> list[click.Option]:
+        """Return the options of the connection to the service."""
+        return self._shared
+
+    def problems(self, ctx: click.Context) -> Iterator[click.UsageError]:
+        """Yield what is wrong with the connection to the service."""
+        from ci_live_audit.errors import ConfigurationError
+        from ci_live_audit.wire import endpoint
+
+        given = ctx.params
+        for name, what in (("job_ids", "job ids"), ("urls", "URLs")):
+            others = given.get("files") or given.get("recorded")
+            if given.get(name) == () and not others and sys.stdin.isatty():
+                text = f"no {what}: pass some, or --file FILE, or pipe them in"
+                yield click.UsageError(text, ctx)
+        if not self._calls(given):
+            return
+        http = bool(given.get("allow_http"))
+        for name, check in (
+            ("bucket", endpoint.checked_bucket),
+            ("region", endpoint.checked_region),
+            ("endpoint", partial(endpoint.checked_endpoint, allow_http=http)),
+            ("redis", _checked_redis),
+        ):
+            shared = next(one for one in SERVICE if one.name == name)
+            value = given.get(name)
+            try:
+                if value:
+                    check(value)
+                elif name in {"bucket", "region"}:
+                    text = f"{name}: pass --{name} or set {shared.envvar}"
+                    yield click.UsageError(text, ctx)
+            except ConfigurationError as problem:
+                yield click.UsageError(f"{problem}", ctx)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command with the settings made from the shared options."""
-        from ci_live_audit.cli.output import Output
         from ci_live_audit.cli.session import Settings
 
         given = {option.name: ctx.params.pop(str(option.name)) for option in self._shared}
-        output = Output(given.pop("output", "auto"))
+        style = given.pop("output", "auto")
         timeout = given.pop("exchange_timeout")
-        ctx.params["settings"] = Settings(timeout=timeout, output=output, **given)
+        ctx.params["settings"] = Settings(timeout=timeout, output=output(style), **given)
         return super().invoke(ctx)
+
+
+def _checked_redis(url: str) -> None:
+    from ci_live_audit._redis import Server
+
+    Server(url, 1.0)

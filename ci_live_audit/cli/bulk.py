@@ -35,9 +35,10 @@ async def poll(
 ) -> int:
     """Follow jobs until all have ended; return the exit code."""
     output = settings.output
-    known, from_input = ids.gather(job_ids, files)
+    may_be_empty = checkpoint is not None
+    known, from_input = ids.gather(job_ids, files, may_be_empty=may_be_empty)
     if from_input and dry_run:
-        known = [job_id async for job_id in ids.read_input(known)]
+        known = [job_id async for job_id in ids.read_input(known, may_be_empty=may_be_empty)]
     if dry_run or not from_input:
         output.say(str(plan(len(set(known)), interval, rate=settings.rate)), prose=True)
     if dry_run:

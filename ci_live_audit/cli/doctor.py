@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -16,19 +16,29 @@ from ci_live_audit._redis import RedisRefused, RedisUnavailable, Server
 from ci_live_audit._threads import Threads
 from ci_live_audit._version import __version__
 from ci_live_audit.cli.output import Exit
-from ci_live_audit.cli.session import Settings
-from ci_live_audit.credentials.chain import search
-from ci_live_audit.errors import AccessDenied, ConfigurationError, JobNotFound, LiveAuditError
+from ci_live_audit.cli.session import Settings, found_credentials
+from ci_live_audit.errors import ConfigurationError, JobNotFound, LiveAuditError, ServiceError
 from ci_live_audit.redis import RedisRateLimiter
 from ci_live_audit.transport import environment
 from ci_live_audit.transport.exchange import Transport
-from ci_live_audit.wire import requests
+from ci_live_audit.transport.state import DOCTOR
+from ci_live_audit.wire import endpoint, requests
 
 __all__ = ["doctor"]
 
 PACKAGES = ("httpx", "httpcore", "anyio", "aiolimiter", "xmltodict", "attrs")
 #: A well-formed id that no job has.
 NO_JOB = "av00000000000000000000000000000000"
+#: Where keys are made, and disabled.
+KEYS = "https://console.tencentcloud.com/cam/capi"
+#: What may be wrong, by the code with which the service refuses.
+HINTS = {
+    "AccessDenied": "is this account allowed to do ci:DescribeAuditingJob?",
+    "InvalidAccessKeyId": f"is this the id of a key that is enabled? See {KEYS}",
+    "SecretidNotExist": f"is this the id of a key that is enabled? See {KEYS}",
+    "NoSuchBucket": "is this the bucket's name, and its region?",
+    "SignatureDoesNotMatch": "do the id and the key belong together?",
+}
 #: Seconds that the network check may take.
 TIMEOUT = 10.0
 #: Seconds after which those who wait for a slot are passed over.
@@ -46,39 +56,71 @@ class _Check:
 
 async def doctor(settings: Settings) -> int:
     """Run all checks and print their results, which contain no secret; return the exit code."""
-    bad = False
+    output, bad = settings.output, list[str]()
     async for check in _checks(settings):
-        bad = bad or not check.good
-        if settings.output.json:
-            settings.output.result("check", attrs.asdict(check))
+        if not check.good:
+            bad.append(check.name)
+        if output.json:
+            output.result("check", attrs.asdict(check))
         else:
-            settings.output.checked(check.name, check.text, good=check.good)
+            output.checked(check.name, check.text, good=check.good)
+    if not output.json:
+        again = "mend what is marked FAIL, the first one first, and run this again"
+        output.say(f"next: {again if bad else 'ci-live-audit moderate URL --cancel'}", prose=True)
     return Exit.ERROR if bad else Exit.OK
 
 
 async def _checks(settings: Settings) -> AsyncGenerator[_Check, None]:
+    """Make each check that can be made, whatever became of those before."""
     yield _Check("versions", True, f"Python {platform.python_version()}, {_versions()}")
     if settings.redis:
         yield await _redis(settings.redis, settings.rate)
-    try:
-        base_url = settings.base_url()
-    except LiveAuditError as error:
-        yield _Check("settings", False, str(error))
-        return
-    yield _Check("settings", True, base_url)
-    try:
-        source, credentials = await Threads(1).run(search)
-    except LiveAuditError as error:
-        yield _Check("credentials", False, str(error))
-        return
-    token = "with" if credentials.token else "without"
-    yield _Check("credentials", True, f"from {source}; {token} a token")
-    reached = True
-    async for check in _reach(base_url):
-        reached = reached and (check.good or check.name == "clock")
-        yield check
-    if reached:
+    base_url, known = _settings(settings)
+    yield known
+    signed = await _credentials()
+    yield signed
+    reached = base_url is not None
+    if base_url is not None:
+        async for check in _reach(base_url):
+            reached = reached and (check.good or check.name == "clock")
+            yield check
+    if known.good and signed.good and reached:
         yield await _query(settings)
+
+
+def _settings(settings: Settings) -> tuple[str | None, _Check]:
+    """Return the URL of the service, if it is known, and what is wrong with the settings."""
+    problems: list[str] = []
+    checks: list[Callable[[], str]] = [
+        lambda: endpoint.checked_bucket(settings.required_bucket()),
+        lambda: endpoint.checked_region(settings.required_region()),
+    ]
+    for check in checks:
+        try:
+            check()
+        except ConfigurationError as problem:
+            problems.append(str(problem))
+    base_url = None
+    try:
+        if settings.endpoint:
+            http = settings.allow_http
+            base_url = endpoint.checked_endpoint(settings.endpoint, allow_http=http)
+        elif not problems:
+            base_url = settings.base_url()
+    except ConfigurationError as problem:
+        problems.append(str(problem))
+    named = f"bucket {settings.bucket}, region {settings.region}, {base_url}"
+    return base_url, _Check("settings", not problems, "; ".join(problems) or named)
+
+
+async def _credentials() -> _Check:
+    """Check whether credentials are found, and where."""
+    try:
+        source, credentials = await Threads(1).run(found_credentials)
+    except LiveAuditError as error:
+        return _Check("credentials", False, f"{error}; keys are made at {KEYS}")
+    token = "with" if credentials.token else "without"
+    return _Check("credentials", True, f"from {source}; {token} a token")
 
 
 def _versions() -> str:
@@ -142,7 +184,7 @@ async def _reach(base_url: str) -> AsyncGenerator[_Check, None]:
         yield _Check("network", False, str(error))
         return
     if not response.status:
-        fault, host = str(response.error), server.hostname or ""
+        fault, host = str(response.error).removesuffix(DOCTOR), server.hostname or ""
         where = "" if host in fault else f"{host}: "
         yield _Check("network", False, f"{where}{fault}{way}")
         return
@@ -151,8 +193,9 @@ async def _reach(base_url: str) -> AsyncGenerator[_Check, None]:
     yield _Check("network", True, f"{there}{way}")
     if response.date is not None:
         ahead = (datetime.now(UTC) - response.date).total_seconds()
-        text = f"{ahead:+.0f} s relative to the service"
-        yield _Check("clock", abs(ahead) < TOLERANCE, text)
+        good = abs(ahead) < TOLERANCE
+        hint = "" if good else "; set the clock of this machine"
+        yield _Check("clock", good, f"{ahead:+.0f} s relative to the service{hint}")
 
 
 def _way(base_url: str) -> tuple[str, bool]:
@@ -180,8 +223,6 @@ async def _query(settings: Settings) -> _Check:
     except JobNotFound:
         pass
     except LiveAuditError as error:
-        # With any other code it is about the key, the signature or the clock.
-        denied = isinstance(error, AccessDenied) and error.code == "AccessDenied"
-        hint = "; is this account allowed to do ci:DescribeAuditingJob?" if denied else ""
-        return _Check("service", False, f"{error}{hint}")
+        hint = HINTS.get(error.code) if isinstance(error, ServiceError) else None
+        return _Check("service", False, "; ".join(filter(None, [str(error), hint])))
     return _Check("service", True, "it accepts the credentials")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import select
-import sys
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
 from ci_live_audit.cli.lines import IDS, Kind, Lines, Piece
 from ci_live_audit.cli.streams import raw_input
-from ci_live_audit.errors import ConfigurationError
+from ci_live_audit.errors import InvalidInput
 
-__all__ = ["gather", "read", "read_input"]
+__all__ = ["gather", "given", "read", "read_input"]
 
 #: Bytes of standard input that are read at once; at most two such pieces wait to be followed.
 PIECE = 16384
@@ -28,17 +27,51 @@ LINE = 256
 PATIENCE = 1.0
 
 
-def gather(ids: Sequence[str], files: Sequence[Path], kind: Kind = IDS) -> tuple[list[str], bool]:
+async def given(
+    ids: Sequence[str],
+    files: Sequence[Path],
+    run: Callable[[list[str]], Awaitable[int]],
+    *,
+    may_be_empty: bool = False,
+) -> int:
+    """Run a command with all ids of arguments, files and standard input, each once.
+
+    Raises:
+        ConfigurationError: There are none, or these are no ids.
+        OSError: A file or standard input cannot be read.
+    """
+    known, from_input = gather(ids, files, may_be_empty=may_be_empty)
+    if from_input:
+        async with aclosing(read_input(known, may_be_empty=may_be_empty)) as found:
+            known = [job_id async for job_id in found]
+    return await run(list(dict.fromkeys(known)))
+
+
+def gather(
+    ids: Sequence[str], files: Sequence[Path], kind: Kind = IDS, *, may_be_empty: bool = False
+) -> tuple[list[str], bool]:
     """Return the ids of arguments and files, and whether standard input has more.
+
+    Args:
+        ids: Those of arguments.
+        files: Files to read; ``-`` is standard input.
+        kind: What is read.
+        may_be_empty: Whether no ids will do, as a checkpoint may have some.
 
     Raises:
         ConfigurationError: There are none, or these are no ids.
         OSError: A file cannot be read.
     """
     from_input = Path("-") in files or not (ids or files)
-    if from_input and not files and sys.stdin.isatty():
-        raise ConfigurationError(f"no {kind.name}: pass some, or --file FILE, or pipe them in")
-    return read(ids, [path for path in files if path != Path("-")], kind), from_input
+    paths = [path for path in files if path != Path("-")]
+    found = read(ids, paths, kind)
+    if not (found or from_input or may_be_empty):
+        raise _nothing(", ".join(map(str, paths)), kind)
+    return found, from_input
+
+
+def _nothing(place: str, kind: Kind) -> InvalidInput:
+    return InvalidInput(f"{place}: no {kind.name} there; {kind.expected}")
 
 
 def read(ids: Iterable[str], files: Iterable[Path], kind: Kind = IDS) -> list[str]:
@@ -63,7 +96,11 @@ def read(ids: Iterable[str], files: Iterable[Path], kind: Kind = IDS) -> list[st
 
 
 async def read_input(
-    ids: Iterable[str], note: Callable[[str], object] | None = None, kind: Kind = IDS
+    ids: Iterable[str],
+    note: Callable[[str], object] | None = None,
+    kind: Kind = IDS,
+    *,
+    may_be_empty: bool = False,
 ) -> AsyncGenerator[str, None]:
     """Yield some ids, then those of standard input as they arrive.
 
@@ -71,21 +108,28 @@ async def read_input(
         ids: The ids that come first.
         note: Called with each id of standard input as soon as it has been read.
         kind: What is read.
+        may_be_empty: Whether no ids will do; with ``note``, they always do.
 
     Raises:
-        ConfigurationError: These are no ids, or a line of JSON has no ``job_id``.
+        ConfigurationError: There are none, or these are no ids, or a line of JSON has no
+            ``job_id``.
         OSError: Standard input cannot be read, or an id not be noted.
     """
+    empty = not (may_be_empty or note)
     for job_id in ids:
+        empty = False
         yield job_id
     source = _Input(note or str, kind)
     try:
         while (piece := await source.pieces.get()) is not None:
             for job_id in piece.ids:
+                empty = False
                 yield job_id
             if piece.error is not None:
                 raise piece.error
             source.slots.release()
+        if empty:
+            raise _nothing("standard input", kind)
     finally:
         source.close()
 

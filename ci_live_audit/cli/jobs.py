@@ -16,9 +16,10 @@ from ci_live_audit.cli.status import Status, outage, shown
 from ci_live_audit.cli.tally import Findings, earlier
 from ci_live_audit.cli.words import count, is_flagged, name_of, span
 from ci_live_audit.client import LiveAuditClient
-from ci_live_audit.errors import CredentialsError, JobFailed, LiveAuditError, WaitTimeout
+from ci_live_audit.errors import CredentialsError, LiveAuditError, WaitTimeout
 from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.finding import Finding, StateChange
+from ci_live_audit.following.outcomes import Outcome
 from ci_live_audit.following.progress import Progress
 from ci_live_audit.following.run import Run
 from ci_live_audit.following.seen import Seen
@@ -88,29 +89,38 @@ async def cancel(settings: Settings, job_ids: Sequence[str]) -> int:
     return await _each(settings, job_ids, one)
 
 
-async def wait(settings: Settings, job_id: str, interval: float, timeout: float | None) -> int:
-    """Wait until a job has ended, and print it."""
-    output = settings.output
-    error: LiveAuditError | None = None
-    try:
-        async with (
-            settings.client(polls=True) as client,
-            _status(output, f"waiting for {job_id} to end"),
-        ):
-            job: AuditJob | None = await client.wait(job_id, interval=interval, timeout=timeout)
-    except JobFailed as failed:
-        job, error = failed.job, failed
-    except WaitTimeout as timed_out:
-        job, error = timed_out.last, timed_out
-    if job is not None:
-        output.job(job)
-    if error is not None:
-        output.say(f"error: {error}")
-    if job is not None and output.view.keep.flags(job):
+async def wait(
+    settings: Settings, job_ids: Sequence[str], interval: float, timeout: float | None
+) -> int:
+    """Wait until jobs have ended, and print each when it has."""
+    await settings.require_credentials()
+    output, found = settings.output, list[Outcome]()
+    what = job_ids[0] if len(job_ids) == 1 else f"{len(job_ids):,} jobs"
+    async with settings.client(polls=True) as client:
+        run = client.as_completed(job_ids, interval=interval, timeout=timeout)
+        async with _status(output, f"waiting for {what} to end"), run as outcomes:
+            async for outcome in outcomes:
+                found.append(outcome)
+                if len(job_ids) > 1:
+                    _ended(output, outcome)
+    if len(job_ids) == 1:  # the spinner has gone
+        _ended(output, found[0])
+    jobs = [outcome.job for outcome in found if outcome.job is not None]
+    errors = [outcome.error for outcome in found if outcome.error is not None]
+    if any(output.view.keep.flags(job) for job in jobs):
         return Exit.FLAGGED
-    if error is None:
+    if not errors:
         return Exit.OK
-    return Exit.TIMEOUT if isinstance(error, WaitTimeout) else Exit.ERROR
+    late = all(isinstance(error, WaitTimeout) for error in errors)
+    return Exit.TIMEOUT if late else Exit.ERROR
+
+
+def _ended(output: Output, outcome: Outcome) -> None:
+    """Print a job that has ended, or was seen last, and say why it is not known how it ended."""
+    if outcome.job is not None:
+        output.job(outcome.job)
+    if outcome.error is not None:
+        output.say(f"error: {outcome.error}")
 
 
 async def watch(

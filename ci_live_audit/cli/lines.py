@@ -35,14 +35,19 @@ class Kind:
 NO_LINES = {
     "a JSON array": r"\[",
     "XML or HTML": r"<",
-    "no text": r".*[\x00-\x08\x0e-\x1f]",
+    "no text": r"\ufffd|.*[\x00-\x08\x0e-\x1f]",
 }
 QUOTED = {"quoted text, as in CSV": r"[\"']"}
 IDS = Kind(
     name="job ids",
     expected="expected one job id a line, or JSON Lines with a job_id",
     field="job_id",
-    others={**NO_LINES, "a table (CSV)": r"(?i).*[,;\s]|(job)?[_-]?id$", **QUOTED},
+    others={
+        **NO_LINES,
+        "URLs of streams, which submit and moderate take": r"\w+://",
+        "a table (CSV)": r"(?i).*[,;\s]|(job)?[_-]?id$",
+        **QUOTED,
+    },
 )
 URLS = Kind(
     name="URLs",

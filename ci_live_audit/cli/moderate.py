@@ -41,7 +41,7 @@ async def moderate(
     **options: Any,
 ) -> int:
     """Print findings as they appear; in the end, cancel what still runs."""
-    source = _urls(urls, files)
+    source = _urls(urls, files, may_be_empty=checkpoint is not None)
     if dry_run:
         return await _dry_run(settings, source, options)
     await settings.require_credentials()
@@ -136,10 +136,12 @@ async def _submit(
     return submitted.job_id
 
 
-def _urls(urls: Sequence[str], files: Sequence[Path]) -> AsyncGenerator[str, None]:
+def _urls(
+    urls: Sequence[str], files: Sequence[Path], *, may_be_empty: bool = False
+) -> AsyncGenerator[str, None]:
     """Return what yields each URL once, those of standard input as they arrive."""
-    known, from_input = ids.gather(urls, files, URLS)
-    return _each(known, from_input=from_input)
+    known, from_input = ids.gather(urls, files, URLS, may_be_empty=may_be_empty)
+    return _each(known, from_input=from_input, may_be_empty=may_be_empty or bool(known))
 
 
 async def _dry_run(
@@ -150,12 +152,14 @@ async def _dry_run(
     return await jobs.dry_run(settings, *would_send)
 
 
-async def _each(known: Sequence[str], *, from_input: bool) -> AsyncGenerator[str, None]:
+async def _each(
+    known: Sequence[str], *, from_input: bool, may_be_empty: bool
+) -> AsyncGenerator[str, None]:
     seen = set(known)
     for url in dict.fromkeys(known):
         yield url
     if from_input:
-        async with aclosing(ids.read_input((), kind=URLS)) as found:
+        async with aclosing(ids.read_input((), kind=URLS, may_be_empty=may_be_empty)) as found:
             async for url in found:
                 if url not in seen:
                     seen.add(url)

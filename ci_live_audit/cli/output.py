@@ -59,10 +59,15 @@ class Output:
 
     Args:
         style: ``"table"``, ``"json"``, or ``"auto"``: a table on a terminal, JSON Lines elsewhere.
+        quiet: Whether messages are left out that are no errors and no warnings, and progress.
     """
 
-    def __init__(self, style: str = "auto") -> None:
-        self.console: Console = Terminal(stderr=True, highlight=False, soft_wrap=True)
+    def __init__(self, style: str = "auto", *, quiet: bool = False) -> None:
+        shown = False if quiet else None  # no terminal, no progress
+        self.console: Console = Terminal(
+            stderr=True, highlight=False, soft_wrap=True, force_terminal=shown
+        )
+        self._quiet = quiet
         self.results: Console = Terminal(highlight=False, soft_wrap=True)
         self.json: bool = style == "json" or (style == "auto" and not sys.stdout.isatty())
         #: What of the results people see, and how.
@@ -104,9 +109,11 @@ class Output:
             prose: Whether a terminal may wrap it between words, as nobody will copy it; true of
                 errors and warnings.
         """
+        warns = text.startswith(("error: ", "warning: "))
+        if self._quiet and not warns:
+            return
         console = self.bottom or self.console
-        wraps = prose or text.startswith(("error: ", "warning: "))
-        console.print(Text(clean(text)), soft_wrap=not (wraps and console.is_terminal))
+        console.print(Text(clean(text)), soft_wrap=not ((prose or warns) and console.is_terminal))
 
     def spinner(self, text: str) -> Status:
         """Return a spinner beside a message, for a terminal of standard error."""

@@ -17,13 +17,19 @@ from ci_live_audit._threads import Threads
 from ci_live_audit.cli import interrupts
 from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.client import LiveAuditClient
-from ci_live_audit.credentials.chain import search
-from ci_live_audit.errors import ConfigurationError, LiveAuditError, TransportError
+from ci_live_audit.credentials.chain import IN_PYTHON, search
+from ci_live_audit.credentials.values import Credentials
+from ci_live_audit.errors import (
+    ConfigurationError,
+    CredentialsError,
+    LiveAuditError,
+    TransportError,
+)
 from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.retry import Attempt, RetryPolicy
 from ci_live_audit.wire import endpoint
 
-__all__ = ["Settings", "opened", "run"]
+__all__ = ["Settings", "found_credentials", "opened", "run"]
 
 
 class _OutageTeller:
@@ -89,6 +95,7 @@ class Settings:
             client = LiveAuditClient(
                 self.required_bucket(),
                 self.required_region(),
+                credentials=lambda: found_credentials()[1],
                 endpoint=self.endpoint,
                 allow_http=self.allow_http,
                 rate=self.rate,
@@ -105,7 +112,7 @@ class Settings:
         Raises:
             CredentialsError: No credentials were found.
         """
-        await Threads(1).run(search)
+        await Threads(1).run(found_credentials)
 
     def required_bucket(self) -> str:
         """Return the bucket.
@@ -139,6 +146,18 @@ class Settings:
             self.endpoint,
             allow_http=self.allow_http,
         )
+
+
+def found_credentials() -> tuple[str, Credentials]:
+    """Return where there are credentials, and the credentials; blocks.
+
+    Raises:
+        CredentialsError: There are none, or they cannot be used.
+    """
+    try:
+        return search()
+    except CredentialsError as problem:
+        raise CredentialsError(str(problem).partition(IN_PYTHON)[0]) from None
 
 
 def opened(checkpoint: Path | None) -> contextlib.AbstractContextManager[Checkpoint | None]:

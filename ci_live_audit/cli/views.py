@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
+from ci_live_audit.cli.options import option
+
 if TYPE_CHECKING:
     from ci_live_audit.cli.session import Settings
 
@@ -18,21 +20,19 @@ __all__ = ["MIN_SCORE", "SCENE", "URLS_SHOWN", "UTC", "view"]
 
 Option: TypeAlias = Callable[[Any], Any]
 
-UTC = click.option(
-    "--utc", is_flag=True, help="Show times in UTC, not in the zone of this machine."
-)
-URLS_SHOWN = click.option(
+UTC = option("--utc", is_flag=True, help="Show times in UTC, not in the zone of this machine.")
+URLS_SHOWN = option(
     "--urls",
     "urls_shown",
     is_flag=True,
     help="Show the addresses of pictures and sounds, each on a line.",
 )
-MIN_SCORE = click.option(
+MIN_SCORE = option(
     "--min-score",
     type=click.IntRange(0, 100),
     help="Hide findings of a lower score; they do not count for the exit code.",
 )
-SCENE = click.option(
+SCENE = option(
     "--scene", multiple=True, help="Show findings of this scene only, such as Porn; repeatable."
 )
 
@@ -50,8 +50,8 @@ def view(*options: Option) -> Option:
             return command(settings, **given)
 
         shown: Any = see
-        for option in options:
-            shown = option(shown)
+        for one in options:
+            shown = one(shown)
         return shown
 
     return add

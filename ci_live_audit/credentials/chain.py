@@ -21,7 +21,7 @@ import attrs
 from ci_live_audit.credentials.values import Credentials, without_frames
 from ci_live_audit.errors import CredentialsError
 
-__all__ = ["cvm_role", "default_chain", "search"]
+__all__ = ["IN_PYTHON", "cvm_role", "default_chain", "search"]
 
 Environ = Mapping[str, str]
 TOKENS = ("TENCENTCLOUD_TOKEN", "TENCENTCLOUD_SESSION_TOKEN", "TENCENTCLOUD_SECURITY_TOKEN")
@@ -36,6 +36,8 @@ ENVIRONMENT = (
     ("SECRETID", "SECRETKEY", ()),
 )
 PROFILES = (Path("~/.tencentcloud/credentials"), Path("/etc/tencentcloud/credentials"))
+#: Where a message goes on with what only a program can do.
+IN_PYTHON = ", or pass credentials="
 # Host (and port) of the metadata service.
 METADATA = "metadata.tencentyun.com"
 
@@ -86,7 +88,7 @@ def search(environ: Environ | None = None, *, metadata: str = METADATA) -> tuple
     except CredentialsError as problem:
         reasons.append(str(problem))
     raise CredentialsError(
-        f"no credentials found: {'; '.join(reasons)}. Set one of them or pass credentials="
+        f"no credentials found: {'; '.join(reasons)}. Set one of them{IN_PYTHON}"
     )
 
 
@@ -105,9 +107,9 @@ def _refuse_role(place: object, settings: Mapping[str, object]) -> None:
     for name, value in settings.items():
         if value:
             raise CredentialsError(
-                f"{place}: {name} names a role to assume, which is not done here; pass "
-                "credentials=, a function that returns the role's Credentials (from AssumeRole of "
-                f"Tencent's STS), or remove {name} to sign with the keys as they are"
+                f"{place}: {name} names a role to assume, which is not done here; remove {name} "
+                f"to sign with the keys as they are{IN_PYTHON}, a function that returns the role's "
+                "Credentials (from AssumeRole of Tencent's STS)"
             )
 
 

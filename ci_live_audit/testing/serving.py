@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import threading
@@ -100,22 +101,35 @@ class _Server:
             protocol.transport.abort()
 
 
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server(
+            (host, port),
+            family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+            backlog=BACKLOG,
+            dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
+        )
+    except OSError as problem:
+        if problem.errno != errno.EADDRINUSE:
+            raise
+        text = f"port {port} of {host} is in use; port 0 (--port 0) takes a free one"
+        raise OSError(problem.errno, text) from None
+
+
 @contextlib.asynccontextmanager
 async def serve(app: Any, host: str, port: int) -> AsyncGenerator[str, None]:
     """Serve an ASGI app from a thread, so that nothing the caller's loop does can delay it.
 
     Gives the URL, which for all addresses of the machine (``0.0.0.0``, ``::``) has that of the
     loopback; the server has stopped when the context ends.
+
+    Raises:
+        OSError: Nothing can listen there; if the port is in use, the message says what to do.
     """
     host = host.strip("[]")
     loopback = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104
     shown = loopback.get(host, host)
-    with socket.create_server(
-        (host, port),
-        family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-        backlog=BACKLOG,
-        dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6(),
-    ) as listener:
+    with _listener(host, port) as listener:
         server = _Server(app, listener)
         thread = threading.Thread(target=server.run, name="ci-live-audit-emulator")
         thread.start()

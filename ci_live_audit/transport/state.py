@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import errno
+import socket
 import ssl
+from collections.abc import Sequence
 
 import attrs
 
 from ci_live_audit.errors import RequestTimeout, TransportError, chain, strip_context
 from ci_live_audit.transport.memory import Share
+from ci_live_audit.wire.endpoint import region_hint
 from ci_live_audit.wire.responses import Response
 
-__all__ = ["ExchangeState", "place"]
+__all__ = ["DOCTOR", "ExchangeState", "place"]
+
+#: What helps where a server cannot be reached.
+DOCTOR = "; try: ci-live-audit doctor"
 
 # What certainly did not reach the server. By name, for each library of the family has its own.
 UNSENT = {
@@ -33,6 +39,14 @@ NOTHING_SHARED = {
     "TLSV1_ALERT_INSUFFICIENT_SECURITY",
     "TLSV1_ALERT_PROTOCOL_VERSION",
     "UNSUPPORTED_PROTOCOL",
+}
+
+
+# What the system says where there is nobody, or no way.
+UNREACHED = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.EHOSTUNREACH: "no route to it",
+    errno.ENETUNREACH: "no network leads there",
 }
 
 
@@ -77,6 +91,8 @@ class ExchangeState:
             reason = f"{type(problem).__name__}: {problem}".rstrip(": ")
             if any(map(_is_out_of_descriptors, causes)):
                 reason = f"too many open files: {reason}; lower max_connections or raise the limit"
+            elif route and (obstacle := _obstacle(causes, self.route)):
+                reason = f"cannot reach {self.route}: {obstacle}{DOCTOR}"
             else:
                 reason += route
             error = TransportError(reason, sent=sent, reused=self.reused and self.head is None)
@@ -88,6 +104,18 @@ class ExchangeState:
 def place(host: str, port: int) -> str:
     """Return a host and its port as one text."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _obstacle(causes: Sequence[BaseException], route: str) -> str:
+    """Return in words why there is no connection; nothing if it takes others than these."""
+    for cause in causes:
+        if isinstance(cause, socket.gaierror):
+            if cause.errno == socket.EAI_AGAIN:
+                return "names cannot be looked up at the moment"
+            return f"name not known{region_hint(route)}"
+        if isinstance(cause, OSError) and cause.errno in UNREACHED:
+            return UNREACHED[cause.errno]
+    return ""
 
 
 def _is_out_of_descriptors(problem: BaseException) -> bool:

@@ -4,24 +4,89 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from difflib import get_close_matches
 from urllib.parse import urlsplit
 
 from ci_live_audit._checks import text
 from ci_live_audit.errors import ConfigurationError
 
-__all__ = ["base_url", "host", "is_this_machine", "url_fault"]
+__all__ = [
+    "base_url",
+    "checked_bucket",
+    "checked_endpoint",
+    "checked_region",
+    "host",
+    "is_this_machine",
+    "meant_region",
+    "region_hint",
+    "url_fault",
+]
+
+
+#: Regions of the service, for suggestions: others are accepted, as there will be more.
+REGIONS = (
+    *("ap-beijing", "ap-nanjing", "ap-shanghai", "ap-guangzhou", "ap-chengdu", "ap-chongqing"),
+    *("ap-hongkong", "ap-singapore", "ap-jakarta", "ap-mumbai", "ap-bangkok", "ap-seoul"),
+    *("ap-tokyo", "na-siliconvalley", "na-ashburn", "sa-saopaulo", "eu-frankfurt"),
+)
 
 
 def host(bucket: str, region: str) -> str:
     """Return the host that serves the jobs of a bucket; refuse names that could change it."""
-    bucket, region = text("bucket", bucket), text("region", region)
+    return f"{checked_bucket(bucket)}.ci.{checked_region(region)}.myqcloud.com"
+
+
+def checked_bucket(bucket: str) -> str:
+    """Return the name of a bucket.
+
+    Raises:
+        ConfigurationError: It is malformed.
+    """
+    bucket = text("bucket", bucket)
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?-[0-9]{5,12}", bucket):
         raise ConfigurationError(
             f"bucket: expected a name with its APPID, as examplebucket-1250000000; got {bucket!r}"
         )
+    return bucket
+
+
+def checked_region(region: str) -> str:
+    """Return the name of a region.
+
+    Raises:
+        ConfigurationError: It is malformed; the message names a region that may be meant.
+    """
+    region = text("region", region)
     if not re.fullmatch(r"[a-z]{2}(-[a-z0-9]{1,20}){1,3}", region):
-        raise ConfigurationError(f"region: expected a name such as ap-beijing; got {region!r}")
-    return f"{bucket}.ci.{region}.myqcloud.com"
+        meant = meant_region(region)
+        hint = f"; did you mean {meant}?" if meant else ""
+        raise ConfigurationError(
+            f"region: expected a name such as ap-beijing; got {region!r}{hint}"
+        )
+    return region
+
+
+def meant_region(name: str) -> str | None:
+    """Return the region that is meant by a name, or None if none is like it."""
+    name = re.sub(r"[\W_]+", "-", name[:40].lower()).strip("-")
+    places = {region.partition("-")[2]: region for region in REGIONS}
+    if name in REGIONS or name in places:
+        return places.get(name, name)
+    near = get_close_matches(name, [*REGIONS, *places], 1, 0.75)
+    return places.get(near[0], near[0]) if near else None
+
+
+def region_hint(route: str) -> str:
+    """Return a question about the region for a host of the service whose name is not known."""
+    match = re.match(r"[a-z0-9-]+\.ci\.([a-z0-9-]+)\.myqcloud\.com:\d+\Z", route)
+    if match is None:
+        return ""
+    meant = meant_region(match[1])
+    return (
+        f"; did you mean the region {meant}?"
+        if meant not in {None, match[1]}
+        else (f"; is the region {match[1]} right?")
+    )
 
 
 def base_url(
@@ -33,8 +98,15 @@ def base_url(
     With ``allow_http``, it may be http on another machine.
     """
     url = f"https://{host(bucket, region)}"
-    if endpoint is None:
-        return url
+    return url if endpoint is None else checked_endpoint(endpoint, allow_http=allow_http)
+
+
+def checked_endpoint(endpoint: str, *, allow_http: bool) -> str:
+    """Return the URL of an endpoint, without a slash at its end.
+
+    Raises:
+        ConfigurationError: It is more or less than a scheme, a host and a port, or without TLS.
+    """
     endpoint = text("endpoint", endpoint)
     if endpoint.isascii():  # some other letters have a small form that is in ASCII
         endpoint = endpoint.lower()
@@ -42,9 +114,9 @@ def base_url(
     match = re.fullmatch(shape, endpoint)
     fault = url_fault(endpoint, {"http", "https"}) if match else _excess(endpoint)
     if not match or fault is not None:
-        # It is not quoted: it may contain a password.
         raise ConfigurationError(
-            f"endpoint: expected http or https, a host and optionally a port, but {fault}"
+            f"endpoint: expected http or https, a host and optionally a port, but {fault}; "
+            f"got {_shown(endpoint)!r}"
         )
     if match[1] == "http" and not allow_http and not is_this_machine(match[2].strip("[]")):
         raise ConfigurationError(
@@ -68,6 +140,15 @@ def _excess(url: str) -> str:
     if rest.startswith("[") and "%" in rest:
         return "its address has a zone (%…), which means nothing to a server"
     return "its host or its port is malformed"
+
+
+def _shown(url: str) -> str:
+    """Return what a message may quote of a URL: no user, no password, no path, no query."""
+    scheme = "".join(re.findall(r"\A[a-z]{1,10}://", url))
+    # Some programs take other signs for an @.
+    *before, name = re.split(r"(?i)@|%40|[\uff20\ufe6b]", url.removeprefix(scheme))
+    name, *more = re.split(r"[/?#\\%\s]", name, maxsplit=1)
+    return f"{scheme}{'…@' if before else ''}{name[:80]}{'…' if any(more) else ''}"
 
 
 def is_this_machine(name: str) -> bool:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -21,8 +22,9 @@ from command_line import NO_CREDENTIALS, SCRIPT, Service, closed_port, parsed, r
 from terminal import PATIENCE, start
 
 from ci_live_audit import cli
-from ci_live_audit.cli.commands import StandardError
+from ci_live_audit.cli.base import Command
 from ci_live_audit.cli.commands import cli as commands
+from ci_live_audit.cli.logs import StandardError
 from ci_live_audit.credentials import chain as default_chain
 from ci_live_audit.testing import Fault, frame
 
@@ -37,6 +39,9 @@ CALLS = {
     "watch": ["watch", "av1"],
     "poll": ["poll", "av1"],
 }
+
+
+CONNECTION = ("--bucket", "examplebucket-1250000000", "--region", "ap-beijing")
 
 
 @pytest.fixture
@@ -62,10 +67,53 @@ def test_help_lists_every_command_and_the_exit_codes() -> None:
         assert line.endswith(".")
         assert not line.endswith("..")
     epilog = result.stdout.partition("Exit codes:")[2]
+    epilog = epilog.partition("\n\n")[0]
     codes = re.findall(r"(?m)^\| (\d+) \| \w", README)
     assert codes == ["0", "1", "2", "3", "4", "130", "141"]
     assert re.findall(r"\d+", epilog) == codes
     assert run("-h").stdout == result.stdout
+
+
+@pytest.mark.parametrize("name", sorted(commands.commands))
+def test_the_examples_of_a_command_are_right(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command has examples, which fit into 80 columns and are parsed without an error."""
+    monkeypatch.chdir(tmp_path)
+    for file in ("ids.txt", "rooms.txt", "night.jsonl"):
+        (tmp_path / file).touch()
+    known = {
+        "CI_LIVE_AUDIT_BUCKET": "examplebucket-1250000000",
+        "TENCENTCLOUD_REGION": "ap-beijing",
+    }
+    for variable, value in known.items():
+        monkeypatch.setenv(variable, value)
+    command = commands.commands[name]
+    assert isinstance(command, Command)
+    assert command.examples
+    for example in command.examples:
+        assert len(f"  ci-live-audit {example}") <= 80
+        for line in f"ci-live-audit {example}".split(" | "):
+            program, first, *arguments = shlex.split(re.sub(" > .*", "", line))
+            assert program == "ci-live-audit"
+            commands.commands[first].make_context(first, arguments)
+    assert f"Examples:\n  cli {command.examples[0]}\n" in run(name, "--help").stdout
+
+
+def test_options_of_the_connection_are_apart() -> None:
+    """A command's own options come first; those of the connection, and of all, are apart."""
+    text = run("watch", "--help").stdout
+    own, connection, common = re.split(
+        "(?:Connection|Common) options:", text.partition("\nOptions:")[2]
+    )
+    assert re.findall(r"(?m)^  (?:-., )?--([\w-]+)", own) == [
+        *("file", "interval", "timeout", "all", "cancel", "checkpoint", "dry-run")
+    ]
+    assert re.findall(r"(?m)^  (?:-., )?--([\w-]+)", connection) == [
+        *("bucket", "region", "endpoint", "allow-http", "rate", "redis", "exchange-timeout"),
+        *("attempts", "output"),
+    ]
+    assert re.findall(r"(?m)^  (?:-., )?--([\w-]+)", common) == ["verbose", "quiet", "help"]
 
 
 @pytest.mark.parametrize("name", sorted(commands.commands))
@@ -154,7 +202,21 @@ def test_help_imports_nothing_heavy() -> None:
         assert not loaded & {"rich", "anyio", "httpx", "httpcore", "asyncio", "attr", "uvicorn"}
 
 
+def test_help_is_a_command_too() -> None:
+    """`help` shows what --help shows, of all or of one command."""
+    assert run("help").stdout == run("--help").stdout
+    assert run("help", "watch").stdout == run("watch", "--help").stdout
+
+
 # Completion
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_command_prints_the_completion_script(shell: str) -> None:
+    """It is that of click, by the name of the script."""
+    shown = run("completion", shell)
+    assert shown.exit_code == 0
+    assert f"_CI_LIVE_AUDIT_COMPLETE={shell}_complete" in shown.stdout
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -231,7 +293,7 @@ def test_a_missing_half_of_the_extra_is_named(missing: str, command: str) -> Non
         main()
     """)
     shown = subprocess.run(
-        [sys.executable, "-c", program, missing, *CALLS[command]],
+        [sys.executable, "-c", program, missing, *CALLS[command], *CONNECTION],
         capture_output=True,
         text=True,
         check=False,
@@ -258,6 +320,20 @@ def test_verbose_goes_to_standard_error(service: Service, flag: str, loggers: se
     assert service.emulator.credentials.secret_key not in result.stderr
     assert "q-signature" not in result.stderr
     assert service.start("query", "clean").stderr == ""
+
+
+def test_common_flags_stand_anywhere(service: Service) -> None:
+    """-v and -q count before and after the command, and add up."""
+    for arguments in (["-v", "query", "clean"], ["query", "clean", "-v"], ["query", "-v", "clean"]):
+        assert "query of clean, attempt 1: " in service.start(*arguments).stderr
+    assert "asyncio " in service.start("-v", "query", "clean", "-v").stderr
+    for arguments in (["-q", "wait", "clean"], ["wait", "clean", "--quiet"]):
+        result = service.run(*arguments)
+        assert (result.exit_code, result.stderr) == (0, "")
+    assert service.run("wait", "clean").stderr == "waiting for clean to end\n"
+    missing = service.run("wait", "missing", "-q")
+    assert missing.stderr.startswith("error: ")
+    assert missing.exit_code == 1
 
 
 def test_a_log_is_harmless(capsys: pytest.CaptureFixture[str]) -> None:
@@ -368,8 +444,8 @@ def test_the_output_format_can_be_set(service: Service) -> None:
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("CI_LIVE_AUDIT_BUCKET", "error: bucket: pass --bucket or set CI_LIVE_AUDIT_BUCKET"),
-        ("TENCENTCLOUD_REGION", "error: region: pass --region or set TENCENTCLOUD_REGION"),
+        ("CI_LIVE_AUDIT_BUCKET", "Error: bucket: pass --bucket or set CI_LIVE_AUDIT_BUCKET"),
+        ("TENCENTCLOUD_REGION", "Error: region: pass --region or set TENCENTCLOUD_REGION"),
     ],
 )
 def test_a_missing_setting_is_named(
@@ -378,7 +454,7 @@ def test_a_missing_setting_is_named(
     """Without a bucket or region, one line names the option and the variable."""
     for value in (None, ""):
         result = service.run(*CALLS[command], **{missing: value})
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert result.stdout == ""
         assert result.stderr.splitlines()[-1] == message
     assert service.emulator.arrivals == []
@@ -414,7 +490,7 @@ def test_missing_credentials_are_reported_once(
         ["query", "av1", "--rate", "fast"],
         ["submit"],
         ["submit", URL, "--callback-type", "both"],
-        ["wait", "av1", "av2"],
+        ["wait"],
         ["poll", "--file", "/nowhere"],
         ["poll", "--file", "/"],
         ["emulate", "--port", "70000"],
@@ -431,23 +507,100 @@ def test_wrong_usage(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "subject"),
     [
-        (["--rate", "nan"], "rate"),
-        (["--rate", "0"], "rate"),
-        (["--attempts", "0"], "attempts"),
-        (["--exchange-timeout", "inf"], "timeout"),
+        (["--rate", "nan"], "--rate"),
+        (["--rate", "0"], "--rate"),
+        (["--rate", "fast"], "--rate"),
+        (["--attempts", "0"], "--attempts"),
+        (["--attempts", "1.5"], "--attempts"),
+        (["--exchange-timeout", "inf"], "--exchange-timeout"),
+        (["--timeout", "-1"], "--timeout"),
+        (["--interval", "nan"], "--interval"),
         (["--bucket", "no appid"], "bucket"),
         (["--region", "a/b"], "region"),
         (["--endpoint", "ftp://example.com"], "endpoint"),
         (["--endpoint", "http://example.com"], "endpoint"),
+        (["--redis", "localhost"], "redis"),
     ],
 )
-def test_an_invalid_value_is_one_line(service: Service, options: list[str], subject: str) -> None:
-    """An invalid value is reported in one line that names it, and nothing is sent."""
-    result = service.run("query", "clean", *options)
-    assert (result.exit_code, result.stdout) == (1, "")
-    (line,) = result.stderr.splitlines()
-    assert line.startswith(f"error: {subject}: ")
+def test_an_invalid_value_is_wrong_usage(
+    service: Service, options: list[str], subject: str
+) -> None:
+    """An invalid value is reported in one line that names it, and nothing is said or sent."""
+    result = service.run("wait", "clean", *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert subject in line
+    assert "waiting for" not in result.stderr
     assert service.emulator.arrivals == []
+
+
+def test_all_problems_are_told_at_once() -> None:
+    """What is wrong with options, with arguments, with settings and with the environment."""
+    result = run(
+        *("moderate", "av0123", "--at-once", "0", "--callback-type", "both", "--interval", "x"),
+        *("--timeout", "0", "--region", "beijing", "--endpoint", "me:pa55word@example.com"),
+        CI_LIVE_AUDIT_RATE="fast",
+        CI_LIVE_AUDIT_BUCKET=None,
+    )
+    assert result.exit_code == 2
+    assert result.stderr.count("Usage: ") == 1
+    lines = re.findall(
+        r"(?m)^Error: (?:Invalid value for )?'?([^' :]+).*?; got (.*)", result.stderr
+    )
+    assert dict(lines) == {
+        "--at-once": "0",
+        "--callback-type": "'both'",
+        "--interval": "'x'",
+        "--timeout": "0.0",
+        "--rate": "'fast'",
+        "region": "'beijing'; did you mean ap-beijing?",
+        "endpoint": "'…@example.com'",
+    }
+    assert "Error: bucket: pass --bucket or set CI_LIVE_AUDIT_BUCKET\n" in result.stderr
+    assert "'[URL]...': expected a URL of hls, http, https, rtmp, but" in result.stderr
+    assert "pa55word" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["statu"], "Did you mean 'query' or 'submit'?"),
+        (["stop"], "Did you mean 'cancel'?"),
+        (["follow", "av1"], "Did you mean 'watch'?"),
+        (["list"], "The service has no call that lists jobs"),
+        (["xyzzy"], "No such command 'xyzzy'.\n"),
+        (["help", "xyzzy"], "No such command 'xyzzy'.\n"),
+        (["query", "--intervall", "1"], "No such option '--intervall'."),
+        (["watch", "--intervall", "1"], "Did you mean one of: '--all', '--interval'?"),
+        (
+            ["--region", "ap-beijing", "query", "av1"],
+            "comes after their name: cli COMMAND --region …",
+        ),
+        (["--xyzzy"], "No such option '--xyzzy'."),
+        (["query", "av1,av2"], "this looks like a list: pass each id as an argument of its own"),
+        (["query", "rtmp://a/b"], "the URL of a stream, which submit and moderate take"),
+        (["query", ""], "is a variable of the shell empty?"),
+        (["query", '{"job_id": "av1"}'], "pass JSON Lines with --file, or pipe them in"),
+        (["query", "ids.txt"], "to read a file, pass --file 'ids.txt'"),
+        (["query", "none.txt"], "got 'none.txt'\n"),
+        (["submit", "ids.txt"], "to read a file, pass --file 'ids.txt'"),
+        (["submit", f"av{7:032x}"], "this looks like a job id, which query, watch and wait take"),
+        (["report", "--from", "-", "--file", "-"], "cannot both be standard input"),
+    ],
+)
+def test_what_may_be_meant_is_told(
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake gets a hint, where there is one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ids.txt").write_text("av1\n")
+    known = {
+        "CI_LIVE_AUDIT_BUCKET": "examplebucket-1250000000",
+        "TENCENTCLOUD_REGION": "ap-beijing",
+    }
+    result = run(*arguments, **known)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert told in result.stderr
 
 
 # Exit codes and errors
@@ -519,16 +672,15 @@ def test_emulate_reports_a_port_in_use() -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
-    assert "in use" in line
+    assert "is in use; port 0 (--port 0) takes a free one" in line
 
 
 @pytest.mark.parametrize("duration", ["nan", "inf", "0", "-5"])
 def test_emulate_reports_an_invalid_duration(duration: str) -> None:
-    """A duration that is not finite and above 0 is reported in one line."""
+    """A duration that is not finite and above 0 is wrong usage."""
     result = run("emulate", "--port", "0", "--duration", duration)
-    assert (result.exit_code, result.stdout) == (1, "")
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: duration: expected seconds, above 0 and finite; got ")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "'--duration': expected seconds, above 0 and finite; got " in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [["doctor"], CALLS["poll"], CALLS["watch"], CALLS["query"]])

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import signal
 import subprocess
+import sys
+from importlib.metadata import (
+    PackageNotFoundError,
+    distribution,
+    packages_distributions,
+    requires,
+)
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -225,3 +235,72 @@ def test_an_interrupt_exits_with_130(
 
     monkeypatch.setattr(demo.Demo, "run", stopped)
     assert run("demo").exit_code == 130
+
+
+# What the extra of the command line installs
+
+
+def closure(extra: str) -> set[str]:
+    """Return the distributions that an extra installs, with all that they need."""
+    found, names = set[str](), [("ci-live-audit", extra)]
+    while names:
+        name, of = names.pop()
+        if name in found:
+            continue
+        found.add(name)
+        for line in requires(name) or []:
+            needed, _, marker = line.partition(";")
+            if "extra" not in marker or f"extra == '{of}'" in marker.replace('"', "'"):
+                base = re.split(r"[^A-Za-z0-9_.-]", needed.strip(), maxsplit=1)[0]
+                with contextlib.suppress(PackageNotFoundError):  # of another system
+                    names.append((distribution(base).metadata["Name"].lower(), ""))
+    return found
+
+
+ALONE = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+absent = set(sys.argv.pop(1).split())
+sys.meta_path.insert(0, Absent())
+from ci_live_audit.cli import demo, main
+demo.STREAMS = {"one": (0.3, [])}
+main()
+"""
+
+
+@pytest.mark.parametrize("command", ["demo", "emulate", "listen"])
+def test_the_extra_of_the_command_line_is_enough(command: str, tmp_path: Path) -> None:
+    """`pip install "ci-live-audit[cli]"` has all that a command needs to try things out."""
+    installed = closure("cli")
+    assert {"click", "httpx", "rich", "uvicorn"} <= installed
+    assert "jinja2" not in installed
+    absent = [
+        module
+        for module, names in packages_distributions().items()
+        if not {name.lower() for name in names} & installed
+    ]
+    arguments = {
+        "emulate": ["--port", "0", "--jobs", "1"],
+        "listen": ["--port", "0", "--secret-file", str(tmp_path / "secret")],
+    }
+    command_line = [sys.executable, "-I", "-c", ALONE, " ".join(absent), command]
+    with start(
+        *(*command_line, *arguments.get(command, [])),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if command in arguments:
+            assert b"is listening at http://127.0.0.1:" in process.stderr.readline() + (
+                process.stderr.readline()
+            )
+            process.send_signal(signal.SIGINT)
+        shown = process.stdout.read().decode() + process.stderr.read().decode()
+        code = process.wait(PATIENCE)
+    assert code == 0, shown

@@ -27,6 +27,7 @@ from terminal import PATIENCE, start
 
 from ci_live_audit import Checkpoint, ConfigurationError
 from ci_live_audit.cli import ids
+from ci_live_audit.testing import frame
 
 pytestmark = pytest.mark.waits  # for pipes
 
@@ -620,3 +621,123 @@ async def test_a_read_that_blocks_does_not_hold_up_the_end(
     reads.acquire()  # the second read has begun, and waits
     await reading.aclose()
     pipe.write(b"av2\n")
+
+
+# All commands
+
+#: Commands that take ids, and options to end them soon.
+COMMANDS = {
+    "query": [],
+    "cancel": [],
+    "wait": ["--interval", "0.05"],
+    "watch": ["--interval", "0.05", "--all"],
+    "poll": ["--interval", "0.05"],
+    "report": ["-o", "-"],
+}
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_takes_ids_in_every_way(
+    service: Service, command: str, tmp_path: Path
+) -> None:
+    """Arguments, a file with odd lines, standard input by itself or as a dash, all together."""
+    odd = tmp_path / "ids.txt"
+    odd.write_bytes(b"\xef\xbb\xbf# of the night\r\n\r\n  av1 \r\nav2\t\r\nav1\r\n")
+    lines = '{"kind": "submitted", "job_id": "av2"}\nav3'
+    for arguments, text, expected in (
+        (["av0", " av1 "], "", {"av0", "av1"}),
+        (["--file", str(odd)], "", {"av1", "av2"}),
+        ([], lines, {"av2", "av3"}),
+        (["av0", "-f", str(odd), "-f", "-"], lines, {"av0", "av1", "av2", "av3"}),
+    ):
+        service.emulator.arrivals.clear()
+        result = service.run(command, *COMMANDS[command], *arguments, input=text)
+        assert result.exit_code == (1 if command == "cancel" else 0), result.output
+        assert {
+            arrival.path.rpartition("/")[2] for arrival in service.emulator.arrivals
+        } == expected
+        if command not in {"watch", "cancel"}:  # which ask again
+            assert len(service.emulator.arrivals) == len(expected)
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "no job ids there; expected one job id a line, or JSON Lines with a job_id"),
+        (b"\n# nothing\n", "no job ids there"),
+        (b"rtmp://live.example.com/app/room7\n", "URLs of streams, which submit and moderate"),
+        (b"av1,av2,av3\n", "a table (CSV)"),
+        (b"job_id,state\nav1,Success\n", "a table (CSV)"),
+        (b"\x89PNG\r\n\x1a\n", "no text"),
+        (b"<html>", "XML or HTML"),
+        (b'["av1"]', "a JSON array"),
+    ],
+)
+@pytest.mark.parametrize("way", ["file", "input"])
+def test_what_holds_no_ids_is_told(
+    service: Service, command: str, content: bytes, told: str, way: str, tmp_path: Path
+) -> None:
+    """An error says what it looks like, where, and what is expected; nothing is sent."""
+    file = tmp_path / "ids"
+    file.write_bytes(content)
+    place = str(file) if way == "file" else "standard input"
+    arguments = ["--file", str(file) if way == "file" else "-"]
+    text = None if way == "file" else content
+    result = service.run(command, *COMMANDS[command], *arguments, input=text)
+    assert result.exit_code in {1, 2}
+    (line,) = [one for one in result.stderr.splitlines() if one.lower().startswith("error: ")]
+    assert place in line
+    assert told in line
+    assert service.emulator.arrivals == []
+
+
+@pytest.mark.parametrize("command", ["moderate", "submit"])
+def test_what_holds_no_urls_is_told(service: Service, command: str, tmp_path: Path) -> None:
+    """As of ids; what comes besides is enough."""
+    file = tmp_path / "urls"
+    file.touch()
+    for arguments in (["--file", str(file)], ["--file", "-"]):
+        result = service.run(command, *arguments, input="")
+        assert result.exit_code == 2
+        assert "no URLs there; expected one URL a line" in result.stderr
+        both = service.run(command, "rtmp://a/b", *arguments, "--dry-run", input="")
+        assert both.exit_code == 0
+    assert service.emulator.arrivals == []
+
+
+@pytest.mark.parametrize("command", ["watch", "poll"])
+def test_with_a_checkpoint_no_ids_will_do(service: Service, command: str, tmp_path: Path) -> None:
+    """It may have some of its own."""
+    file = tmp_path / "ids"
+    file.touch()
+    checkpoint = ["--checkpoint", str(tmp_path / "checkpoint")]
+    for arguments in (["--file", str(file)], []):
+        result = service.run(command, *checkpoint, *arguments, input="")
+        assert result.exit_code == 0, result.stderr
+    dry = service.run(command, *checkpoint, "--dry-run", input="")
+    assert dry.exit_code == 0
+
+
+def test_a_dry_run_sends_nothing(service: Service) -> None:
+    """`watch` and `query` show what they would ask first."""
+    for command in ("watch", "query"):
+        result = service.run(command, "--dry-run", input="av1\nav2\n")
+        assert result.exit_code == 0
+        assert result.stderr.count(f"GET {service.url}/video/auditing/av") == 2
+    assert service.emulator.arrivals == []
+
+
+def test_several_jobs_are_waited_for(service: Service) -> None:
+    """Each is shown when it has ended; the worst of all is the exit code."""
+    service.emulator.add_job("flagged", duration=0, script=[frame(0, "Porn")])
+    service.emulator.add_job("endless", duration=1e9)
+    fast = ["--interval", "0.05", "--timeout", "0.3"]
+    result = service.run("wait", "av0", "av1", *fast)
+    assert (result.exit_code, result.stderr) == (0, "waiting for 2 jobs to end\n")
+    assert sorted(line["job_id"] for line in parsed(result)) == ["av0", "av1"]
+    late = service.run("wait", "av0", "endless", *fast)
+    assert late.exit_code == 4
+    assert [line["state"] for line in parsed(late)] == ["Success", "Submitted"]
+    assert service.run("wait", "missing", "endless", *fast).exit_code == 1
+    assert service.run("wait", "missing", "endless", "flagged", *fast).exit_code == 3

@@ -97,7 +97,8 @@ def test_it_exits_as_watch(live: Live) -> None:
     late = live.run("moderate", url("endless0"), *FAST, "--timeout", "0.3")
     assert late.exit_code == 4
     assert all(job.cancelled for job in live.emulator.jobs.values() if job.stream.duration > 1)
-    wrong = live.run("moderate", "nonsense", url("good"), *FAST)
+    assert live.run("moderate", "nonsense", url("good"), *FAST).exit_code == 2
+    wrong = live.run("moderate", *FAST, input=f"{url('good')}\nnonsense\n")
     assert wrong.exit_code == 1
 
 
@@ -218,14 +219,16 @@ def test_many_are_submitted_once_each(service: Service, tmp_path: Path) -> None:
 def test_one_that_fails_ends_no_other(service: Service) -> None:
     """It is a line, too, and the exit code."""
     service.emulator.inject(Fault.error(503), times=1, operation="submit")
-    result = service.run("submit", url("a"), url("b"), "nonsense", url("c"))
+    lines_ = f"{url('a')}\n{url('b')}\nnonsense\n{url('c')}\n"
+    result = service.run("submit", "--file", "-", input=lines_)
     assert result.exit_code == 1
     lines = parsed(result)
     assert [line["kind"] for line in lines] == ["error", "submitted", "error", "submitted"]
     assert lines[0]["url"] == url("a")
     assert lines[0]["error"]["may_have_happened"] is True
     assert f"error: {url('a')}: submit: 503" in result.stderr
-    table = service.run("submit", "nonsense", url("d"), "--output", "table")
+    lines_ = f"{url('d')}\nnonsense\n"
+    table = service.run("submit", "--file", "-", "--output", "table", input=lines_)
     assert (table.exit_code, len(service.emulator.jobs)) == (1, 3)
 
 

@@ -24,7 +24,7 @@ from proofs import IN_FULL
 from terminal import PATIENCE, start
 
 from ci_live_audit import ConfigurationError, Verdict
-from ci_live_audit.cli import commands, output, session, status
+from ci_live_audit.cli import logs, output, session, status
 from ci_live_audit.cli.words import count
 from ci_live_audit.testing import Emulator, Fault, frame
 from ci_live_audit.testing.render import Refusal
@@ -519,8 +519,8 @@ def test_a_terminal_is_not_read_for_ids(
     """Without ids, a command on a terminal fails instead of waiting for input."""
     monkeypatch.setattr(StopsLater, "isatty", lambda _: True)
     result = poll_here(input=StopsLater())
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "error: no job ids: pass some, or --file FILE, or pipe them in\n"
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Error: no job ids: pass some, or --file FILE, or pipe them in\n" in result.stderr
 
 
 def test_faults_are_retried(emulator: Emulator) -> None:
@@ -588,16 +588,16 @@ def test_a_console_raises_on_a_closed_pipe() -> None:
 def test_an_interrupt_while_a_command_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupt during imports exits with 130."""
 
-    def interrupt(_: object) -> Callable[[], None]:
+    def interrupt(*_: object, **__: object) -> Callable[[], None]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(output, "Output", interrupt)
-    assert run("poll", "av1").exit_code == 130
+    assert run("poll", "av1", "--dry-run").exit_code == 130
 
 
 def test_logs_go_to_the_current_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     """Log lines go to the current standard error, even if it was replaced."""
-    log = commands.StandardError()
+    log = logs.StandardError()
     before = StringIO()
     with contextlib.redirect_stderr(before):
         log.write("one\n")

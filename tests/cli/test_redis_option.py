@@ -63,8 +63,8 @@ def test_an_outage_is_told_once(service: Service) -> None:
 def test_a_bad_url_is_one_error(service: Service, url: str) -> None:
     """It is named, but not shown."""
     result = service.run("query", "av0123", "--redis", url)
-    assert result.exit_code == 1
-    assert result.stderr.startswith("error: redis: expected a URL redis://")
+    assert result.exit_code == 2
+    assert "Error: redis: expected a URL redis://" in result.stderr
     assert url not in result.stderr
 
 

@@ -154,7 +154,7 @@ def test_lines_that_cannot_be_used_are_named() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["report"], 2, "no jobs: pass job ids, or --from FILE"),
+        (["report"], 2, "standard input: no job ids there"),
         (["report", "av1", "-o", "."], 2, "is a directory"),
         (["report", "--from", "missing.jsonl"], 2, "does not exist"),
         (["report", "av1", "-o", "none/report.html"], 1, "its folder does not exist"),

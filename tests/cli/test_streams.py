@@ -229,7 +229,7 @@ def test_nothing_said_on_standard_error_ends_a_run(
         (["watch", "KNOWN"], 3),
         (["submit", "rtmp://live.example.com/app/room7"], 0),
         (["submit", "rtmp://live.example.com/app/room7", "--dry-run"], 0),
-        (["poll", "--bucket", "no bucket", "KNOWN"], 1),
+        (["poll", "--bucket", "no bucket", "KNOWN"], 2),
         (["poll", "--no-such-option"], 2),
         (["no-such-command"], 2),
         (["--version"], 0),

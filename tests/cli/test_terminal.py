@@ -285,8 +285,10 @@ def test_closing_the_terminal(service: Service, tmp_path: Path) -> None:
 def test_poll_on_a_terminal_needs_ids() -> None:
     """Without ids on a terminal, poll says how to pass them and exits."""
     with Terminal([SCRIPT, "poll"]) as terminal:
-        assert terminal.finish() == 1
-        assert "no job ids: pass some, or --file FILE, or pipe them in" in terminal.screen[0]
+        assert terminal.finish() == 2
+        text = "".join(terminal.screen)
+        for problem in ("no job ids: pass some", "bucket: pass --bucket", "region: pass --region"):
+            assert f"Error: {problem}" in text
 
 
 def test_the_status_of_wait_is_erased(service: Service) -> None:
@@ -335,22 +337,24 @@ def test_json_on_a_terminal(service: Service, command: str, encoding: str) -> No
     assert re.sub(codes, "", shown).isprintable()
 
 
-def test_an_id_beside_a_spinner() -> None:
+def test_an_id_that_would_be_obeyed() -> None:
     """Not even an id that was passed reaches a terminal raw."""
     environment = {"CI_LIVE_AUDIT_BUCKET": "b-1250000000", "TENCENTCLOUD_REGION": "ap-beijing"}
     with Terminal([SCRIPT, "wait", "\x9b31m\u202e"], environment=environment) as terminal:
-        assert terminal.finish() == 1
+        assert terminal.finish() == 2
         shown = terminal.shown.decode()
-    assert "waiting for" in shown
+    assert "got '\\x9b31m\\u202e'" in shown
     assert not re.search("[\x9b\u202e]", shown)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437"])
-def test_a_terminal_of_another_encoding(service: Service, encoding: str) -> None:
+def test_a_terminal_of_another_encoding(service: Service, tmp_path: Path, encoding: str) -> None:
     """What a terminal cannot show is escaped, beside the bar, too, and ends no command."""
     text = "\u8272 \xe9 \u2013"
     job_id = service.emulator.add_job(duration=0.01, failure=(text, text))
-    command = [sys.executable, "-m", "ci_live_audit", "poll", "-o", "table", job_id, "\u623f"]
+    file = tmp_path / "ids"
+    file.write_text(f"{job_id}\n\u623f\n", encoding="utf-8")
+    command = [sys.executable, "-m", "ci_live_audit", "poll", "-o", "table", "--file", str(file)]
     with Terminal(command, columns=200, environment={"PYTHONIOENCODING": encoding}) as terminal:
         assert terminal.finish() == 1
         shown = terminal.shown.decode(encoding)

@@ -383,12 +383,16 @@ async def test_s11_a_missing_proxy_is_not_bypassed(
 
 
 UNREACHED = {
-    "name": ("https://ci.invalid", None, "(ci.invalid:443)"),
-    "refused": ("http://127.0.0.1:1", None, "(127.0.0.1:1)"),
-    "proxy": (f"https://{HOST}", "127.0.0.1:1", f"({HOST}:443 through the proxy 127.0.0.1:1)"),
+    "name": ("https://ci.invalid", None, "cannot reach ci.invalid:443: name not known"),
+    "refused": ("http://127.0.0.1:1", None, "cannot reach 127.0.0.1:1: connection refused"),
+    "proxy": (
+        f"https://{HOST}",
+        "127.0.0.1:1",
+        f"cannot reach {HOST}:443 through the proxy 127.0.0.1:1: ",
+    ),
     "name of a proxy": (
         *(f"https://{HOST}:444", "proxy.invalid"),
-        f"({HOST}:444 through the proxy proxy.invalid:80)",
+        f"cannot reach {HOST}:444 through the proxy proxy.invalid:80: ",
     ),
 }
 

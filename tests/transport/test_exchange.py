@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import random
+import socket
 import traceback
 from typing import Any
 
@@ -194,6 +195,35 @@ async def test_a_forgotten_transport_warns() -> None:
         with pytest.warns(ResourceWarning, match=r'was not closed: use "async with" or aclose'):
             del transport
     Transport("http://127.0.0.1:1").__del__()  # never used: nothing to close
+
+
+HOST = "examplebucket-1250000000.ci.{}.myqcloud.com:443"
+UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+@pytest.mark.parametrize(
+    ("cause", "route", "told"),
+    [
+        (UNKNOWN, "ci.invalid:443", "name not known"),
+        (UNKNOWN, HOST.format("ap-bejing"), "not known; did you mean the region ap-beijing?"),
+        (UNKNOWN, HOST.format("ap-beijing"), "not known; is the region ap-beijing right?"),
+        (UNKNOWN, HOST.format("xx-nowhere"), "not known; is the region xx-nowhere right?"),
+        (UNKNOWN, HOST.format("ap-bejing") + " through the proxy p:1", "p:1: name not known"),
+        (socket.gaierror(socket.EAI_AGAIN, "later"), "a:1", "names cannot be looked up"),
+        (OSError(errno.ECONNREFUSED, "no"), "a:1", "cannot reach a:1: connection refused"),
+        (OSError(errno.EHOSTUNREACH, "no"), "a:1", "cannot reach a:1: no route to it"),
+        (OSError(errno.ENETUNREACH, "no"), "a:1", "cannot reach a:1: no network leads there"),
+        (OSError(errno.EINVAL, "no"), "a:1", "ConnectError: wrapped (a:1)"),
+    ],
+)
+def test_what_cannot_be_reached_is_told_in_words(cause: OSError, route: str, told: str) -> None:
+    """The message says which host, why, and what may be wrong."""
+    problem = httpcore.ConnectError("wrapped")
+    problem.__cause__ = cause
+    error = ExchangeState(Memory(1).share(), route=route).explain(problem, 1.0)
+    assert told in str(error)
+    assert str(error).endswith("; try: ci-live-audit doctor") == ("cannot reach" in str(error))
+    assert not error.sent
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])

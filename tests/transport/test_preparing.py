@@ -177,7 +177,7 @@ async def test_unreadable_certificates_are_an_error_of_the_call(
             await client.query("a")
         assert not caught.value.may_have_happened
         trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-        with pytest.raises(TransportError, match="ConnectError"):
+        with pytest.raises(TransportError, match="connection refused"):
             await client.query("a")
 
 
@@ -212,7 +212,7 @@ async def test_a_connection_that_fails_is_told_by_the_exchange() -> None:
     transport = Transport(f"http://127.0.0.1:{port}")
     await transport.prepare(1)
     async with serving(answering(b"ok"), port=port):
-        with pytest.raises(LiveAuditError, match="ConnectError") as caught:
+        with pytest.raises(LiveAuditError, match="connection refused") as caught:
             await get(transport)
         assert not caught.value.may_have_happened
         assert (await get(transport)).body == b"ok"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ci_live_audit.errors import ConfigurationError
-from ci_live_audit.wire.endpoint import base_url
+from ci_live_audit.wire.endpoint import base_url, checked_endpoint
 
 BUCKET, REGION = "examplebucket-1250000000", "ap-beijing"
 
@@ -42,3 +42,46 @@ def test_what_is_too_much_is_named(endpoint: str, fault: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"\Aendpoint: expected .*, but .*{fault}") as got:
         base_url(BUCKET, REGION, endpoint)
     assert "canary" not in str(got.value)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "quoted"),
+    [
+        ("ftp://a.com", "'ftp://a.com'"),
+        ("a.com:80", "'a.com:80'"),
+        ("https://a.com/path/canary?canary#canary", "'https://a.com…'"),
+        ("https://me:canary@a.com:80", "'https://…@a.com:80'"),
+        ("https://me:canary/canary@a.com", "'https://…@a.com'"),
+        ("https://canary@canary@a.com", "'https://…@a.com'"),
+        ("me:canary@a.com", "'…@a.com'"),
+        ("https://me:canary%40a.com", "'https://…@a.com'"),
+        ("https://me:canary\uff20a.com", "'https://…@a.com'"),
+        ("https://a.com canary", "'https://a.com…'"),
+        ("https://\x1b[2J", "'https://\\x1b[2j'"),
+        ("", "''"),
+        ("x" * 100, f"'{'x' * 80}'"),
+    ],
+)
+def test_the_message_quotes_what_was_given(endpoint: str, quoted: str) -> None:
+    """It quotes the host alone: the rest may be secret."""
+    with pytest.raises(ConfigurationError) as caught:
+        checked_endpoint(endpoint, allow_http=False)
+    assert str(caught.value).endswith(f"; got {quoted}")
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("region", "meant"),
+    [
+        *((name, "ap-beijing") for name in ("beijing", "AP-Beijing", "ap_beijing", "Bejing")),
+        ("Silicon Valley", "na-siliconvalley"),
+        ("FRANKFURT", "eu-frankfurt"),
+        *((name, None) for name in ("", "x", "nowhere at all", "-")),
+    ],
+)
+def test_a_region_that_may_be_meant_is_named(region: str, meant: str | None) -> None:
+    """By its place, in capitals, with a slip; not by what is like none."""
+    with pytest.raises(ConfigurationError, match=r"\Aregion: expected a name such as") as caught:
+        base_url(BUCKET, region)
+    hint = f"; did you mean {meant}?" if meant else ""
+    assert str(caught.value).endswith(f"got {region!r}{hint}")
