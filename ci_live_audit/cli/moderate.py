@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from ci_live_audit.cli import ids, jobs
+from ci_live_audit.cli import ids, interrupts, jobs
 from ci_live_audit.cli.lines import URLS
 from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.cli.session import Settings, opened
@@ -45,7 +46,7 @@ async def moderate(
     if dry_run:
         return await _dry_run(settings, source, options)
     await settings.require_credentials()
-    with opened(checkpoint) as record:
+    with opened(checkpoint) as record, _patience(settings.output, "cancelling what still runs"):
         async with settings.client(polls=True) as client:
             run = client.moderate(
                 source,
@@ -78,6 +79,13 @@ def _tell(output: Output, run: Moderation) -> None:
 
 def _name(one: Cancellation) -> str:
     return f"{one.job_id} ({one.stream})" if one.job_id else f"a job for {one.stream}"
+
+
+def _patience(output: Output, what: str) -> contextlib.AbstractContextManager[None]:
+    """Return a block that a second Ctrl-C does not cut short, but for a warning."""
+    loop = asyncio.get_running_loop()
+    warning = f"warning: {what}; Ctrl-C once more leaves it as it is"
+    return interrupts.twice(lambda: loop.call_soon_threadsafe(output.say, warning))
 
 
 async def submit(
@@ -119,18 +127,19 @@ async def _submit(
 ) -> str:
     """Start a job and return its id; an interrupt waits for the answer, as the job is billed."""
     call = asyncio.create_task(client.submit(url, **options))
-    try:
-        await asyncio.wait([call])
-    except asyncio.CancelledError:
-        await asyncio.wait([call], timeout=PATIENCE)
-        if not call.done():
-            call.cancel()
-            output.say(f"error: {Stream(url)}: there was no answer; a job may run")
-        elif (error := call.exception()) is not None:
-            output.say(f"error: {Stream(url)}: {error}")
-        else:
-            jobs.show(output, "submitted", call.result(), url=url)
-        raise
+    with _patience(output, "waiting for the response to a submission"):
+        try:
+            await asyncio.wait([call])
+        except asyncio.CancelledError:
+            await asyncio.wait([call], timeout=PATIENCE)
+            if not call.done():
+                call.cancel()
+                output.say(f"error: {Stream(url)}: there was no answer; a job may run")
+            elif (error := call.exception()) is not None:
+                output.say(f"error: {Stream(url)}: {error}")
+            else:
+                jobs.show(output, "submitted", call.result(), url=url)
+            raise
     submitted = call.result()
     jobs.show(output, "submitted", submitted, url=url)
     return submitted.job_id
