@@ -273,8 +273,7 @@ class Caller:
         attempt = call.attempt(error)
         call.may_have_happened = call.may_have_happened or error.may_have_happened
         error.about(call.request.operation, call.request.job_id)
-        sent = call.number - (call.lane is None)  # this one ended before it could be sent
-        error.attempts, error.may_have_happened = sent, call.may_have_happened
+        error.attempts, error.may_have_happened = call.number, call.may_have_happened
         error.request_id = error.request_id or attempt.request_id
         delay = self._delay(attempt, error, at_once=await self._remedy(call, error))
         if delay is not None and asyncio.get_running_loop().time() + delay >= call.until:
