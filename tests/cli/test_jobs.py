@@ -13,6 +13,7 @@ import pytest
 from command_line import Service, closed_port, parsed, run, serving
 
 from ci_live_audit import AudioSection, JobState, Snapshot, Verdict
+from ci_live_audit.cli import status
 from ci_live_audit.testing import Arrival, Emulator, Fault, frame, sound
 
 URL = "rtmp://live.example.com/app/room7"
@@ -657,3 +658,20 @@ def test_a_resumed_watch_says_what_was(service: Service, tmp_path: Path) -> None
     assert "resuming" not in first.stderr
     assert (first.exit_code, second.exit_code) == (3, 3)
     assert "2 already done, 1 of them sensitive, 0 suspected, 1 error\n" in second.stderr
+
+
+def test_an_outage_is_shown_on_a_terminal(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place of when it was last asked, and in the summary."""
+    monkeypatch.setattr(status, "REDRAW", 0.05)
+    terminal = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "120"}
+    running(service, "av1")
+    arguments = ("av1", "--attempts", "1", "--timeout", "1", "--interval", "0.05")
+    shown = service.run("watch", *arguments, **terminal)
+    assert re.search(r"1 open, 1 flagged, [\d,]+ requests, last asked 0 s ago", shown.stderr)
+    service.emulator.inject(Fault.error(503))
+    out = service.run("watch", *arguments, **terminal)
+    assert out.exit_code == 4
+    assert re.search(r"1 open, 0 flagged, \d+ requests, no response for 0:0\d", out.stderr)
+    assert re.search(r"1 timed out, no response for 0:0\d; \d+ requests", out.stderr)

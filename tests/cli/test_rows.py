@@ -28,7 +28,7 @@ from ci_live_audit import (
     WatchFailed,
 )
 from ci_live_audit.cli.filters import Filter
-from ci_live_audit.cli.rows import Row, View
+from ci_live_audit.cli.rows import Row, View, judged
 from ci_live_audit.models import OcrResult, ReadOnly
 
 BEGIN = datetime(2026, 11, 27, 21, 23, 8, tzinfo=UTC)
@@ -135,6 +135,7 @@ def test_changes_of_the_job() -> None:
     assert (row.time, row.details) == ("21:24:08", "no reason was given")
     flagged = job(result=Verdict.SENSITIVE, label="Porn", scenes=ReadOnly({"Ads": LIST}))
     change = VerdictChange(job_id="av1", key="1", verdict=Verdict.SUSPECTED, job=flagged)
+    assert judged(change) is flagged
     row = VIEW.finding(change, now)
     assert (row.verdict, row.scene, row.style) == ("Suspected", "Ads", "yellow")
     assert row.details == "the stream as a whole"
