@@ -669,9 +669,9 @@ def test_an_outage_is_shown_on_a_terminal(
     running(service, "av1")
     arguments = ("av1", "--attempts", "1", "--timeout", "1", "--interval", "0.05")
     shown = service.run("watch", *arguments, **terminal)
-    assert re.search(r"1 open, 1 flagged, [\d,]+ requests, last asked 0 s ago", shown.stderr)
+    assert re.search(r"1 open, 1 flagged, [\d,]+ requests, last asked \d s ago", shown.stderr)
     service.emulator.inject(Fault.error(503))
     out = service.run("watch", *arguments, **terminal)
     assert out.exit_code == 4
-    assert re.search(r"1 open, 0 flagged, \d+ requests, no response for 0:0\d", out.stderr)
-    assert re.search(r"1 timed out, no response for 0:0\d; \d+ requests", out.stderr)
+    assert re.search(r"1 open, 0 flagged, \d+ requests?, no response for 0:0\d", out.stderr)
+    assert re.search(r"1 timed out, no response for 0:0\d; \d+ requests?\n", out.stderr)
