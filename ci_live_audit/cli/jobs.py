@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -181,10 +180,9 @@ async def follow(
         code = Exit.ERROR if record.errors else code
         if record.answered or record.open:
             output.say(f"resuming from the checkpoint: {earlier(record)}")
-    begun = interrupted = False
+    interrupted = False
     try:
         async with run as findings:
-            begun = True
             status = _Asked(run, following.tally)
             async with shown(output, status.look):
                 async for finding in findings:
@@ -196,8 +194,7 @@ async def follow(
         task.uncancel()
     finally:
         tell()
-        if begun and not isinstance(sys.exception(), BrokenPipeError):
-            following.summarize(run.progress)
+        following.summarize(run.progress)
     if interrupted:
         return Exit.INTERRUPTED
     tally = following.tally
@@ -291,8 +288,9 @@ class _Asked:
         now, time = self._run.progress, asyncio.get_running_loop().time()
         if now.requests != self._requests:
             self._requests, self._since = now.requests, time
-        asked = f"last asked {span(time - self._since)} ago"
-        following = f"next look in {span(now.next_poll)}" if now.next_poll else ""
+        asked = f"last asked {span(time - self._since)} ago" if now.requests else ""
+        soon = now.next_poll is None or now.next_poll < 1
+        following = "" if soon else f"next look in {span(now.next_poll or 0)}"
         flagged = f"{self._tally.sensitive + self._tally.suspected:,} flagged"
         parts = [f"{now.open:,} open", flagged, count(now.requests, "request")]
         rest = [outage(now.outage)] if now.outage is not None else [asked, following]

@@ -76,11 +76,13 @@ class View:
         stream = finding.stream
         given = (None, None) if stream is None else (stream.data_id, stream.url)
         if isinstance(finding, WatchFailed):
+            late = finding.error if isinstance(finding.error, WaitTimeout) else None
+            last = None if late is None else late.last
             return Row(
                 job_id=clean(finding.job_id),
                 time=clock(now, self.zone),
-                verdict="Timed out" if isinstance(finding.error, WaitTimeout) else "Error",
-                stream=name_of(None, *given) or clean(finding.job_id),
+                verdict="Error" if late is None else "Timed out",
+                stream=name_of(last, *given) or clean(finding.job_id),
                 details=clean(finding.error),
                 whole=True,
             )

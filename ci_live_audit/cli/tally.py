@@ -8,7 +8,7 @@ import attrs
 
 from ci_live_audit.cli.output import Exit
 from ci_live_audit.cli.rows import Row
-from ci_live_audit.cli.words import count, is_flagged
+from ci_live_audit.cli.words import count, cut, is_flagged
 from ci_live_audit.errors import WaitTimeout
 from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.finding import Finding, StateChange, WatchFailed
@@ -19,6 +19,8 @@ __all__ = ["Tally", "earlier"]
 
 #: Flagged streams that are named at the end.
 NAMED = 20
+#: Cells of their names.
+NAME = 30
 
 
 @attrs.define
@@ -92,7 +94,7 @@ class Findings(Tally):
         """Yield what was worst in each flagged stream, the worst first, with the whole job id."""
         rows = sorted(self._worst.values(), key=lambda one: one[:2], reverse=True)
         for _, _, row in rows[:NAMED]:
-            name = "" if row.stream == row.job_id else f"{row.stream}: "
+            name = "" if row.stream == row.job_id else f"{cut(row.stream, NAME)}: "
             what = " ".join(filter(None, [row.verdict, row.scene, row.score]))
             when = " ".join(filter(None, [row.time, row.offset]))
             yield f"{name}{what} at {when}, job {row.job_id}"

@@ -155,6 +155,7 @@ def test_an_interrupt_cancels_what_runs(live: Live, name: str) -> None:
         process.send_signal(getattr(signal, name))
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert b"0 done, 0 sensitive, 0 suspected, 0 errors, 0 timed out, 2 open; " in errors
     told = re.findall(r"cancelled (\w+) \((.*)\)", errors.decode())
     assert {job_id for job_id, _ in told} == set(live.emulator.jobs)
     assert {stream for _, stream in told} == set(urls)
@@ -238,6 +239,11 @@ def test_many_are_submitted_once_each(service: Service, tmp_path: Path) -> None:
     assert [line["job_id"] for line in lines] == list(service.emulator.jobs)
     shown = service.run("submit", url("d"), url("e"), "--output", "table")
     assert re.findall(r"url +(\S+)", shown.stdout) == [url("d"), url("e")]
+    assert (
+        shown.stderr == f"next: ci-live-audit watch {' '.join(list(service.emulator.jobs)[-2:])}\n"
+    )
+    many = service.run("submit", *(url(f"{number}") for number in range(4)), "--output", "table")
+    assert many.stderr == "next: ci-live-audit watch JOB_ID...\n"
 
 
 def test_one_that_fails_ends_no_other(service: Service) -> None:
