@@ -80,6 +80,7 @@ ORDER = (
     "following/ids",
     "following/member",
     "following/shared",
+    "following/redis_scripts",
     "following/redis_checkpoint",
     "following/reading",
     "following/seen",

@@ -197,6 +197,7 @@ class Member(Ids):
         self._joins = False
         self._lease, self._beat_due = now + self._store.ttl, now + self._store.ttl / 3
         self._open = beat.open
+        self._store.takeovers += beat.taken_over
         self._come_back(now)
         if beat.own is not None:
             self._settle({*beat.own})

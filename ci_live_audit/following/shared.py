@@ -28,6 +28,7 @@ class Beat:
         surplus: How many jobs the process has beyond its share.
         open: The number of jobs of all processes that are not over.
         own: The jobs that the process had before, unless their number is the one it has said.
+        taken_over: How many of the jobs in ``back`` were those of processes that have died.
     """
 
     lost: bool = False
@@ -37,6 +38,7 @@ class Beat:
     surplus: int = 0
     open: int = 0
     own: Sequence[str] | None = None
+    taken_over: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -65,11 +67,16 @@ class SharedCheckpoint(ABC):
     Args:
         ttl: Seconds after its last sign of life at which a process counts as dead. It gives one
             three times as often.
+
+    Attributes:
+        takeovers: How many jobs this process has taken over from processes that died, as far as the
+            store says so. `OpenTelemetry.observe` makes a metric of it.
     """
 
     def __init__(self, *, ttl: float = 3.0) -> None:
         above_zero("ttl", ttl, "seconds")
         self.ttl: float = ttl
+        self.takeovers: int = 0
         self.scope: str = ""
 
     def bind(self, bucket: str, region: str) -> None:
