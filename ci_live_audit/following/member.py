@@ -72,7 +72,7 @@ class Member(Ids):
         self._waiters: list[asyncio.Future[None]] = []
         self._open = math.inf
         self._name = secrets.token_hex(8)
-        self._joins = True
+        self._joins, self._want = True, WANT
         self._lease = self._beat_due = -math.inf
         self._away_since: float | None = None
         self._wake = asyncio.Event()
@@ -189,7 +189,7 @@ class Member(Ids):
     async def _beat(self) -> None:
         now = running_loop().time()
         beat = await self._store.beat(
-            self._name, joins=self._joins, want=WANT, held=len(self._held)
+            self._name, joins=self._joins, want=self._want, held=len(self._held)
         )
         if beat.lost:
             self._lose(forgotten=beat.forgotten)

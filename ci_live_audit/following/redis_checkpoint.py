@@ -7,15 +7,30 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from ci_live_audit._checks import text
 from ci_live_audit._redis import RedisRefused, RedisUnavailable, Script, Server
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.following.commit import Commit
-from ci_live_audit.following.redis_scripts import ADD, BEAT, COMMIT, LEAVE, PARTS
-from ci_live_audit.following.shared import Beat, Committed, SharedCheckpoint
+from ci_live_audit.following.redis_scripts import (
+    ADD,
+    BEAT,
+    CLAIM,
+    COMMIT,
+    LEAVE,
+    PARTS,
+    REPORT,
+    RESIGN,
+)
+from ci_live_audit.following.shared import (
+    Beat,
+    Claimed,
+    Committed,
+    Resigned,
+    SharedStreams,
+)
 
 __all__ = ["RedisCheckpoint"]
 
@@ -28,7 +43,7 @@ ROOM = 2**20
 REMEMBERED = 30 * 86400
 
 
-class RedisCheckpoint(SharedCheckpoint):
+class RedisCheckpoint(SharedStreams):
     """The state of a run that several processes share, in Redis: each follows a part of the jobs.
 
     Start the same program several times, with the same ``name`` and as many ids as each may have:
@@ -74,9 +89,9 @@ class RedisCheckpoint(SharedCheckpoint):
         known = (process, ttl, int(joins), want, held, self.scope, ROOM)
         word, *reply = await self._run(BEAT, *known)
         if word == "scope":
-            about, here = (" in ".join(one.split(" ")) for one in (reply[0], self.scope))
             raise ConfigurationError(
-                f"checkpoint: it is about jobs of bucket {about}, not of {here}; use another name"
+                f"checkpoint: it is about {_about(reply[0])}, not {_about(self.scope)}; "
+                "use another name"
             )
         if word != "ok":
             return Beat(lost=True, forgotten=word == "lost" and reply[0] == 1)
@@ -85,7 +100,7 @@ class RedisCheckpoint(SharedCheckpoint):
         own = None
         if number >= 0:
             own, rest = [_text(one) for one in rest[:number]], rest[number:]
-        jobs = [(_text(rest[i]), _seen(rest[i + 1])) for i in range(0, len(rest), 2)]
+        jobs = _jobs(rest)
         return Beat(
             back=jobs[:followed],
             new=jobs[followed:],
@@ -106,6 +121,27 @@ class RedisCheckpoint(SharedCheckpoint):
     async def leave(self, process: str) -> None:
         """Give all jobs of a process to the others, at once."""
         await self._run(LEAVE, process)
+
+    # What `moderate` needs besides
+
+    async def claim(
+        self, process: str, claims: Mapping[str, bytes], *, at_once: int, once: bool, doubt: float
+    ) -> Claimed:
+        """Give streams to a process that is about to submit them."""
+        given = (part for id_, note in claims.items() for part in (_ascii(id_), _note(note)))
+        known = process, at_once, int(once), round(doubt * 1000)
+        word, *reply = await self._run(CLAIM, *known, *given)
+        return Claimed(lost=True) if word != "ok" else Claimed(open=int(reply[0]), words=reply[1:])
+
+    async def report(self, stream: str, claim: bytes, job: bytes) -> None:
+        """Note what became of a claim that may be another process's by now."""
+        await self._run(REPORT, "", _ascii(stream), _note(claim), _note(job))
+
+    async def resign(self, process: str, *, takes: bool) -> Resigned:
+        """Give all streams of a process to the others; without others, give it all there are."""
+        reply = await self._run(RESIGN, process, round(self.ttl * 1000), int(takes))
+        others, waiting = int(reply[0]), int(reply[1])
+        return Resigned(others=others, waiting=waiting, streams=_jobs(reply[2:]))
 
     async def _run(self, script: Script, *arguments: float | str) -> list[Any]:
         """Run a script.
@@ -142,7 +178,21 @@ def _text(job_id: str) -> str:
 def _said(commit: Commit) -> Iterator[str]:
     yield _ascii(commit.job_id)
     yield commit.action
-    yield b64encode(commit.seen).decode() + "." if commit.seen else ""
+    yield _note(commit.seen)
+
+
+def _note(seen: bytes) -> str:
+    return b64encode(seen).decode() + "." if seen else ""
+
+
+def _jobs(reply: Sequence[str]) -> list[tuple[str, bytes]]:
+    return [(_text(reply[i]), _seen(reply[i + 1])) for i in range(0, len(reply), 2)]
+
+
+def _about(scope: str) -> str:
+    """Return a scope in words."""
+    bucket, region, *kind = scope.split(" ")
+    return f"{kind[0] if kind else 'jobs'} of bucket {bucket} in {region}"
 
 
 def _seen(notes: str) -> bytes:

@@ -271,7 +271,7 @@ async def test_another_bucket_is_refused(
     await beat(checkpoint, "one", joins=True)
     other = RedisCheckpoint(client, name)
     other.bind("other", "region")
-    expected = "about jobs of bucket bucket in region, not of other in region; use another name"
+    expected = "about jobs of bucket bucket in region, not jobs of bucket other in region; use"
     with pytest.raises(ConfigurationError, match=expected):
         await beat(other, "two", joins=True)
 
