@@ -163,7 +163,10 @@ class SharedSupervisor(Supervisor):
         place = Place(notes.stream, key, notes.job_id)
         if wanted is not None:
             place.stream, place.request = wanted.stream, wanted.request
-        self._adopt(place)
+        if wanted is not None and wanted.claim == notes.claim and not notes.job_id:
+            self._start(place, wanted.request)  # this process was taken for dead before it did
+        else:
+            self._adopt(place)
         self.look()
 
     def drop(self, key: str) -> None:
@@ -225,15 +228,18 @@ class SharedSupervisor(Supervisor):
                     error = TransportError(f"it could not be given to another process: {problem}")
                     place.error = error.about("cancel", place.job_id)
             return
-        left = {key: StreamNotes.from_bytes(notes) for key, notes in resigned.streams}
+        left: dict[str, StreamNotes] = {}
+        for key, notes in resigned.streams:
+            with suppress(ValueError):  # it has ended a run before
+                left[key] = StreamNotes.from_bytes(notes)
         if resigned.others or self.stopping.cancels:
             for place in self._places:
                 if place.job_id and place.key not in left:
                     self._places.free(place)
-        for key, notes in left.items():
-            self._shared.taken(key, notes)
+        for key, known in left.items():
+            self._shared.taken(key, known)
             if not self._places.of_key(key):
-                self._adopt(Place(notes.stream, key, notes.job_id))
+                self._adopt(Place(known.stream, key, known.job_id))
 
     async def _resign(self) -> Resigned:
         """Give back what can be given, and wait until the others have it."""
