@@ -142,6 +142,7 @@ ORDER = (
     "cli/streams",
     "cli/output",
     "cli/session",
+    "cli/shared",
     "cli/lines",
     "cli/ids",
     "cli/results",

@@ -6,6 +6,7 @@ Only click is imported here; a command imports what it needs when it runs, so th
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -111,8 +112,26 @@ class ServiceCommand(AsyncCommand):
         from ci_live_audit.cli.output import Output
         from ci_live_audit.cli.session import Settings
 
+        _check_shared(ctx.params)
         given = {option.name: ctx.params.pop(str(option.name)) for option in self._shared}
         output = Output(given.pop("output", "auto"))
         timeout = given.pop("exchange_timeout")
         ctx.params["settings"] = Settings(timeout=timeout, output=output, **given)
         return super().invoke(ctx)
+
+
+def _check_shared(given: Mapping[str, Any]) -> None:
+    """Raise a usage error if ``--shared`` cannot go with the other options."""
+    name = given.get("shared")
+    if name is None:
+        return
+    if not given["redis"]:
+        raise click.UsageError(
+            "--shared needs --redis URL, or CI_LIVE_AUDIT_REDIS: there the processes meet."
+        )
+    if given["checkpoint"] is not None:
+        raise click.UsageError(
+            "--shared and --checkpoint exclude each other: a file is of one process."
+        )
+    if not name.strip():
+        raise click.UsageError("--shared needs a name, the same for all processes.")

@@ -89,6 +89,11 @@ def _port(default: int) -> Option:
 CHECKPOINT = _file(
     "--checkpoint", "File that records what is done, so that the same command can resume."
 )
+SHARED = click.option(
+    "--shared",
+    metavar="NAME",
+    help="Share the work with all processes that have the same NAME, through --redis.",
+)
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the requests, but send nothing.")
 JOB_IDS = click.argument("job_ids", nargs=-1, required=True, metavar="JOB_ID...")
 
@@ -184,6 +189,7 @@ def wait(settings: Settings, job_id: str, interval: float, timeout: float | None
 @SHOW_ALL
 @CANCEL
 @CHECKPOINT
+@SHARED
 def watch(settings: Settings, job_ids: tuple[str, ...], **options: Any) -> Awaitable[int]:
     """Show the findings of jobs as they appear, until the jobs end."""
     from ci_live_audit.cli import jobs
@@ -201,6 +207,7 @@ def watch(settings: Settings, job_ids: tuple[str, ...], **options: Any) -> Await
 @SHOW_ALL
 @CANCEL
 @_file("--checkpoint", "File that knows of each stream before it is submitted, in case of a kill.")
+@SHARED
 @DRY_RUN
 def moderate(
     settings: Settings, urls: tuple[str, ...], files: tuple[Path, ...], **options: Any
@@ -224,6 +231,7 @@ def moderate(
 @INTERVAL
 @TIMEOUT
 @CHECKPOINT
+@SHARED
 @_file(
     "--results",
     "File to which outcomes are appended as JSON Lines, in place of standard output.",

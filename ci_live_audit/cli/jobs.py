@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ci_live_audit.cli.output import Exit, Output, is_flagged
-from ci_live_audit.cli.session import Settings, opened
+from ci_live_audit.cli.session import Settings
+from ci_live_audit.cli.shared import opened
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import CredentialsError, JobFailed, LiveAuditError, WaitTimeout
 from ci_live_audit.following.checkpoint import Checkpoint
@@ -103,20 +104,26 @@ async def watch(
     show_all: bool,
     cancel_flagged: bool,
     checkpoint: Path | None,
+    shared: str | None,
 ) -> int:
     """Print findings as they appear."""
     await settings.require_credentials()
-    with opened(checkpoint) as record:
-        async with settings.client(polls=True) as client:
-            run = client.watch(list(job_ids), interval, timeout, checkpoint=record)
+    async with (
+        opened(settings, checkpoint, shared) as record,
+        settings.client(polls=True) as client,
+    ):
+        run = client.watch(list(job_ids), interval, timeout, checkpoint=record.checkpoint)
+        try:
             return await follow(
                 settings.output,
                 client,
                 run,
                 show_all=show_all,
                 cancel_flagged=cancel_flagged,
-                record=record,
+                record=record.file,
             )
+        finally:
+            record.tell(settings.output)
 
 
 async def follow(

@@ -11,7 +11,8 @@ from typing import Any
 from ci_live_audit.cli import ids, jobs
 from ci_live_audit.cli.lines import URLS
 from ci_live_audit.cli.output import Exit, Output
-from ci_live_audit.cli.session import Settings, opened
+from ci_live_audit.cli.session import Settings
+from ci_live_audit.cli.shared import opened
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import LiveAuditError
 from ci_live_audit.following.health import Health
@@ -38,34 +39,38 @@ async def moderate(
     interval: float,
     timeout: float | None = None,
     checkpoint: Path | None = None,
+    shared: str | None = None,
     **options: Any,
 ) -> int:
     """Print findings as they appear; in the end, cancel what still runs."""
-    source = _urls(urls, files)
+    known, from_input = ids.gather(urls, files, URLS)
     if dry_run:
-        return await _dry_run(settings, source, options)
+        return await _dry_run(settings, _each(known, from_input=from_input), options)
     await settings.require_credentials()
-    with opened(checkpoint) as record:
-        async with settings.client(polls=True) as client:
-            run = client.moderate(
-                source,
-                at_once=at_once,
-                interval=interval,
-                timeout=timeout,
-                checkpoint=record,
-                **options,
+    async with (
+        opened(settings, checkpoint, shared) as record,
+        settings.client(polls=True) as client,
+    ):
+        run = client.moderate(
+            _each(known, from_input=True) if from_input else [*known],
+            at_once=at_once,
+            interval=interval,
+            timeout=timeout,
+            checkpoint=record.checkpoint,
+            **options,
+        )
+        try:
+            code = await jobs.follow(
+                settings.output,
+                client,
+                run,
+                show_all=show_all,
+                cancel_flagged=cancel_flagged,
+                record=record.file,
             )
-            try:
-                code = await jobs.follow(
-                    settings.output,
-                    client,
-                    run,
-                    show_all=show_all,
-                    cancel_flagged=cancel_flagged,
-                    record=record,
-                )
-            finally:
-                _tell(settings.output, run)
+        finally:
+            _tell(settings.output, run)
+            record.tell(settings.output)
     return Exit.ERROR if run.not_cancelled and code == Exit.OK else code
 
 

@@ -8,7 +8,6 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from pathlib import Path
 from typing import NoReturn
 
 import attrs
@@ -18,11 +17,10 @@ from ci_live_audit.cli.output import Exit, Output, show_cursor
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.credentials.chain import search
 from ci_live_audit.errors import ConfigurationError, LiveAuditError, TransportError
-from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.retry import Attempt, RetryPolicy
 from ci_live_audit.wire import endpoint
 
-__all__ = ["Settings", "opened", "run"]
+__all__ = ["Settings", "run"]
 
 
 class _OutageTeller:
@@ -138,16 +136,6 @@ class Settings:
             self.endpoint,
             allow_http=self.allow_http,
         )
-
-
-def opened(checkpoint: Path | None) -> contextlib.AbstractContextManager[Checkpoint | None]:
-    """Return a context with the checkpoint of a command, if it has one.
-
-    Raises:
-        ConfigurationError: The file is not a checkpoint, or in use.
-        OSError: It cannot be read or written.
-    """
-    return contextlib.nullcontext() if checkpoint is None else Checkpoint(checkpoint)
 
 
 def run(main: Callable[[], Awaitable[int]]) -> NoReturn:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Member"]
 
-logger: logging.Logger = logging.getLogger("ci_live_audit")
+logger: logging.Logger = logging.getLogger("ci_live_audit.redis")
 
 #: A call is about this many jobs at most.
 PORTION = 1000
@@ -254,6 +254,8 @@ class Member(Ids):
 
     def _look(self) -> None:
         """Let the run see what there is to do, and whether all is over."""
+        if self._open < math.inf:
+            self._store.remaining = int(self._open)
         read = self._given.exhausted and not self._to_add
         self.exhausted = read and not self._open and not self.at_hand
         self._run.look()

@@ -194,13 +194,16 @@ for i = 6, #ARGV, 2 do
   elseif redis.call('ZSCORE', over, id) or redis.call('ZSCORE', aside, id)
       or (once and redis.call('ZSCORE', tried, id)) then
     word = 'over'
-  elseif redis.call('SCARD', open) + doubts >= places then
+  elseif reply[3] > 0 or redis.call('SCARD', open) + doubts >= places then
     word = 'full'
   end
   if word == 'mine' then
     redis.call('SADD', open, id)
     redis.call('SADD', own .. me, id)
-    if not known then redis.call('SET', seen .. id, claim) end
+    if not known then
+      redis.call('SET', seen .. id, claim)
+      reply[3] = 1                         -- one at a time
+    end
   end
   reply[#reply + 1] = word
 end

@@ -102,12 +102,14 @@ class SharedCheckpoint(ABC):
     Attributes:
         takeovers: How many jobs this process has taken over from processes that died, as far as the
             store says so. `OpenTelemetry.observe` makes a metric of it.
+        remaining: The number of jobs of all processes that are not over, as last heard.
     """
 
     def __init__(self, *, ttl: float = 3.0) -> None:
         above_zero("ttl", ttl, "seconds")
         self.ttl: float = ttl
         self.takeovers: int = 0
+        self.remaining: int = 0
         self.scope: str = ""
 
     def bind(self, bucket: str, region: str) -> None:
@@ -161,7 +163,8 @@ class SharedStreams(SharedCheckpoint):
     ) -> Claimed:
         """Give streams to a process that is about to submit them.
 
-        One that has the very claim already goes to the process, whoever has it.
+        One that has the very claim already goes to the process, whoever has it; of the others, one
+        at a time.
 
         Args:
             process: The name of the process.

@@ -96,17 +96,29 @@ class SharedSupervisor(Supervisor):
     async def _claim_all(self) -> None:
         while True:
             news = self._news
-            if self._has_room() and (claims := self._due()):
+            if self._may_claim() and (claims := self._due()):
                 words = await self._shared.member.claim(
                     claims, at_once=self._terms.at_once, once=self._is_collection, doubt=HELD
                 )
+                mine = "mine" in words.values()
                 for key, word in words.items():
-                    self._take_word(key, word)
+                    self._take_word(key, word, at_once=mine)
                 self.look()
                 continue
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._ttl / 3 if self._wanted else None):
                     await news.wait()
+
+    def _may_claim(self) -> bool:
+        """Return whether a stream could be submitted at once.
+
+        What is claimed and has not left is in doubt after a kill, without need.
+        """
+        waits = any(
+            place.task is not None and not (place.is_under_way or place.job_id)
+            for place in self._places
+        )
+        return self._has_room() and not waits
 
     def _due(self) -> Mapping[str, bytes]:
         """Return the claims that are to be made: new ones, and the others now and then."""
@@ -119,12 +131,14 @@ class SharedSupervisor(Supervisor):
                 claims[key] = wanted.claim
         return claims
 
-    def _take_word(self, key: str, word: str) -> None:
-        """Do what the store says to a claim."""
+    def _take_word(self, key: str, word: str, *, at_once: bool) -> None:
+        """Do what the store says to a claim; ``at_once`` if there may be room for it now."""
         wanted = self._wanted.get(key)
         if wanted is None:
             return  # it has been taken up meanwhile
         wanted.is_elsewhere = word == "open"
+        if word == "full" and at_once:
+            wanted.due = -math.inf
         if word == "mine":
             del self._wanted[key]
             self._shared.claimed(key, wanted.claim)

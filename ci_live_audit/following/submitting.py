@@ -39,11 +39,24 @@ def is_saturated(error: LiveAuditError | None) -> bool:
 class Submission:
     """The submission of a stream, and what stands before the limiter of its attempts.
 
+    Args:
+        caller: Makes the call.
+        request: What to send.
+        is_left: Whether nothing is to be tried again.
+        begun: Called when an attempt is under way.
+
     Attributes:
         under_way: Whether an attempt has left, and its result is not known.
     """
 
-    def __init__(self, caller: Caller, request: Request, is_left: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        request: Request,
+        is_left: Callable[[], bool],
+        begun: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._begun = begun
         self._limiter = caller.limiter
         self._request = request
         told = Audience(self._end_attempt, *caller.on_attempt.hooks)
@@ -66,6 +79,7 @@ class Submission:
         """Wait as the limiter does; then the attempt is under way."""
         waited = await self._limiter.acquire()
         self.under_way = True
+        self._begun()
         return waited
 
     def hold(self, seconds: float) -> None:

@@ -186,7 +186,9 @@ class Supervisor:
     def _start(self, place: Place, request: Request) -> None:
         """Begin to submit a stream."""
         self._places.take(place)
-        submission = Submission(self._caller, request, lambda: self._leaving or place.dropped)
+        submission = Submission(
+            self._caller, request, lambda: self._leaving or place.dropped, self.look
+        )
         place.submission = submission
         place.task = asyncio.create_task(self._submit(place, submission))
         place.task.add_done_callback(partial(self._end_submission, place))
