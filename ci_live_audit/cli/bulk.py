@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from ci_live_audit.cli import ids
 from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.cli.results import open_results
-from ci_live_audit.cli.session import Settings, opened
+from ci_live_audit.cli.session import Settings
+from ci_live_audit.cli.shared import opened
 from ci_live_audit.cli.status import Status, outage, shown
 from ci_live_audit.cli.tally import Tally, earlier
 from ci_live_audit.cli.words import count, elapsed
@@ -30,6 +31,7 @@ async def poll(
     interval: float,
     timeout: float | None,
     checkpoint: Path | None,
+    shared: str | None,
     results: Path | None,
     dry_run: bool,
 ) -> int:
@@ -44,8 +46,8 @@ async def poll(
     if dry_run:
         return Exit.OK
     await settings.require_credentials()
-    with ExitStack() as stack:
-        record = stack.enter_context(opened(checkpoint))
+    async with opened(settings, checkpoint, shared) as opening, AsyncExitStack() as stack:
+        record = opening.file
         add = output.outcome if results is None else stack.enter_context(open_results(results)).add
         due = 0
         if record is not None:
@@ -56,14 +58,19 @@ async def poll(
         note = None if record is None else record.take
         source = ids.read_input(known, note) if from_input else known
         async with settings.client(polls=True) as client:
-            run = client.as_completed(source, interval=interval, timeout=timeout, checkpoint=record)
+            run = client.as_completed(
+                source, interval=interval, timeout=timeout, checkpoint=opening.checkpoint
+            )
             tally, stopped = await _follow(run, output, add)
             now = run.progress
         left = _known(now) - tally.done
         if record is not None:  # it knows what was read ahead, and which errors are not for good
             left = max(due - record.answered, len(record.open))
+        elif opening.shared is not None:
+            left = 0  # it is told apart
         summary = [str(tally), f"{left:,} open" if left else "", outage(now.outage)]
         output.say(f"{', '.join(filter(None, summary))}; {now.requests:,} requests", prose=True)
+        opening.tell(output)
         if stopped is not None and record is not None:
             output.say("run the same command to resume")
         return tally.exit_code(record) if stopped is None else stopped

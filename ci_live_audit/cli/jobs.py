@@ -10,7 +10,8 @@ from typing import Any
 
 from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.cli.rows import judged
-from ci_live_audit.cli.session import Settings, opened
+from ci_live_audit.cli.session import Settings
+from ci_live_audit.cli.shared import opened
 from ci_live_audit.cli.status import Status, outage, shown
 from ci_live_audit.cli.tally import Findings, earlier
 from ci_live_audit.cli.words import count, is_flagged, name_of, span
@@ -131,12 +132,16 @@ async def watch(
     show_all: bool,
     cancel_flagged: bool,
     checkpoint: Path | None,
+    shared: str | None,
 ) -> int:
     """Print findings as they appear."""
     await settings.require_credentials()
-    with opened(checkpoint) as record:
-        async with settings.client(polls=True) as client:
-            run = client.watch(list(job_ids), interval, timeout, checkpoint=record)
+    async with (
+        opened(settings, checkpoint, shared) as record,
+        settings.client(polls=True) as client,
+    ):
+        run = client.watch(list(job_ids), interval, timeout, checkpoint=record.checkpoint)
+        try:
             return await follow(
                 settings,
                 client,
@@ -144,8 +149,10 @@ async def watch(
                 command="watch",
                 show_all=show_all,
                 cancel_flagged=cancel_flagged,
-                record=record,
+                record=record.file,
             )
+        finally:
+            record.tell(settings.output)
 
 
 async def follow(

@@ -12,7 +12,8 @@ from typing import Any
 from ci_live_audit.cli import ids, interrupts, jobs
 from ci_live_audit.cli.lines import URLS
 from ci_live_audit.cli.output import Exit, Output
-from ci_live_audit.cli.session import Settings, opened
+from ci_live_audit.cli.session import Settings
+from ci_live_audit.cli.shared import opened
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import LiveAuditError
 from ci_live_audit.following.health import Health
@@ -39,33 +40,42 @@ async def moderate(
     interval: float,
     timeout: float | None = None,
     checkpoint: Path | None = None,
+    shared: str | None = None,
     **options: Any,
 ) -> int:
     """Print findings as they appear; in the end, cancel what still runs."""
-    source = _urls(urls, files, may_be_empty=checkpoint is not None)
+    may_be_empty = checkpoint is not None or shared is not None
+    known, from_input = ids.gather(urls, files, URLS, may_be_empty=may_be_empty)
+    source = _each(known, from_input=from_input, may_be_empty=may_be_empty or bool(known))
     if dry_run:
         return await _dry_run(settings, source, options)
     await settings.require_credentials()
-    with opened(checkpoint) as record, _patience(settings.output, "cancelling what still runs"):
-        async with settings.client(polls=True) as client:
-            run = client.moderate(
-                source,
-                at_once=at_once,
-                interval=interval,
-                timeout=timeout,
-                checkpoint=record,
-                **options,
-            )
-            code = await jobs.follow(
-                settings,
-                client,
-                run,
-                command="moderate",
-                show_all=show_all,
-                cancel_flagged=cancel_flagged,
-                record=record,
-                tell=lambda: _tell(settings.output, run),
-            )
+    async with (
+        opened(settings, checkpoint, shared) as record,
+        settings.client(polls=True) as client,
+    ):
+        run = client.moderate(
+            source if from_input else list(dict.fromkeys(known)),
+            at_once=at_once,
+            interval=interval,
+            timeout=timeout,
+            checkpoint=record.checkpoint,
+            **options,
+        )
+        try:
+            with _patience(settings.output, "cancelling what still runs"):
+                code = await jobs.follow(
+                    settings,
+                    client,
+                    run,
+                    command="moderate",
+                    show_all=show_all,
+                    cancel_flagged=cancel_flagged,
+                    record=record.file,
+                    tell=lambda: _tell(settings.output, run),
+                )
+        finally:
+            record.tell(settings.output)
     return Exit.ERROR if run.not_cancelled and code == Exit.OK else code
 
 
