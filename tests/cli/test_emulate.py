@@ -35,5 +35,5 @@ async def test_callback_urls_of_this_machine_are_called(
         serves.cancel()
         assert await serves == Exit.OK
     summary = capsys.readouterr().err
-    callbacks = r"; 1 callbacks, [01] not taken" if callback else ""
-    assert re.fullmatch(rf"1 requests, 0 throttled{callbacks}\n", summary)
+    callbacks = r"; 1 callback, [01] not taken" if callback else ""
+    assert re.fullmatch(rf"1 request, 0 throttled{callbacks}\n", summary)
