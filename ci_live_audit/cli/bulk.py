@@ -68,8 +68,11 @@ async def poll(
             left = max(due - record.answered, len(record.open))
         elif opening.shared is not None:
             left = 0  # it is told apart
-        summary = [str(tally), f"{left:,} open" if left else "", outage(now.outage)]
-        output.say(f"{', '.join(filter(None, summary))}; {now.requests:,} requests", prose=True)
+        open_ = f"{left:,} open" if left else ""
+        summary = [str(tally), _so_far(now), open_, outage(now.outage)]
+        output.say(
+            f"{', '.join(filter(None, summary))}; {count(now.requests, 'request')}", prose=True
+        )
         opening.tell(output)
         if stopped is not None and record is not None:
             output.say("run the same command to resume")
@@ -113,14 +116,20 @@ async def _follow(
 def _status(now: Progress, tally: Tally) -> Status:
     total = None if now.eta is None else _known(now)
     done = f"{tally.done:,} " + ("done" if total is None else f"of {total:,}")
-    flagged = f"{tally.sensitive + tally.suspected:,} flagged"
+    flagged = f"{tally.sensitive + tally.suspected + now.flagged:,} flagged"
     errors = count(tally.errors + tally.late, "error")
     text = ", ".join(filter(None, [done, flagged, errors, _rest(now)]))
     return Status(text, tally.done, total)
 
 
 def _report(now: Progress, tally: Tally) -> str:
-    return ", ".join(filter(None, [str(tally), f"{_known(now) - tally.done:,} open", _rest(now)]))
+    parts = [str(tally), _so_far(now), f"{_known(now) - tally.done:,} open", _rest(now)]
+    return ", ".join(filter(None, parts))
+
+
+def _so_far(now: Progress) -> str:
+    """Return how many of the jobs that go on are known to be bad."""
+    return f"{now.flagged:,} flagged so far" if now.flagged else ""
 
 
 def _known(progress: Progress) -> int:

@@ -244,9 +244,10 @@ class _Following:
         if about is not None and not view.keep.passes(about):
             self.tally.hidden += is_flagged(finding.verdict)
             return
-        self.tally.add(finding, view.finding(finding, self._output.now()))
+        row = view.finding(finding, self._output.now())
+        self.tally.add(finding, row)
         if self._shows_all or self._is_news(finding):
-            self._output.finding(finding)
+            self._output.finding(finding, row)
         if self._cancels and finding.verdict == Verdict.SENSITIVE:
             await self._cancel(finding.job_id, finding.job, finding.stream)
 

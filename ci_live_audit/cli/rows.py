@@ -117,15 +117,15 @@ class View:
             text = clean(error)
             state = "Timed out" if late else "Error"
             return Row(job_id=job_id, verdict=state, details=text, whole=True, style="red")
+        worst = self.worst(job)
         row = attrs.evolve(
-            self._found(self.worst(job) or job),
+            self._found(worst or job),
             job_id=job_id,
             verdict=_outcome(job, late=late),
             style=STYLES.get(job.result, ""),
         )
         if not is_flagged(job.result):
             row = attrs.evolve(row, scene="", score="")
-        worst = self.worst(job)
         at = None if worst is None else time_of(worst)
         told = ["timed out" if late and is_flagged(job.result) else "", *_reason(job)]
         return attrs.evolve(

@@ -82,13 +82,17 @@ class Findings(Tally):
             if finding.job.ended:
                 self.end(None, failed=finding.state == JobState.FAILED)
         elif finding.verdict is not None and is_flagged(finding.verdict):
-            score = -1 if finding.score is None else finding.score
-            known = self._worst.get(finding.job_id)
-            if known is None or known[:2] < (finding.verdict.severity, score):
-                self._worst[finding.job_id] = finding.verdict.severity, score, row
-        verdicts = [severity for severity, _, _ in self._worst.values()]
-        self.sensitive = verdicts.count(Verdict.SENSITIVE.severity)
-        self.suspected = len(verdicts) - self.sensitive
+            self._flag(finding.job_id, finding.verdict, finding.score, row)
+
+    def _flag(self, job_id: str, verdict: Verdict, score: int | None, row: Row) -> None:
+        severity, number = verdict.severity, -1 if score is None else score
+        known = self._worst.get(job_id, (0, -1, row))
+        if (severity, number) > known[:2]:
+            self._worst[job_id] = severity, number, row
+            if severity > known[0]:
+                is_sensitive = verdict == Verdict.SENSITIVE
+                self.sensitive += is_sensitive
+                self.suspected += (not is_sensitive) - (known[0] > 0)
 
     def named(self) -> Iterator[str]:
         """Yield what was worst in each flagged stream, the worst first, with the whole job id."""
