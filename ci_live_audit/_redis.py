@@ -92,11 +92,12 @@ class Server:
             RedisUnavailable: There is no response in time, or not to this script.
         """
         self._number += 1
-        given = (len(keys), *keys, self._number, *arguments)
+        number = self._number  # another call may be made meanwhile
+        given = (len(keys), *keys, number, *arguments)
 
         async def ask() -> list[Any]:
             response = await self._evaluate(script, given)
-            if response[0] == self._number:
+            if response[0] == number:
                 return list(response[1:])
             await self._drop()
             raise RedisUnavailable("the response is to another command")

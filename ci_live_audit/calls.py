@@ -166,9 +166,7 @@ class Caller:
                         if delay is None:
                             raise
                     else:
-                        attempt = call.attempt()
-                        self.budget.give(attempt)
-                        self._report(attempt)
+                        self._succeeded(call)
                         return result
                     await asyncio.sleep(delay)
         except BaseException as error:
@@ -273,14 +271,13 @@ class Caller:
         attempt = call.attempt(error)
         call.may_have_happened = call.may_have_happened or error.may_have_happened
         error.about(call.request.operation, call.request.job_id)
-        sent = call.number - (call.lane is None)  # this one ended before it could be sent
-        error.attempts, error.may_have_happened = sent, call.may_have_happened
+        error.attempts, error.may_have_happened = call.number, call.may_have_happened
         error.request_id = error.request_id or attempt.request_id
         delay = self._delay(attempt, error, at_once=await self._remedy(call, error))
         if delay is not None and asyncio.get_running_loop().time() + delay >= call.until:
             delay = None
         call.response = None  # it may hold the error, whose frames hold the call
-        self._report(attrs.evolve(attempt, delay=delay))
+        self._failed(attrs.evolve(attempt, delay=delay), error)
         return delay
 
     async def _remedy(self, call: _Call, error: LiveAuditError) -> bool:
@@ -312,13 +309,20 @@ class Caller:
             report_refusal(self.limiter, error.retry_after or 0.0, hold)
         return delay if delay is not None and self.budget.take(error) else None
 
-    def _report(self, attempt: Attempt) -> None:
-        error = attempt.error
-        if error is None:
-            self.warned.discard(UNREACHED)
-        elif _is_unreached(error) and UNREACHED not in self.warned:
+    def _succeeded(self, call: _Call) -> None:
+        self.budget.give(call.number)
+        self.warned.discard(UNREACHED)
+        # A record that nobody sees would cost each call a microsecond.
+        if self.on_attempt.hooks or logger.isEnabledFor(logging.DEBUG):
+            self._report(call.attempt())
+
+    def _failed(self, attempt: Attempt, error: LiveAuditError) -> None:
+        if _is_unreached(error) and UNREACHED not in self.warned:
             self.warned.add(UNREACHED)
             logger.warning("%s; this is logged once until a call succeeds", error)
+        self._report(attempt)
+
+    def _report(self, attempt: Attempt) -> None:
         level = logging.WARNING if isinstance(attempt.error, Throttled) else logging.DEBUG
         if logger.isEnabledFor(level):
             logger.log(level, "%s", attempt)

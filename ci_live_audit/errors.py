@@ -79,6 +79,9 @@ class LiveAuditError(Exception):
     transient: bool = False
     retry_after: float | None = None
 
+    #: Attempts that sent nothing.
+    _unsent = 0
+
     def __str__(self) -> str:
         return UNPRINTABLE.sub(_escaped, self._told())
 
@@ -88,7 +91,7 @@ class LiveAuditError(Exception):
             return reason
         call = self.operation if self.job_id is None else f"{self.operation} of {self.job_id}"
         tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
-        return f"{call}: {reason}" + (f" (after {tries})" if self.attempts else "")
+        return f"{call}: {reason}" + (f" (after {tries})" if self.attempts > self._unsent else "")
 
     def about(self, operation: str, job_id: str | None) -> Self:
         """Set the call that the error is about, and return the error."""
@@ -120,6 +123,8 @@ def _is_plain(value: object) -> bool:
 
 class ConfigurationError(LiveAuditError):
     """An argument, the environment or the use of the client is wrong."""
+
+    _unsent = 1  # it ended before anything could be sent
 
 
 class CredentialsError(ConfigurationError):

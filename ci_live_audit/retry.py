@@ -160,6 +160,6 @@ class RetryBudget:
         self.tokens -= cost
         return True
 
-    def give(self, attempt: Attempt) -> None:
-        """Give back tokens for a success: one, or those of a retry if it needed one."""
-        self.tokens = min(self.CAPACITY, self.tokens + (self.COST if attempt.number > 1 else 1))
+    def give(self, number: int) -> None:
+        """Give back tokens for a success in an attempt: one, or those of a retry after others."""
+        self.tokens = min(self.CAPACITY, self.tokens + (self.COST if number > 1 else 1))

@@ -25,6 +25,14 @@ def newest(changelog: str) -> str:
     return found[1] if found else ""
 
 
+def relative_links(markdown: str) -> list[str]:
+    """Return the targets of links and pictures that are neither on the web nor in the text."""
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", markdown, flags=re.MULTILINE | re.DOTALL)
+    return [
+        link for link in re.findall(r"\]\(([^)\s]+)", text) if not re.match(r"https?://|#", link)
+    ]
+
+
 def check(dist: Path, tracked: Collection[str], tags: Collection[str]) -> Iterator[str]:
     """Yield what is wrong with the only wheel and the only source archive of a folder.
 
@@ -42,7 +50,10 @@ def check(dist: Path, tracked: Collection[str], tags: Collection[str]) -> Iterat
     expected |= {f"{PACKAGE}/py.typed", *(f"{info}/{name}" for name in METADATA)}
     yield from _compare(wheel.name, files, expected)
     yield from _entries(files.get(f"{info}/entry_points.txt", ""), files)
-    stated = HeaderParser().parsestr(files.get(f"{info}/METADATA", ""))["Version"]
+    metadata = HeaderParser().parsestr(files.get(f"{info}/METADATA", ""))
+    for link in relative_links(str(metadata.get_payload())):
+        yield f"{wheel.name}: its description has a link to {link}, which no package index has"
+    stated = metadata["Version"]
     constant = f'__version__ = "{version}"\n'
     if stated != version or constant not in files.get(f"{PACKAGE}/_version.py", ""):
         yield f"{wheel.name}: its metadata say {stated}, or its _version.py is of another version"

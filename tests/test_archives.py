@@ -138,6 +138,24 @@ def test_a_wheel_is_of_one_version(
     assert len(checked(wheel=wheel)) == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("[a](tests/README.md)", 1),
+        ("![a picture](tests/a.svg) and [b](LICENSE)", 2),
+        ("[![a](https://example.com/a.svg)](b.md)", 1),
+        ("[a](https://example.com/) [b](#below) `c[d](e)`", 0),
+        ("```python\nc[d](e)\n```\n", 0),
+    ],
+)
+def test_links_that_a_package_index_has_not(
+    checked: Callable[..., list[str]], text: str, wrong: int
+) -> None:
+    """A description links to the web and to itself; the index has no file of the project."""
+    found = checked(wheel={f"{INFO}/METADATA": f"Version: 1.2.3\n\n{text}\n"})
+    assert len(found) == wrong
+
+
 def test_both_archives_are_of_one_version(checked: Callable[..., list[str]]) -> None:
     """A source archive of another version is told."""
     (found,) = checked(root="ci_live_audit-1.2.4")

@@ -133,6 +133,11 @@ def test_every_error_is_exported() -> None:
         (LiveAuditError("why"), "why"),
         (LiveAuditError(), ""),
         (called(LiveAuditError("why"), "query", "j1", 1), "query of j1: why (after 1 attempt)"),
+        (called(CredentialsError("none"), "query", "j1", 1), "query of j1: none"),
+        (
+            called(CredentialsError("none"), "query", "j1", 2),
+            "query of j1: none (after 2 attempts)",
+        ),
         (called(LiveAuditError("why"), "submit", None, 3), "submit: why (after 3 attempts)"),
         (called(LiveAuditError("why"), "cancel", "j1", 0), "cancel of j1: why"),
         (DecodeError("why"), "why"),

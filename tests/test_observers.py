@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -29,6 +30,7 @@ from ci_live_audit import (
     ServiceUnavailable,
     StateChange,
     WatchFailed,
+    calls,
 )
 from ci_live_audit.observers import Followed
 from ci_live_audit.testing import Emulator, Fault, frame
@@ -67,6 +69,32 @@ class Notes(Observer):
 
     def found(self, finding: Finding) -> None:
         self.findings.append(finding)
+
+
+@pytest.mark.parametrize(
+    ("hooks", "level", "made"),
+    [([], logging.INFO, 0), ([], logging.DEBUG, 1), ([lambda attempt: None], logging.INFO, 1)],
+)
+async def test_a_record_is_made_for_those_who_see_it(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    hooks: list[Any],
+    level: int,
+    made: int,
+) -> None:
+    """A success that nobody is told of costs no record of it."""
+    records: list[Attempt] = []
+
+    def record(**known: Any) -> Attempt:
+        records.append(Attempt(**known))
+        return records[-1]
+
+    monkeypatch.setattr(calls, "Attempt", record)
+    emulator = Emulator()
+    with caplog.at_level(level, "ci_live_audit"):
+        async with emulator.client(on_attempt=hooks) as client:
+            await client.query(emulator.add_job())
+    assert len(records) == made
 
 
 @pytest.mark.parametrize("gather", [list, tuple, iter, lambda hooks: (one for one in hooks)])

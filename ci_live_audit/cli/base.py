@@ -192,6 +192,7 @@ class ServiceCommand(AsyncCommand):
             if given.get(name) == () and not others and sys.stdin.isatty():
                 text = f"no {what}: pass some, or --file FILE, or pipe them in"
                 yield click.UsageError(text, ctx)
+        yield from _checked_shared(given, ctx)
         if not self._calls(given):
             return
         http = bool(given.get("allow_http"))
@@ -227,3 +228,18 @@ def _checked_redis(url: str) -> None:
     from ci_live_audit._redis import Server
 
     Server(url, 1.0)
+
+
+def _checked_shared(given: Mapping[str, Any], ctx: click.Context) -> Iterator[click.UsageError]:
+    """Yield why ``--shared`` cannot go with the other options."""
+    name = given.get("shared")
+    if name is None:
+        return
+    if not name.strip():
+        yield click.UsageError("--shared needs a name, the same for all processes.", ctx)
+    if not given["redis"]:
+        text = "--shared needs --redis URL, or CI_LIVE_AUDIT_REDIS: there the processes meet."
+        yield click.UsageError(text, ctx)
+    if given["checkpoint"] is not None:
+        text = "--shared and --checkpoint exclude each other: a file is of one process."
+        yield click.UsageError(text, ctx)

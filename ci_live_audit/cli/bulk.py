@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from ci_live_audit.cli import ids
 from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.cli.results import open_results
-from ci_live_audit.cli.session import Settings, opened
+from ci_live_audit.cli.session import Settings
+from ci_live_audit.cli.shared import opened
 from ci_live_audit.cli.status import Status, outage, shown
 from ci_live_audit.cli.tally import Tally, earlier
 from ci_live_audit.cli.words import count, elapsed
@@ -30,6 +31,7 @@ async def poll(
     interval: float,
     timeout: float | None,
     checkpoint: Path | None,
+    shared: str | None,
     results: Path | None,
     dry_run: bool,
 ) -> int:
@@ -44,8 +46,8 @@ async def poll(
     if dry_run:
         return Exit.OK
     await settings.require_credentials()
-    with ExitStack() as stack:
-        record = stack.enter_context(opened(checkpoint))
+    async with opened(settings, checkpoint, shared) as opening, AsyncExitStack() as stack:
+        record = opening.file
         add = output.outcome if results is None else stack.enter_context(open_results(results)).add
         due = 0
         if record is not None:
@@ -56,14 +58,22 @@ async def poll(
         note = None if record is None else record.take
         source = ids.read_input(known, note) if from_input else known
         async with settings.client(polls=True) as client:
-            run = client.as_completed(source, interval=interval, timeout=timeout, checkpoint=record)
+            run = client.as_completed(
+                source, interval=interval, timeout=timeout, checkpoint=opening.checkpoint
+            )
             tally, stopped = await _follow(run, output, add)
             now = run.progress
         left = _known(now) - tally.done
         if record is not None:  # it knows what was read ahead, and which errors are not for good
             left = max(due - record.answered, len(record.open))
-        summary = [str(tally), f"{left:,} open" if left else "", outage(now.outage)]
-        output.say(f"{', '.join(filter(None, summary))}; {now.requests:,} requests", prose=True)
+        elif opening.shared is not None:
+            left = 0  # it is told apart
+        open_ = f"{left:,} open" if left else ""
+        summary = [str(tally), _so_far(now), open_, outage(now.outage)]
+        output.say(
+            f"{', '.join(filter(None, summary))}; {count(now.requests, 'request')}", prose=True
+        )
+        opening.tell(output)
         if stopped is not None and record is not None:
             output.say("run the same command to resume")
         return tally.exit_code(record) if stopped is None else stopped
@@ -106,14 +116,20 @@ async def _follow(
 def _status(now: Progress, tally: Tally) -> Status:
     total = None if now.eta is None else _known(now)
     done = f"{tally.done:,} " + ("done" if total is None else f"of {total:,}")
-    flagged = f"{tally.sensitive + tally.suspected:,} flagged"
+    flagged = f"{tally.sensitive + tally.suspected + now.flagged:,} flagged"
     errors = count(tally.errors + tally.late, "error")
     text = ", ".join(filter(None, [done, flagged, errors, _rest(now)]))
     return Status(text, tally.done, total)
 
 
 def _report(now: Progress, tally: Tally) -> str:
-    return ", ".join(filter(None, [str(tally), f"{_known(now) - tally.done:,} open", _rest(now)]))
+    parts = [str(tally), _so_far(now), f"{_known(now) - tally.done:,} open", _rest(now)]
+    return ", ".join(filter(None, parts))
+
+
+def _so_far(now: Progress) -> str:
+    """Return how many of the jobs that go on are known to be bad."""
+    return f"{now.flagged:,} flagged so far" if now.flagged else ""
 
 
 def _known(progress: Progress) -> int:

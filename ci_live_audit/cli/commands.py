@@ -21,6 +21,7 @@ from ci_live_audit.cli.options import (
     DRY_RUN,
     INTERVAL,
     JOBS,
+    SHARED,
     STREAMS,
     TIMEOUT,
     file,
@@ -159,6 +160,7 @@ def cancel(
 @ALL
 @CANCEL
 @file("--checkpoint", "File that knows of each stream before it is submitted, in case of a kill.")
+@SHARED
 @DRY_RUN
 @view(UTC, URLS_SHOWN, MIN_SCORE, SCENE)
 def moderate(
@@ -185,6 +187,7 @@ def moderate(
 @ALL
 @CANCEL
 @CHECKPOINT
+@SHARED
 @DRY_RUN
 @view(UTC, URLS_SHOWN, MIN_SCORE, SCENE)
 def watch(
@@ -203,7 +206,7 @@ def watch(
             return await jobs.dry_run(settings, *map(requests.query, found))
         return await jobs.watch(settings, found, **options)
 
-    may_be_empty = options["checkpoint"] is not None
+    may_be_empty = options["checkpoint"] is not None or options["shared"] is not None
     return ids.given(job_ids, files, run, may_be_empty=may_be_empty)
 
 
@@ -220,6 +223,7 @@ def watch(
 @INTERVAL
 @TIMEOUT
 @CHECKPOINT
+@SHARED
 @file(
     "--results",
     "File to which outcomes are appended as JSON Lines, in place of standard output.",

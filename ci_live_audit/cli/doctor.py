@@ -184,7 +184,7 @@ async def _reach(base_url: str) -> AsyncGenerator[_Check, None]:
         yield _Check("network", False, str(error))
         return
     if not response.status:
-        fault, host = str(response.error).removesuffix(DOCTOR), server.hostname or ""
+        fault, host = str(response.error).removesuffix(DOCTOR).rstrip("."), server.hostname or ""
         where = "" if host in fault else f"{host}: "
         yield _Check("network", False, f"{where}{fault}{way}")
         return

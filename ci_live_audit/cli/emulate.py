@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from ci_live_audit._checks import seconds
 from ci_live_audit.cli.output import Exit, Output
+from ci_live_audit.cli.words import count
 from ci_live_audit.models import AudioSection, Snapshot, Verdict
 from ci_live_audit.testing import Emulator, frame, sound
 
@@ -50,10 +51,10 @@ async def emulate(
         with suppress(asyncio.CancelledError):
             await asyncio.get_running_loop().create_future()
     throttled = sum(arrival.status == 429 for arrival in emulator.arrivals)
-    summary = f"{len(emulator.arrivals):,} requests, {throttled:,} throttled"
+    summary = f"{count(len(emulator.arrivals), 'request')}, {throttled:,} throttled"
     if emulator.deliveries:
         missed = sum(delivery.status != 200 for delivery in emulator.deliveries)
-        summary += f"; {len(emulator.deliveries):,} callbacks, {missed:,} not taken"
+        summary += f"; {count(len(emulator.deliveries), 'callback')}, {missed:,} not taken"
     output.say(summary)
     return Exit.OK
 

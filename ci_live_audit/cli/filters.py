@@ -34,9 +34,6 @@ class Filter:
     min_score: int | None = None
     scenes: frozenset[str] = attrs.field(factory=frozenset[str], converter=_folded)
 
-    def __bool__(self) -> bool:
-        return self.min_score is not None or bool(self.scenes)
-
     def passes(self, found: Judged) -> bool:
         """Return whether something is shown."""
         scenes = found.hits or found.scenes

@@ -1,7 +1,8 @@
 """Ctrl-C: the first cancels the command, so that it can clean up; the next ends the process.
 
-Python's own way raises ``KeyboardInterrupt`` at whichever line is running, which may be one that
-restores the terminal, or that ends the interpreter.
+Where the cleanup stops what costs money, it takes one more. Python's own way raises
+``KeyboardInterrupt`` at whichever line is running, which may be one that restores the terminal, or
+that ends the interpreter.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-__all__ = ["CODE", "cancelling", "prepare"]
+__all__ = ["CODE", "cancelling", "prepare", "twice"]
 
 CODE = 130
 _SHOW_CURSOR = b"\x1b[?25h"
@@ -48,6 +49,33 @@ def cancelling(cancel: Callable[[], object]) -> Iterator[None]:
         # After Ctrl-C one more still ends the process, whatever it waits for.
         if signal.getsignal(signal.SIGINT) is once:
             signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def twice(warn: Callable[[], object]) -> Iterator[None]:
+    """Let the second Ctrl-C within the block call a function, and only the third end the process.
+
+    Args:
+        warn: Called as the function given to ``cancelling``, within which this block is.
+    """
+
+    def first(number: int, frame: FrameType | None) -> None:
+        before(number, frame)
+        signal.signal(signal.SIGINT, second)
+
+    def second(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, _end)
+        warn()
+
+    before: Any = signal.getsignal(signal.SIGINT)
+    if not callable(before):
+        yield
+        return
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before if signal.getsignal(signal.SIGINT) is first else _end)
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:

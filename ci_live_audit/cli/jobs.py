@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 
 from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.cli.rows import judged
-from ci_live_audit.cli.session import Settings, opened
+from ci_live_audit.cli.session import Settings
+from ci_live_audit.cli.shared import opened
 from ci_live_audit.cli.status import Status, outage, shown
 from ci_live_audit.cli.tally import Findings, earlier
 from ci_live_audit.cli.words import count, is_flagged, name_of, span
@@ -132,12 +132,16 @@ async def watch(
     show_all: bool,
     cancel_flagged: bool,
     checkpoint: Path | None,
+    shared: str | None,
 ) -> int:
     """Print findings as they appear."""
     await settings.require_credentials()
-    with opened(checkpoint) as record:
-        async with settings.client(polls=True) as client:
-            run = client.watch(list(job_ids), interval, timeout, checkpoint=record)
+    async with (
+        opened(settings, checkpoint, shared) as record,
+        settings.client(polls=True) as client,
+    ):
+        run = client.watch(list(job_ids), interval, timeout, checkpoint=record.checkpoint)
+        try:
             return await follow(
                 settings,
                 client,
@@ -145,8 +149,10 @@ async def watch(
                 command="watch",
                 show_all=show_all,
                 cancel_flagged=cancel_flagged,
-                record=record,
+                record=record.file,
             )
+        finally:
+            record.tell(settings.output)
 
 
 async def follow(
@@ -181,10 +187,9 @@ async def follow(
         code = Exit.ERROR if record.errors else code
         if record.answered or record.open:
             output.say(f"resuming from the checkpoint: {earlier(record)}")
-    begun = interrupted = False
+    interrupted = False
     try:
         async with run as findings:
-            begun = True
             status = _Asked(run, following.tally)
             async with shown(output, status.look):
                 async for finding in findings:
@@ -196,8 +201,7 @@ async def follow(
         task.uncancel()
     finally:
         tell()
-        if begun and not isinstance(sys.exception(), BrokenPipeError):
-            following.summarize(run.progress)
+        following.summarize(run.progress)
     if interrupted:
         return Exit.INTERRUPTED
     tally = following.tally
@@ -240,9 +244,10 @@ class _Following:
         if about is not None and not view.keep.passes(about):
             self.tally.hidden += is_flagged(finding.verdict)
             return
-        self.tally.add(finding, view.finding(finding, self._output.now()))
+        row = view.finding(finding, self._output.now())
+        self.tally.add(finding, row)
         if self._shows_all or self._is_news(finding):
-            self._output.finding(finding)
+            self._output.finding(finding, row)
         if self._cancels and finding.verdict == Verdict.SENSITIVE:
             await self._cancel(finding.job_id, finding.job, finding.stream)
 
@@ -291,8 +296,9 @@ class _Asked:
         now, time = self._run.progress, asyncio.get_running_loop().time()
         if now.requests != self._requests:
             self._requests, self._since = now.requests, time
-        asked = f"last asked {span(time - self._since)} ago"
-        following = f"next look in {span(now.next_poll)}" if now.next_poll else ""
+        asked = f"last asked {span(time - self._since)} ago" if now.requests else ""
+        soon = now.next_poll is None or now.next_poll < 1
+        following = "" if soon else f"next look in {span(now.next_poll or 0)}"
         flagged = f"{self._tally.sensitive + self._tally.suspected:,} flagged"
         parts = [f"{now.open:,} open", flagged, count(now.requests, "request")]
         rest = [outage(now.outage)] if now.outage is not None else [asked, following]

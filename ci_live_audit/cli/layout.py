@@ -138,6 +138,7 @@ def wrapped(text: str, width: int, first: int | None = None) -> list[str]:
         width: Of the lines, in cells.
         first: Of the first of them, if it is another.
     """
+    width = max(width, FEW)  # what is narrower cannot be read anyway
     lines, room = [""], width if first is None else first
     for word in text.split(" "):
         joined = f"{lines[-1]} {word}" if lines[-1] else word

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-from ci_live_audit.cli import ids, jobs
+from ci_live_audit.cli import ids, interrupts, jobs
 from ci_live_audit.cli.lines import URLS
 from ci_live_audit.cli.output import Exit, Output
-from ci_live_audit.cli.session import Settings, opened
+from ci_live_audit.cli.session import Settings
+from ci_live_audit.cli.shared import opened
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import LiveAuditError
 from ci_live_audit.following.health import Health
@@ -38,33 +40,42 @@ async def moderate(
     interval: float,
     timeout: float | None = None,
     checkpoint: Path | None = None,
+    shared: str | None = None,
     **options: Any,
 ) -> int:
     """Print findings as they appear; in the end, cancel what still runs."""
-    source = _urls(urls, files, may_be_empty=checkpoint is not None)
+    may_be_empty = checkpoint is not None or shared is not None
+    known, from_input = ids.gather(urls, files, URLS, may_be_empty=may_be_empty)
+    source = _each(known, from_input=from_input, may_be_empty=may_be_empty or bool(known))
     if dry_run:
         return await _dry_run(settings, source, options)
     await settings.require_credentials()
-    with opened(checkpoint) as record:
-        async with settings.client(polls=True) as client:
-            run = client.moderate(
-                source,
-                at_once=at_once,
-                interval=interval,
-                timeout=timeout,
-                checkpoint=record,
-                **options,
-            )
-            code = await jobs.follow(
-                settings,
-                client,
-                run,
-                command="moderate",
-                show_all=show_all,
-                cancel_flagged=cancel_flagged,
-                record=record,
-                tell=lambda: _tell(settings.output, run),
-            )
+    async with (
+        opened(settings, checkpoint, shared) as record,
+        settings.client(polls=True) as client,
+    ):
+        run = client.moderate(
+            source if from_input else list(dict.fromkeys(known)),
+            at_once=at_once,
+            interval=interval,
+            timeout=timeout,
+            checkpoint=record.checkpoint,
+            **options,
+        )
+        try:
+            with _patience(settings.output, "cancelling what still runs"):
+                code = await jobs.follow(
+                    settings,
+                    client,
+                    run,
+                    command="moderate",
+                    show_all=show_all,
+                    cancel_flagged=cancel_flagged,
+                    record=record.file,
+                    tell=lambda: _tell(settings.output, run),
+                )
+        finally:
+            record.tell(settings.output)
     return Exit.ERROR if run.not_cancelled and code == Exit.OK else code
 
 
@@ -78,6 +89,13 @@ def _tell(output: Output, run: Moderation) -> None:
 
 def _name(one: Cancellation) -> str:
     return f"{one.job_id} ({one.stream})" if one.job_id else f"a job for {one.stream}"
+
+
+def _patience(output: Output, what: str) -> contextlib.AbstractContextManager[None]:
+    """Return a block that a second Ctrl-C does not cut short, but for a warning."""
+    loop = asyncio.get_running_loop()
+    warning = f"warning: {what}; Ctrl-C once more leaves it as it is"
+    return interrupts.twice(lambda: loop.call_soon_threadsafe(output.say, warning))
 
 
 async def submit(
@@ -119,18 +137,19 @@ async def _submit(
 ) -> str:
     """Start a job and return its id; an interrupt waits for the answer, as the job is billed."""
     call = asyncio.create_task(client.submit(url, **options))
-    try:
-        await asyncio.wait([call])
-    except asyncio.CancelledError:
-        await asyncio.wait([call], timeout=PATIENCE)
-        if not call.done():
-            call.cancel()
-            output.say(f"error: {Stream(url)}: there was no answer; a job may run")
-        elif (error := call.exception()) is not None:
-            output.say(f"error: {Stream(url)}: {error}")
-        else:
-            jobs.show(output, "submitted", call.result(), url=url)
-        raise
+    with _patience(output, "waiting for the response to a submission"):
+        try:
+            await asyncio.wait([call])
+        except asyncio.CancelledError:
+            await asyncio.wait([call], timeout=PATIENCE)
+            if not call.done():
+                call.cancel()
+                output.say(f"error: {Stream(url)}: there was no answer; a job may run")
+            elif (error := call.exception()) is not None:
+                output.say(f"error: {Stream(url)}: {error}")
+            else:
+                jobs.show(output, "submitted", call.result(), url=url)
+            raise
     submitted = call.result()
     jobs.show(output, "submitted", submitted, url=url)
     return submitted.job_id

@@ -20,6 +20,7 @@ __all__ = [
     "JOBS",
     "PROBLEMS",
     "SERVICE",
+    "SHARED",
     "STREAMS",
     "TIMEOUT",
     "Option",
@@ -164,6 +165,11 @@ def port(default: int) -> Decorator:
 
 CHECKPOINT = file(
     "--checkpoint", "File that records what is done, so that the same command can resume."
+)
+SHARED = option(
+    "--shared",
+    metavar="NAME",
+    help="Share the work with all processes that have the same NAME, through --redis.",
 )
 
 

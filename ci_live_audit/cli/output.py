@@ -187,19 +187,19 @@ class Output:
         for item in view.flagged(job):
             self._row(view.item(job, item), ITEMS, whole=True)
 
-    def finding(self, finding: Finding) -> None:
-        """Print a finding on one line."""
+    def finding(self, finding: Finding, row: Row | None = None) -> None:
+        """Print a finding, on one line if it fits; ``row`` if it has been made."""
         if self.json:
             self.result("finding", finding.to_dict())
-            return
-        self._row(self.view.finding(finding, self.now()), FINDINGS)
+        else:
+            self._row(row or self.view.finding(finding, self.now()), FINDINGS)
 
     def outcome(self, outcome: Outcome) -> None:
-        """Print an outcome on one line."""
+        """Print an outcome: on one line if it fits."""
         if self.json:
             self.result("outcome", outcome.to_dict())
-            return
-        self._row(self.view.outcome(outcome), OUTCOMES)
+        else:
+            self._row(self.view.outcome(outcome), OUTCOMES)
 
     def _row(self, row: Row, layout: Layout, *, whole: bool = False) -> None:
         """Print a row, and before the first of its kind the header."""

@@ -76,11 +76,13 @@ class View:
         stream = finding.stream
         given = (None, None) if stream is None else (stream.data_id, stream.url)
         if isinstance(finding, WatchFailed):
+            late = finding.error if isinstance(finding.error, WaitTimeout) else None
+            last = None if late is None else late.last
             return Row(
                 job_id=clean(finding.job_id),
                 time=clock(now, self.zone),
-                verdict="Timed out" if isinstance(finding.error, WaitTimeout) else "Error",
-                stream=name_of(None, *given) or clean(finding.job_id),
+                verdict="Error" if late is None else "Timed out",
+                stream=name_of(last, *given) or clean(finding.job_id),
                 details=clean(finding.error),
                 whole=True,
             )
@@ -115,15 +117,15 @@ class View:
             text = clean(error)
             state = "Timed out" if late else "Error"
             return Row(job_id=job_id, verdict=state, details=text, whole=True, style="red")
+        worst = self.worst(job)
         row = attrs.evolve(
-            self._found(self.worst(job) or job),
+            self._found(worst or job),
             job_id=job_id,
             verdict=_outcome(job, late=late),
             style=STYLES.get(job.result, ""),
         )
         if not is_flagged(job.result):
             row = attrs.evolve(row, scene="", score="")
-        worst = self.worst(job)
         at = None if worst is None else time_of(worst)
         told = ["timed out" if late and is_flagged(job.result) else "", *_reason(job)]
         return attrs.evolve(

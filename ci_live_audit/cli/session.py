@@ -8,7 +8,6 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from pathlib import Path
 from typing import NoReturn
 
 import attrs
@@ -25,11 +24,10 @@ from ci_live_audit.errors import (
     LiveAuditError,
     TransportError,
 )
-from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.retry import Attempt, RetryPolicy
 from ci_live_audit.wire import endpoint
 
-__all__ = ["Settings", "found_credentials", "opened", "run"]
+__all__ = ["Settings", "found_credentials", "run"]
 
 
 class _OutageTeller:
@@ -158,16 +156,6 @@ def found_credentials() -> tuple[str, Credentials]:
         return search()
     except CredentialsError as problem:
         raise CredentialsError(str(problem).partition(IN_PYTHON)[0]) from None
-
-
-def opened(checkpoint: Path | None) -> contextlib.AbstractContextManager[Checkpoint | None]:
-    """Return a context with the checkpoint of a command, if it has one.
-
-    Raises:
-        ConfigurationError: The file is not a checkpoint, or in use.
-        OSError: It cannot be read or written.
-    """
-    return contextlib.nullcontext() if checkpoint is None else Checkpoint(checkpoint)
 
 
 def run(main: Callable[[], Awaitable[int]]) -> NoReturn:

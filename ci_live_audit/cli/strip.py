@@ -34,7 +34,7 @@ def strip(job: AuditJob, width: int, zone: tzinfo | None) -> list[str]:
             places = [place[:5] for place in places]
     else:
         places = [elapsed(number / 1000) for number in (begin, end)]
-    size = max(1, min(len(found), LONGEST, width - sum(map(len, places)) - 3))
+    size = max(1, min(len(found) * 2 // 3 + 1, LONGEST, width - sum(map(len, places)) - 3))
     worst = [-1] * size
     for number, item in found:
         part = min(size - 1, (number - begin) * size // (end - begin))

@@ -8,7 +8,7 @@ import attrs
 
 from ci_live_audit.cli.output import Exit
 from ci_live_audit.cli.rows import Row
-from ci_live_audit.cli.words import count, is_flagged
+from ci_live_audit.cli.words import count, cut, is_flagged
 from ci_live_audit.errors import WaitTimeout
 from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.finding import Finding, StateChange, WatchFailed
@@ -19,6 +19,8 @@ __all__ = ["Tally", "earlier"]
 
 #: Flagged streams that are named at the end.
 NAMED = 20
+#: Cells of their names.
+NAME = 30
 
 
 @attrs.define
@@ -80,19 +82,23 @@ class Findings(Tally):
             if finding.job.ended:
                 self.end(None, failed=finding.state == JobState.FAILED)
         elif finding.verdict is not None and is_flagged(finding.verdict):
-            score = -1 if finding.score is None else finding.score
-            known = self._worst.get(finding.job_id)
-            if known is None or known[:2] < (finding.verdict.severity, score):
-                self._worst[finding.job_id] = finding.verdict.severity, score, row
-        verdicts = [severity for severity, _, _ in self._worst.values()]
-        self.sensitive = verdicts.count(Verdict.SENSITIVE.severity)
-        self.suspected = len(verdicts) - self.sensitive
+            self._flag(finding.job_id, finding.verdict, finding.score, row)
+
+    def _flag(self, job_id: str, verdict: Verdict, score: int | None, row: Row) -> None:
+        severity, number = verdict.severity, -1 if score is None else score
+        known = self._worst.get(job_id, (0, -1, row))
+        if (severity, number) > known[:2]:
+            self._worst[job_id] = severity, number, row
+            if severity > known[0]:
+                is_sensitive = verdict == Verdict.SENSITIVE
+                self.sensitive += is_sensitive
+                self.suspected += (not is_sensitive) - (known[0] > 0)
 
     def named(self) -> Iterator[str]:
         """Yield what was worst in each flagged stream, the worst first, with the whole job id."""
         rows = sorted(self._worst.values(), key=lambda one: one[:2], reverse=True)
         for _, _, row in rows[:NAMED]:
-            name = "" if row.stream == row.job_id else f"{row.stream}: "
+            name = "" if row.stream == row.job_id else f"{cut(row.stream, NAME)}: "
             what = " ".join(filter(None, [row.verdict, row.scene, row.score]))
             when = " ".join(filter(None, [row.time, row.offset]))
             yield f"{name}{what} at {when}, job {row.job_id}"

@@ -20,14 +20,15 @@ class Commit:
         job_id: The job that it is of.
         action: ``"keep"``: the job is followed further. ``"end"``: the service has said of it what
             it will always say. ``"aside"``: it is not over, but this run follows it no longer; a
-            later one does. ``"release"``: another process may follow it at once.
+            later one does. ``"release"``: another process may follow it at once. ``"forget"``: it
+            is not followed, and may come again; ``"give_up"``: in a later run.
         seen: What was seen of the job, to be appended to what is noted already.
         verdict: With ``"end"``: the verdict of the job, if it has one.
         error: With ``"end"``: the name of the error's class, if there was one.
     """
 
     job_id: str
-    action: Literal["keep", "end", "aside", "release"]
+    action: Literal["keep", "end", "aside", "release", "forget", "give_up"]
     seen: bytes = b""
     verdict: int | None = None
     error: str | None = None

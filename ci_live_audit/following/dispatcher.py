@@ -105,6 +105,7 @@ class Dispatcher(Generic[R, T]):
             requests=0 if limiter is None else limiter.requests,
             eta=open_ / self._polling.rate if all_known else None,
             outage=self._ledger.health.outage(now),
+            flagged=len(self._ledger.flagged),
             next_poll=max(0.0, self.due - now) if open_ and self.due < math.inf else None,
         )
 

@@ -45,6 +45,8 @@ class Ledger:
         self._last: dict[str, AuditJob] = {}
         # Jobs that were polled for the last time, with the error if that failed.
         self._spent: dict[str, LiveAuditError | None] = {}
+        #: Jobs that go on, and were suspected or sensitive when they were last seen.
+        self.flagged: set[str] = set()
         self.ended: int = 0
         self.failed: int = 0
 
@@ -59,6 +61,8 @@ class Ledger:
         if not self.is_in_flight(job_id):
             return None
         error = None
+        flagged = job.result is not None and job.result.severity > 0
+        (self.flagged.add if flagged else self.flagged.discard)(job_id)
         if job.ended:
             self._finish(job_id)
             self.ended += job.state != JobState.FAILED
@@ -110,6 +114,7 @@ class Ledger:
     def drop(self, job_id: str) -> None:
         """Forget a job that is followed no longer, and will not be counted."""
         self._schedule.drop(job_id)
+        self.flagged.discard(job_id)
         for known in (self._failures, self._last, self._spent):
             known.pop(job_id, None)
 
@@ -121,6 +126,7 @@ class Ledger:
 
     def _finish(self, job_id: str) -> None:
         self._schedule.finish(job_id)
+        self.flagged.discard(job_id)
         self._last.pop(job_id, None)
 
     def _keep(self, job_id: str, job: AuditJob) -> None:
@@ -143,6 +149,7 @@ class Ledger:
 
     def _timed_out(self, job_id: str, reason: str) -> WaitTimeout:
         self.failed += 1
+        self.flagged.discard(job_id)
         last = self._last.pop(job_id, None)
         seen = "" if last is None else f"; it was {last.state}"
         error = WaitTimeout(f"{reason} within {self._schedule.timeout:g} s{seen}", last=last)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Member"]
 
-logger: logging.Logger = logging.getLogger("ci_live_audit")
+logger: logging.Logger = logging.getLogger("ci_live_audit.redis")
 
 #: A call is about this many jobs at most.
 PORTION = 1000
@@ -72,7 +72,7 @@ class Member(Ids):
         self._waiters: list[asyncio.Future[None]] = []
         self._open = math.inf
         self._name = secrets.token_hex(8)
-        self._joins = True
+        self._joins, self._want = True, WANT
         self._lease = self._beat_due = -math.inf
         self._away_since: float | None = None
         self._wake = asyncio.Event()
@@ -189,7 +189,7 @@ class Member(Ids):
     async def _beat(self) -> None:
         now = running_loop().time()
         beat = await self._store.beat(
-            self._name, joins=self._joins, want=WANT, held=len(self._held)
+            self._name, joins=self._joins, want=self._want, held=len(self._held)
         )
         if beat.lost:
             self._lose(forgotten=beat.forgotten)
@@ -197,6 +197,7 @@ class Member(Ids):
         self._joins = False
         self._lease, self._beat_due = now + self._store.ttl, now + self._store.ttl / 3
         self._open = beat.open
+        self._store.takeovers += beat.taken_over
         self._come_back(now)
         if beat.own is not None:
             self._settle({*beat.own})
@@ -253,6 +254,8 @@ class Member(Ids):
 
     def _look(self) -> None:
         """Let the run see what there is to do, and whether all is over."""
+        if self._open < math.inf:
+            self._store.remaining = int(self._open)
         read = self._given.exhausted and not self._to_add
         self.exhausted = read and not self._open and not self.at_hand
         self._run.look()

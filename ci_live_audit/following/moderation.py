@@ -60,6 +60,7 @@ class Moderation(Run[Finding]):
     def __init__(
         self, polling: Polling, supervisor: Supervisor, opened: MutableSet[Moderation]
     ) -> None:
+        polling = attrs.evolve(polling, checkpoint=supervisor.following)
         super().__init__(polling, supervisor.job_ids(), _Moderating(supervisor))
         self._dispatcher.commit = supervisor.notes.commit
         self._supervisor = supervisor

@@ -1,19 +1,56 @@
-"""What is noted of streams in a checkpoint, if there is one."""
+"""What is noted of streams in a checkpoint, if there is one; what is shared is another matter."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from ci_live_audit.following.checkpoint import Checkpoint
 from ci_live_audit.following.commit import Commit
 from ci_live_audit.following.places import Place
 from ci_live_audit.following.streams import Records
 
-__all__ = ["Notes"]
+__all__ = ["Notes", "StreamRecord"]
+
+
+class StreamRecord(Protocol):
+    """What is noted of streams, for later runs or for other processes."""
+
+    @property
+    def outlast(self) -> bool:
+        """Whether what is noted outlasts the run."""
+        ...
+
+    async def read(self) -> Records:
+        """Return what was noted by earlier runs."""
+        ...
+
+    async def stream(self, place: Place) -> None:
+        """Note that a stream is about to be submitted."""
+
+    async def job(self, place: Place) -> None:
+        """Note the job of a stream."""
+
+    async def release(self, place: Place) -> None:
+        """Note that no job runs for a stream."""
+
+    def end(self, place: Place, *, may_come_again: bool = False) -> None:
+        """Keep in mind that a job has ended, for `commit`."""
+
+    def seen(self, job_id: str) -> bytes:
+        """Return what was seen of a job by earlier runs."""
+        ...
+
+    async def commit(self, commit: Commit) -> None:
+        """Note what the consumer has dealt with: a finding, or the end of a job.
+
+        Raises:
+            OSError: It cannot be noted.
+        """
 
 
 class Notes:
-    """Notes what happens to streams, each before anything else happens to it.
+    """Notes what happens to streams in a file, each before anything else happens to it.
 
     Args:
         checkpoint: Where it is noted, if anywhere.

@@ -10,8 +10,9 @@ import attrs
 from ci_live_audit.errors import LiveAuditError
 from ci_live_audit.following.streams import Stream
 from ci_live_audit.following.submitting import Submission
+from ci_live_audit.wire.requests import Request
 
-__all__ = ["Place", "Places"]
+__all__ = ["HELD", "Place", "Places"]
 
 #: Seconds for which a place is kept for a job that may run, but whose id is not known.
 HELD = 12 * 3600.0
@@ -27,6 +28,8 @@ class Place:
         job_id: Its job; empty as long as that is not known.
         error: Why its job may run on, although nobody follows it.
         lost_at: When the answer to the submission was lost, in seconds.
+        dropped: Whether another process may have taken it while it was being submitted.
+        request: What submits it, if that is known.
         submission: Its submission, if it is of this run.
         task: Submits it.
     """
@@ -37,6 +40,8 @@ class Place:
     error: LiveAuditError | None = None
     lost_at: float | None = None
     is_over: bool = False
+    dropped: bool = False
+    request: Request | None = None
     submission: Submission | None = None
     task: asyncio.Task[None] | None = None
 
@@ -80,6 +85,10 @@ class Places:
         """Give a place back."""
         self._taken.remove(place)
         self.freed += 1
+
+    def of_key(self, key: str) -> list[Place]:
+        """Return the places of a stream: one, or none."""
+        return [place for place in self._taken if place.key == key]
 
     def of_job(self, job_id: str) -> list[Place]:
         """Return the places of a job: one, or none."""

@@ -34,8 +34,10 @@ class Plan:
         return self.period / 2
 
     def __str__(self) -> str:
+        jobs = "job" if self.jobs == 1 else "jobs"
+        requests = "request" if self.rate == 1 else "requests"
         return (
-            f"{self.jobs:,} jobs at {self.rate:g} requests a second: each is polled every "
+            f"{self.jobs:,} {jobs} at {self.rate:g} {requests} a second: each is polled every "
             f"{_short(self.period)} s, and the run takes at least {_short(self.duration)} s"
         )
 

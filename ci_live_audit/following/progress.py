@@ -20,6 +20,7 @@ class Progress:
             run; None while there may be ids that are not known yet.
         outage: Seconds for which no poll has succeeded while the service is out; None while it
             works.
+        flagged: Number of open jobs that were suspected or sensitive when they were last seen.
         next_poll: Seconds until the next poll is due; None if none is.
     """
 
@@ -29,4 +30,5 @@ class Progress:
     requests: int
     eta: float | None
     outage: float | None = None
+    flagged: int = 0
     next_poll: float | None = None

@@ -7,151 +7,35 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from ci_live_audit._checks import text
 from ci_live_audit._redis import RedisRefused, RedisUnavailable, Script, Server
 from ci_live_audit.errors import ConfigurationError
 from ci_live_audit.following.commit import Commit
-from ci_live_audit.following.shared import Beat, Committed, SharedCheckpoint
+from ci_live_audit.following.redis_scripts import (
+    ADD,
+    BEAT,
+    CLAIM,
+    COMMIT,
+    LEAVE,
+    PARTS,
+    REPORT,
+    RESIGN,
+)
+from ci_live_audit.following.shared import (
+    Beat,
+    Claimed,
+    Committed,
+    Resigned,
+    SharedStreams,
+)
 
 __all__ = ["RedisCheckpoint"]
 
 #: Seconds that a script may take, and the part of the time to live that it may take at most.
 TIMEOUT, PART = 1.0, 1 / 3
-
-# What was seen is ASCII, since a client may decode all that it receives. `own` and `seen` have the
-# name of a process or a job behind them; as all keys they are in one slot of a cluster.
-# KEYS workers, numbers, beaten, scope, open, new, back, aside, over, own, seen
-COMMON = """
-local workers, numbers, beaten, scope, open, new, back, aside, over, own, seen = unpack(KEYS)
-local number, me = tonumber(ARGV[1]), ARGV[2]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-
--- A call that was given up may be executed after those that followed it.
-local function is_late()
-  return number < tonumber(redis.call('HGET', numbers, me) or 0)
-end
-
-local function bury(worker)
-  local theirs = redis.call('SMEMBERS', own .. worker)
-  for _, id in ipairs(theirs) do redis.call('LPUSH', back, id) end
-  redis.call('DEL', own .. worker)
-  redis.call('ZREM', workers, worker)
-  redis.call('HDEL', numbers, worker)
-end
-"""
-
-ADD = Script(
-    COMMON
-    + """
-for i = 2, #ARGV do
-  local id = ARGV[i]
-  if redis.call('SREM', aside, id) == 1 then
-    redis.call('SADD', open, id)
-    redis.call('RPUSH', back, id)
-  elseif not redis.call('ZSCORE', over, id) and redis.call('SADD', open, id) == 1 then
-    redis.call('RPUSH', new, id)
-  end
-end
-return {number}
-"""
-)
-
-BEAT = Script(
-    COMMON
-    + """
-local ttl, joins = tonumber(ARGV[3]), ARGV[4] == '1'
-local want, held = tonumber(ARGV[5]), tonumber(ARGV[6])
-local about, room = redis.call('GET', scope), tonumber(ARGV[8])
-if about and about ~= ARGV[7] then return {number, 'scope', about} end
-if not joins and not redis.call('ZSCORE', workers, me) then
-  return {number, 'lost', about and 0 or 1}
-end
-if is_late() then return {number, 'late'} end
-if not about then redis.call('SET', scope, ARGV[7]) end
-redis.call('HSET', numbers, me, number)
-
--- If nobody was heard of for so long, Redis was away, or its clock has been set: nobody is dead.
-local before = tonumber(redis.call('GET', beaten) or 0)
-if now - before > ttl or now < before then
-  for _, worker in ipairs(redis.call('ZRANGE', workers, 0, -1)) do
-    redis.call('ZADD', workers, now + ttl, worker)
-  end
-end
-redis.call('SET', beaten, now)
-redis.call('ZADD', workers, now + ttl, me)
-for _, worker in ipairs(redis.call('ZRANGEBYSCORE', workers, '-inf', now)) do bury(worker) end
-
-local all = redis.call('ZRANGE', workers, 0, -1)
-if joins and #all == 1 then                -- what was laid aside is for the next run: this one
-  for _, id in ipairs(redis.call('SMEMBERS', aside)) do
-    redis.call('SADD', open, id)
-    redis.call('RPUSH', back, id)
-  end
-  redis.call('DEL', aside)
-end
-local total, rank = redis.call('SCARD', open), 0
-for _, worker in ipairs(all) do if worker < me then rank = rank + 1 end end
-local share = math.floor(total / #all) + (rank < total % #all and 1 or 0)
-local have = redis.call('SCARD', own .. me)
-
-local reply = {number, 'ok', math.max(0, have - share), total, 0, -1}
-if have ~= held then                       -- the reply to an earlier beat was lost
-  local mine = redis.call('SMEMBERS', own .. me)
-  reply[6] = #mine
-  for _, id in ipairs(mine) do reply[#reply + 1] = id end
-end
-for _ = 1, math.min(want, share - have) do
-  local id = redis.call('LPOP', back)
-  if id then reply[5] = reply[5] + 1 else id = redis.call('LPOP', new) end
-  if not id then break end
-  redis.call('SADD', own .. me, id)
-  local known = redis.call('GET', seen .. id) or ''
-  reply[#reply + 1] = id
-  reply[#reply + 1] = known
-  room = room - #id - #known
-  if room < 0 then break end
-end
-return reply
-"""
-)
-
-COMMIT = Script(
-    COMMON
-    + """
-if not redis.call('ZSCORE', workers, me) or is_late() then return {number, 'lost'} end
-redis.call('HSET', numbers, me, number)
-local reply = {number, 'ok', 0}
-for i = 4, #ARGV, 3 do
-  local id, action, new_ = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  local noted = redis.call('SISMEMBER', own .. me, id)
-  if noted == 1 then
-    if #new_ > 0 then redis.call('APPEND', seen .. id, new_) end
-    if action ~= 'keep' then redis.call('SREM', own .. me, id) end
-    if action == 'release' then
-      redis.call('LPUSH', back, id)
-    elseif action ~= 'keep' then
-      redis.call('SREM', open, id)
-      if action == 'aside' then
-        redis.call('SADD', aside, id)
-      else
-        redis.call('DEL', seen .. id)
-        redis.call('ZADD', over, now, id)
-        redis.call('ZREMRANGEBYSCORE', over, '-inf', now - tonumber(ARGV[3]))
-      end
-    end
-  end
-  reply[#reply + 1] = noted
-end
-reply[3] = redis.call('SCARD', open)
-return reply
-"""
-)
-
-LEAVE = Script(COMMON + "if not is_late() then bury(me) end return {number}")
 
 #: Bytes of ids and of what was seen that one beat gives, or a little more.
 ROOM = 2**20
@@ -159,7 +43,7 @@ ROOM = 2**20
 REMEMBERED = 30 * 86400
 
 
-class RedisCheckpoint(SharedCheckpoint):
+class RedisCheckpoint(SharedStreams):
     """The state of a run that several processes share, in Redis: each follows a part of the jobs.
 
     Start the same program several times, with the same ``name`` and as many ids as each may have:
@@ -182,8 +66,7 @@ class RedisCheckpoint(SharedCheckpoint):
         if not text("name", name).strip():
             raise ConfigurationError("name: expected a name for what the processes share")
         self._server = Server(given.pop(), min(TIMEOUT, ttl * PART))
-        parts = ("workers", "numbers", "beaten", "scope", "open", "new", "back", "aside", "over")
-        self._keys = [_key(name, part) for part in (*parts, "own:", "seen:")]
+        self._keys = [_key(name, part) for part in PARTS]
         self._has_spoken = False
 
     async def __aenter__(self) -> Self:
@@ -206,19 +89,26 @@ class RedisCheckpoint(SharedCheckpoint):
         known = (process, ttl, int(joins), want, held, self.scope, ROOM)
         word, *reply = await self._run(BEAT, *known)
         if word == "scope":
-            about, here = (" in ".join(one.split(" ")) for one in (reply[0], self.scope))
             raise ConfigurationError(
-                f"checkpoint: it is about jobs of bucket {about}, not of {here}; use another name"
+                f"checkpoint: it is about {_about(reply[0])}, not {_about(self.scope)}; "
+                "use another name"
             )
         if word != "ok":
             return Beat(lost=True, forgotten=word == "lost" and reply[0] == 1)
-        surplus, open_, followed, number = (int(one) for one in reply[:4])
-        rest = reply[4:]
+        surplus, open_, followed, number, taken_over = (int(one) for one in reply[:5])
+        rest = reply[5:]
         own = None
         if number >= 0:
             own, rest = [_text(one) for one in rest[:number]], rest[number:]
-        jobs = [(_text(rest[i]), _seen(rest[i + 1])) for i in range(0, len(rest), 2)]
-        return Beat(back=jobs[:followed], new=jobs[followed:], surplus=surplus, open=open_, own=own)
+        jobs = _jobs(rest)
+        return Beat(
+            back=jobs[:followed],
+            new=jobs[followed:],
+            surplus=surplus,
+            open=open_,
+            own=own,
+            taken_over=taken_over,
+        )
 
     async def commit(self, process: str, commits: Sequence[Commit]) -> Committed:
         """Note what a process has dealt with, of jobs that are its own."""
@@ -231,6 +121,27 @@ class RedisCheckpoint(SharedCheckpoint):
     async def leave(self, process: str) -> None:
         """Give all jobs of a process to the others, at once."""
         await self._run(LEAVE, process)
+
+    # What `moderate` needs besides
+
+    async def claim(
+        self, process: str, claims: Mapping[str, bytes], *, at_once: int, once: bool, doubt: float
+    ) -> Claimed:
+        """Give streams to a process that is about to submit them."""
+        given = (part for id_, note in claims.items() for part in (_ascii(id_), _note(note)))
+        known = process, at_once, int(once), round(doubt * 1000)
+        word, *reply = await self._run(CLAIM, *known, *given)
+        return Claimed(lost=True) if word != "ok" else Claimed(open=int(reply[0]), words=reply[1:])
+
+    async def report(self, stream: str, claim: bytes, job: bytes) -> None:
+        """Note what became of a claim that may be another process's by now."""
+        await self._run(REPORT, "", _ascii(stream), _note(claim), _note(job))
+
+    async def resign(self, process: str, *, takes: bool) -> Resigned:
+        """Give all streams of a process to the others; without others, give it all there are."""
+        reply = await self._run(RESIGN, process, round(self.ttl * 1000), int(takes))
+        others, waiting = int(reply[0]), int(reply[1])
+        return Resigned(others=others, waiting=waiting, streams=_jobs(reply[2:]))
 
     async def _run(self, script: Script, *arguments: float | str) -> list[Any]:
         """Run a script.
@@ -267,7 +178,21 @@ def _text(job_id: str) -> str:
 def _said(commit: Commit) -> Iterator[str]:
     yield _ascii(commit.job_id)
     yield commit.action
-    yield b64encode(commit.seen).decode() + "." if commit.seen else ""
+    yield _note(commit.seen)
+
+
+def _note(seen: bytes) -> str:
+    return b64encode(seen).decode() + "." if seen else ""
+
+
+def _jobs(reply: Sequence[str]) -> list[tuple[str, bytes]]:
+    return [(_text(reply[i]), _seen(reply[i + 1])) for i in range(0, len(reply), 2)]
+
+
+def _about(scope: str) -> str:
+    """Return a scope in words."""
+    bucket, region, *kind = scope.split(" ")
+    return f"{kind[0] if kind else 'jobs'} of bucket {bucket} in {region}"
 
 
 def _seen(notes: str) -> bytes:

@@ -57,6 +57,8 @@ class Stopping:
         free: Gives a place back whose job does not run any more.
 
     Attributes:
+        cancels: Whether jobs are cancelled.
+        within: Seconds within which the end has to come.
         cancelled: What was cancelled in the end.
         not_cancelled: What may run on after the end.
     """
@@ -73,8 +75,8 @@ class Stopping:
         self._places = places
         self._free = free
         self._slots = asyncio.Semaphore(terms.at_once)
-        self._cancels = terms.cancels
-        self._within = terms.within
+        self.cancels: bool = terms.cancels
+        self.within: float = terms.within
         self._until = math.inf
         self._expired = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -90,12 +92,12 @@ class Stopping:
     async def end(self) -> None:
         """Stop all jobs, within the deadline; submissions that have left are waited for."""
         time = asyncio.get_running_loop().time
-        self._until = time() + self._within
+        self._until = time() + self.within
         retry = self._caller.retry
         self._caller = attrs.evolve(
             self._caller,
-            retry=attrs.evolve(retry, deadline=min(retry.deadline, self._within)),
-            timeout=min(self._caller.timeout, self._within / HANGING),
+            retry=attrs.evolve(retry, deadline=min(retry.deadline, self.within)),
+            timeout=min(self._caller.timeout, self.within / HANGING),
         )
         given_up = tuple(self._tasks)
         for task in given_up:
@@ -119,9 +121,9 @@ class Stopping:
 
     def _left(self, place: Place) -> Cancellation:
         error = place.error
-        if error is None and (self._cancels or not place.job_id):
+        if error is None and (self.cancels or not place.job_id):
             operation, job_id = ("cancel", place.job_id) if place.job_id else ("submit", None)
-            error = RequestTimeout(f"not done within {self._within:g} s, when the run was left")
+            error = RequestTimeout(f"not done within {self.within:g} s, when the run was left")
             error.about(operation, job_id)
         if error is not None:
             job = f"job {place.job_id}" if place.job_id else "a job that may exist"
@@ -138,7 +140,7 @@ class Stopping:
             return  # there may be a job, but nobody knows its id
         if not place.job_id:
             await self._free(place)
-        elif self._cancels and await self._stop(place):
+        elif self.cancels and await self._stop(place):
             self.cancelled += (Cancellation(stream=place.stream, job_id=place.job_id),)
             await self._free(place)
 
@@ -176,7 +178,7 @@ class Stopping:
             pause = min(pause * 2, longest)
 
     async def _has_stopped(self, job_id: str) -> bool:
-        if not self._cancels:
+        if not self.cancels:
             return await cancelling.is_over(self._caller, job_id)
         await cancelling.stop(self._caller, job_id)
         return True

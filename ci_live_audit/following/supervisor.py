@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import math
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -19,7 +18,6 @@ from ci_live_audit._loop import cancel_and_wait
 from ci_live_audit.calls import Caller
 from ci_live_audit.errors import (
     ConfigurationError,
-    CredentialsError,
     InvalidInput,
     JobNotFound,
     LiveAuditError,
@@ -30,22 +28,19 @@ from ci_live_audit.following.commit import Commit
 from ci_live_audit.following.digests import digest
 from ci_live_audit.following.dispatcher import Dispatcher
 from ci_live_audit.following.finding import Finding, WatchFailed
-from ci_live_audit.following.health import Health
+from ci_live_audit.following.ids import AnyCheckpoint
 from ci_live_audit.following.ledger import Update
-from ci_live_audit.following.notes import Notes
+from ci_live_audit.following.notes import Notes, StreamRecord
 from ci_live_audit.following.places import Place, Places
 from ci_live_audit.following.stopping import Stopping
 from ci_live_audit.following.streams import Stream, Streams, Terms, reader, stream_of
-from ci_live_audit.following.submitting import Submission
+from ci_live_audit.following.submitting import LONGEST_PAUSE, PAUSE, Prospects, Submission
 from ci_live_audit.models import JobState, SubmittedJob
+from ci_live_audit.wire.requests import Request
 
 __all__ = ["Supervisor", "Terms"]
 
 logger: logging.Logger = logging.getLogger("ci_live_audit")
-
-#: Seconds before a stream is submitted again, doubled up to the longest; and from a submission
-#: whose answer was lost to the next one.
-PAUSE, LONGEST_PAUSE = 1.0, 60.0
 
 
 class Supervisor:
@@ -59,21 +54,21 @@ class Supervisor:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self._caller = caller
-        self._options = terms.options
-        self.notes: Notes = Notes(checkpoint, self._may_note_again)
+        self._terms = terms
+        self.notes: StreamRecord = Notes(checkpoint, self._may_note_again)
         self._is_collection = isinstance(urls, Collection)
         self._source = reader(urls)
         self._places = Places(terms.at_once)
+        #: As whose checkpoint the jobs are watched, if they come and go.
+        self.following: AnyCheckpoint | None = None
         self.stopping: Stopping = Stopping(caller, self._places, terms, free=self._stopped)
         #: Keys of streams that are not to be submitted, as they run, ran, or may run.
         self._known: set[str] = set()
         self._job_ids: asyncio.Queue[str | None] = asyncio.Queue()
-        self._health = Health()
+        self._prospects = Prospects()
         #: Streams that the service has refused for now wait in it.
         self._line = asyncio.Lock()
         self._news = asyncio.Event()
-        #: Answers that were lost in a row, and when the next stream may be submitted.
-        self._lost, self._resume = 0, -math.inf
         self._leaving = False
 
     async def job_ids(self) -> AsyncGenerator[str, None]:
@@ -121,9 +116,14 @@ class Supervisor:
                 element = await anext(self._source)
             except StopAsyncIteration:
                 break
-            self._begin(element)
+            if (read := self._read(element)) is not None:
+                await self._begin(*read)
             await asyncio.sleep(0)  # a source that never waits starves nobody
-        await self._until(lambda: all(place.task is None for place in self._places))
+        await self._until(self._is_done)
+
+    def _is_done(self) -> bool:
+        """Return whether nothing is being submitted any more."""
+        return all(place.task is None for place in self._places)
 
     def _end_feeding(self, feeder: asyncio.Task[None]) -> None:
         if feeder.cancelled():
@@ -139,58 +139,74 @@ class Supervisor:
         records = await self.notes.read()
         self._known |= records.over | records.open.keys()
         for key, (stream, job_id) in tuple(records.open.items()):
-            place = Place(stream, key, job_id)
-            self._places.take(place)
+            self._adopt(Place(stream, key, job_id))
             if job_id:
                 self._job_ids.put_nowait(job_id)
-            else:
-                error = TransportError("an earlier run ended before the response; a job may exist")
-                self._give_back(place, error.about("submit", None))
+
+    def _adopt(self, place: Place) -> None:
+        """Take what an earlier run, or another process, has submitted; name what it may have."""
+        self._places.take(place)
+        if not place.job_id:
+            error = TransportError("an earlier run ended before the response; a job may exist")
+            self._give_back(place, error.about("submit", None))
 
     def _has_room(self) -> bool:
         run, now = self._run, asyncio.get_running_loop().time()
         # During an outage a stream might be lost; the polls, if there are any, see its end.
         is_out = run.schedule.open > 0 and run.progress.outage is not None
         stands = run.error is not None or run.write_error is not None or run.backlog.is_full
-        waits = is_out or stands or self._line.locked() or now < self._resume
+        waits = is_out or stands or self._line.locked() or now < self._prospects.resume
         return not waits and self._places.has_room(now)
 
-    def _begin(self, element: object) -> None:
-        """Submit what the source has given, unless it is known."""
+    def _read(self, element: object) -> tuple[Stream, Request] | None:
+        """Return the stream that the source has given, and the request that submits it."""
         stream = element if isinstance(element, Stream) else None
         try:
             stream = stream_of(element)
-            request = stream.request(**self._options)
+            return stream, stream.request(**self._terms.options)
         except InvalidInput as error:
             self._deliver(stream, error.about("submit", None))
-            return
+            return None
+
+    async def _begin(self, stream: Stream, request: Request) -> None:
+        """Submit a stream, unless it is known."""
         key = stream.key
         if key not in self._known:
             self._known.add(key)
-            place = Place(stream, key)
-            self._places.take(place)
-            submission = Submission(self._caller, request, lambda: self._leaving)
-            place.submission = submission
-            place.task = asyncio.create_task(self._submit(place, submission))
-            place.task.add_done_callback(partial(self._end_submission, place))
-            return
-        for place in self._places:
-            if place.key == key and place.submission is None:  # as it was in the checkpoint
-                place.stream = stream
+            self._start(Place(stream, key, request=request), request)
+        else:
+            self._name(key, stream, request)
+
+    def _name(self, key: str, stream: Stream, request: Request) -> None:
+        """Tell a stream as the source does, if it was taken up without its secrets."""
+        for place in self._places.of_key(key):
+            if place.submission is None:
+                place.stream, place.request = stream, request
+
+    def _start(self, place: Place, request: Request) -> None:
+        """Begin to submit a stream."""
+        self._places.take(place)
+        submission = Submission(
+            self._caller, request, lambda: self._leaving or place.dropped, self.look
+        )
+        place.submission = submission
+        place.task = asyncio.create_task(self._submit(place, submission))
+        place.task.add_done_callback(partial(self._end_submission, place))
 
     async def _submit(self, place: Place, submission: Submission) -> None:
         try:
             await self.notes.stream(place)
             place.job_id = (await self._accepted(place, submission)).job_id
         except LiveAuditError as error:
-            self._judge(error)
+            if self._prospects.is_bad_for_all(error, asyncio.get_running_loop().time()):
+                self._fail(error)
             self._give_back(place, error)
             if not error.may_have_happened:
                 await self.notes.release(place)
             return
-        self._lost = 0
-        self._health.record_success(asyncio.get_running_loop().time())
-        self._job_ids.put_nowait(place.job_id)
+        self._prospects.record_success(asyncio.get_running_loop().time())
+        if not place.dropped:
+            self._job_ids.put_nowait(place.job_id)
         await self.notes.job(place)
 
     def _end_submission(self, place: Place, task: asyncio.Task[None]) -> None:
@@ -198,7 +214,7 @@ class Supervisor:
         problem = None if task.cancelled() else task.exception()
         if problem is not None:
             self._fail(problem)
-        elif task.cancelled() and not (self._leaving or place.job_id):
+        elif task.cancelled() and not (self._leaving or place.dropped or place.job_id):
             error = TransportError("the submission was cancelled", sent=place.is_under_way)
             self._give_back(place, error.about("submit", None))
         self.look()
@@ -211,7 +227,7 @@ class Supervisor:
                 try:
                     return await submission.send()
                 except LiveAuditError as error:
-                    if self._leaving or not self._may_pass(error):
+                    if self._leaving or place.dropped or not self._prospects.may_pass(error):
                         raise
                     wait = max(pause, error.retry_after or 0.0)
                     if pause == PAUSE and not self._line.locked():
@@ -221,34 +237,19 @@ class Supervisor:
                 await self._pause(wait)
                 pause = min(pause * 2, LONGEST_PAUSE)
 
-    def _may_pass(self, error: LiveAuditError) -> bool:
-        """Return whether a stream was certainly not submitted, and may be later."""
-        if isinstance(error, CredentialsError):
-            return self._health.may_pass(error)
-        return error.transient and not error.may_have_happened
-
-    def _judge(self, error: LiveAuditError) -> None:
-        """Judge what an error means for the other streams."""
-        now = asyncio.get_running_loop().time()
-        if error.may_have_happened:
-            # The next one may be lost as well.
-            self._lost += 1
-            pause = PAUSE * 2.0 ** min(self._lost - 2, 10) if self._lost > 1 else 0.0
-            self._resume = now + min(pause, LONGEST_PAUSE)
-        if not self._health.may_pass(error):
-            self._health.record_error(error, now, 1)
-        if self._health.is_fatal(error):
-            self._fail(error)
-
     def _give_back(self, place: Place, error: LiveAuditError) -> None:
         """Give up a stream that was not submitted, or may not have been."""
+        commit = None
         if error.may_have_happened:
             place.error, place.lost_at = error, asyncio.get_running_loop().time()
+            commit = Commit(job_id=place.key, action="aside")
         else:
             self._free(place)
-        self._deliver(place.stream, error)
+        self._deliver(place.stream, error, commit)
 
     async def _stopped(self, place: Place) -> None:
+        if place not in self._places:
+            return  # another process has it
         self._free(place, is_over=place.is_over)
         if not place.is_over:
             await self.notes.release(place)
@@ -260,10 +261,14 @@ class Supervisor:
             self._known.discard(place.key)
         self.look()
 
-    def _deliver(self, stream: Stream | None, error: LiveAuditError) -> None:
+    def _deliver(
+        self, stream: Stream | None, error: LiveAuditError, commit: Commit | None = None
+    ) -> None:
         key = digest("", stream and stream.key, "error", type(error).__name__)
         finding = WatchFailed(job_id="", key=f"{key:016x}", stream=stream, error=error)
-        self._run.backlog.add(iter([(finding, Commit(job_id="", action="release"))]), 1, 0)
+        self._run.backlog.add(
+            iter([(finding, commit or Commit(job_id="", action="release"))]), 1, 0
+        )
         self._run.changed.set()
 
     def _fail(self, problem: BaseException) -> None:
@@ -277,8 +282,9 @@ class Supervisor:
     async def _until(self, is_so: Callable[[], bool]) -> None:
         while not is_so():
             news, now = self._news, asyncio.get_running_loop().time()
+            resume = self._prospects.resume
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(self._resume if self._resume > now else None):
+                async with asyncio.timeout_at(resume if resume > now else None):
                     await news.wait()
 
     async def _pause(self, seconds: float) -> None:
@@ -302,13 +308,19 @@ class Supervisor:
 
     async def leave(self) -> None:
         """Stop reading and submitting, and stop the jobs that still run."""
+        self._stop_submitting()
+        await self.stopping.end()
+        await self._stop_reading()
+
+    def _stop_submitting(self) -> None:
         self._leaving = True
         self._feeder.cancel()
         for place in self._places:
             if place.task is not None and not (place.is_under_way or place.job_id):
                 place.task.cancel()
         self.look()
-        await self.stopping.end()
+
+    async def _stop_reading(self) -> None:
         with suppress(asyncio.CancelledError):
             await cancel_and_wait([self._feeder])
         if inspect.isasyncgen(self._source):

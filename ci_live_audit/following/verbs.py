@@ -16,6 +16,8 @@ from ci_live_audit.following.nudges import CallbackSource
 from ci_live_audit.following.outcomes import Outcomes
 from ci_live_audit.following.plan import Plan, plan
 from ci_live_audit.following.polling import Polling, Query
+from ci_live_audit.following.shared import SharedStreams
+from ci_live_audit.following.shared_supervisor import SharedSupervisor
 from ci_live_audit.following.streams import Streams, SubmitOptions
 from ci_live_audit.following.supervisor import Supervisor, Terms
 from ci_live_audit.limits.background import BackgroundRateLimiter
@@ -136,7 +138,7 @@ class ManyJobs:
         timeout: float | None = None,
         cancel_on_exit: bool = True,
         cancel_within: float = 20.0,
-        checkpoint: Checkpoint | None = None,
+        checkpoint: Checkpoint | SharedStreams | None = None,
         callbacks: CallbackSource | None = None,
         **options: Unpack[SubmitOptions],
     ) -> Moderation:
@@ -157,11 +159,15 @@ class ManyJobs:
             OSError: The checkpoint cannot be written.
         """
         if checkpoint is not None:
-            if not isinstance(checkpoint, Checkpoint):
-                raise InvalidInput("checkpoint: moderate takes a Checkpoint, which is a file")
+            if not isinstance(checkpoint, Checkpoint | SharedStreams):
+                raise InvalidInput("checkpoint: moderate takes a Checkpoint or a RedisCheckpoint")
             checkpoint.bind(self._bucket, self._region)
         terms = Terms(at_once, cancel_on_exit, cancel_within, options)
-        supervisor = Supervisor(self._caller, urls, terms, checkpoint)
+        supervisor = (
+            SharedSupervisor(self._caller, urls, terms, checkpoint)
+            if isinstance(checkpoint, SharedStreams)
+            else Supervisor(self._caller, urls, terms, checkpoint)
+        )
         polling = attrs.evolve(
             self._polling(interval, timeout, callbacks=callbacks), kind="moderate"
         )

@@ -17,7 +17,7 @@ from ci_live_audit.wire.responses import Response
 __all__ = ["DOCTOR", "ExchangeState", "place"]
 
 #: What helps where a server cannot be reached.
-DOCTOR = "; try: ci-live-audit doctor"
+DOCTOR = " Try: ci-live-audit doctor"
 
 # What certainly did not reach the server. By name, for each library of the family has its own.
 UNSENT = {
@@ -92,7 +92,8 @@ class ExchangeState:
             if any(map(_is_out_of_descriptors, causes)):
                 reason = f"too many open files: {reason}; lower max_connections or raise the limit"
             elif route and (obstacle := _obstacle(causes, self.route)):
-                reason = f"cannot reach {self.route}: {obstacle}{DOCTOR}"
+                end = "" if obstacle.endswith("?") else "."
+                reason = f"cannot reach {self.route}: {obstacle}{end}{DOCTOR}"
             else:
                 reason += route
             error = TransportError(reason, sent=sent, reused=self.reused and self.head is None)

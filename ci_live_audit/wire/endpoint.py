@@ -82,11 +82,9 @@ def region_hint(route: str) -> str:
     if match is None:
         return ""
     meant = meant_region(match[1])
-    return (
-        f"; did you mean the region {meant}?"
-        if meant not in {None, match[1]}
-        else (f"; is the region {match[1]} right?")
-    )
+    if meant in {None, match[1]}:
+        return f". Is the region {match[1]} right?"
+    return f". Did you mean the region {meant}?"
 
 
 def base_url(
@@ -115,8 +113,8 @@ def checked_endpoint(endpoint: str, *, allow_http: bool) -> str:
     fault = url_fault(endpoint, {"http", "https"}) if match else _excess(endpoint)
     if not match or fault is not None:
         raise ConfigurationError(
-            f"endpoint: expected http or https, a host and optionally a port, but {fault}; "
-            f"got {_shown(endpoint)!r}"
+            f"endpoint: expected http or https, a host and optionally a port, but {fault}"
+            f"{_quoted(endpoint)}"
         )
     if match[1] == "http" and not allow_http and not is_this_machine(match[2].strip("[]")):
         raise ConfigurationError(
@@ -142,13 +140,14 @@ def _excess(url: str) -> str:
     return "its host or its port is malformed"
 
 
-def _shown(url: str) -> str:
-    """Return what a message may quote of a URL: no user, no password, no path, no query."""
+def _quoted(url: str) -> str:
+    """Return how a message goes on to quote a URL: no user, no password, no path, no query."""
+    if not re.fullmatch("[!-~]*", url):
+        return ""
     scheme = "".join(re.findall(r"\A[a-z]{1,10}://", url))
-    # Some programs take other signs for an @.
-    *before, name = re.split(r"(?i)@|%40|[\uff20\ufe6b]", url.removeprefix(scheme))
-    name, *more = re.split(r"[/?#\\%\s]", name, maxsplit=1)
-    return f"{scheme}{'…@' if before else ''}{name[:80]}{'…' if any(more) else ''}"
+    *before, name = re.split("@|%40", url.removeprefix(scheme))
+    name, *more = re.split(r"[/?#\\%]", name, maxsplit=1)
+    return f"; got '{scheme}{'…@' if before else ''}{name[:80]}{'…' if any(more) else ''}'"
 
 
 def is_this_machine(name: str) -> bool:

@@ -107,7 +107,9 @@ def test_options_of_the_connection_are_apart() -> None:
         "(?:Connection|Common) options:", text.partition("\nOptions:")[2]
     )
     assert re.findall(r"(?m)^  (?:-., )?--([\w-]+)", own) == [
-        *("file", "interval", "timeout", "all", "cancel", "checkpoint", "dry-run")
+        *("file", "interval", "timeout", "all", "cancel", "checkpoint", "shared"),
+        "dry-run",
+        *("scene", "min-score", "urls", "utc"),
     ]
     assert re.findall(r"(?m)^  (?:-., )?--([\w-]+)", connection) == [
         *("bucket", "region", "endpoint", "allow-http", "rate", "redis", "exchange-timeout"),

@@ -37,8 +37,8 @@ async def test_callback_urls_of_this_machine_are_called(
         serves.cancel()
         assert await serves == Exit.OK
     summary = capsys.readouterr().err
-    callbacks = r"; 1 callbacks, [01] not taken" if callback else ""
-    assert re.fullmatch(rf"1 requests, 0 throttled{callbacks}\n", summary)
+    callbacks = r"; 1 callback, [01] not taken" if callback else ""
+    assert re.fullmatch(rf"1 request, 0 throttled{callbacks}\n", summary)
 
 
 async def test_the_stream_of_the_manual_is_not_clean() -> None:

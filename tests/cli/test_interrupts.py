@@ -58,6 +58,33 @@ def test_the_first_cancels_and_the_second_ends(shown: list[int]) -> None:
     assert shown == [1, 1]
 
 
+def test_where_it_costs_the_third_ends(shown: list[int]) -> None:
+    """The first Ctrl-C cancels, the second warns, the third ends the process."""
+    told: list[str] = []
+    with interrupts.cancelling(lambda: told.append("cancelled")):
+        with interrupts.twice(lambda: told.append("warned")):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            assert told == ["cancelled", "warned"]
+            with pytest.raises(Ended):
+                signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Ended):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_after_what_costs_the_second_ends(shown: list[int]) -> None:
+    """Outside of such a block the second Ctrl-C ends the process, also if the first was within."""
+    told: list[str] = []
+    with interrupts.cancelling(lambda: told.append("cancelled")):
+        with interrupts.twice(list):
+            pass
+        with interrupts.twice(list):
+            signal.raise_signal(signal.SIGINT)
+        assert told == ["cancelled"]
+        with pytest.raises(Ended):
+            signal.raise_signal(signal.SIGINT)
+
+
 def test_a_dumb_terminal_gets_no_code(shown: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """A dumb terminal, and what is no terminal, gets no escape code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -84,6 +111,6 @@ def test_an_ignored_interrupt_stays_ignored() -> None:
     """In the background of a shell, Ctrl-C is for others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     interrupts.prepare()
-    with interrupts.cancelling(list):
+    with interrupts.cancelling(list), interrupts.twice(list):
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         signal.raise_signal(signal.SIGINT)

@@ -13,6 +13,7 @@ import pytest
 from command_line import Service, closed_port, parsed, run, serving
 
 from ci_live_audit import AudioSection, JobState, Snapshot, Verdict
+from ci_live_audit.cli import status
 from ci_live_audit.testing import Arrival, Emulator, Fault, frame, sound
 
 URL = "rtmp://live.example.com/app/room7"
@@ -82,6 +83,7 @@ def test_a_job_is_submitted_with_every_option(monkeypatch: pytest.MonkeyPatch) -
         (job,) = service.emulator.jobs.values()
     assert result.exit_code == 0
     assert result.stdout.split()[:4] == ["job", job.job_id, "state", "Submitted"]
+    assert result.stderr == f"next: ci-live-audit watch {job.job_id}\n"
     sent = ET.fromstring(b"".join(bodies))
     assert {node.tag: node.text for node in sent.iter() if node.text} == {
         "Type": "live_video",
@@ -353,7 +355,7 @@ def test_a_service_that_is_not_reached_is_told_at_once(
 ) -> None:
     """It is said after the first attempt, and once, while attempts go on."""
     with closed_port() as url:
-        place = f"({url.removeprefix('http://')})"
+        place = f"cannot reach {url.removeprefix('http://')}: "
         options = ["--timeout", "1", "--endpoint", url, "--attempts", attempts]
         result = service.run(command, "av1", *options)
     assert result.exit_code == 4
@@ -535,3 +537,141 @@ def test_an_endpoint_without_tls_must_be_allowed() -> None:
     allowed = run("query", "av1", "--dry-run", "--allow-http", **environ)
     assert allowed.exit_code == 0
     assert allowed.stderr.startswith("GET http://emulator:8080/video/auditing/av1")
+
+
+# What people see, and what they do not
+
+
+def test_filters_hide_and_do_not_count(service: Service) -> None:
+    """A finding below the score, or of another scene, is not there: not even for the exit code."""
+    script = [frame(2, "Porn", score=98), frame(3, "Ads", score=70), frame(4)]
+    running(service, "av1", script=script, duration=9.0)
+    for command in ("query", "wait", "watch"):
+        for options, code in (
+            (["--min-score", "99"], 0),
+            (["--min-score", "80"], 3),
+            (["--scene", "ads"], 3),
+            (["--scene", "ads", "--scene", "Porn"], 3),
+            (["--scene", "Terrorism"], 0),
+            (["--scene", "Ads", "--min-score", "80"], 0),
+        ):
+            result = service.run(command, "av1", *options, "-o", "table", "--utc")
+            assert result.exit_code == code
+            shown = re.findall(r"(?m)\) +Sensitive +(\w+ +\d+)", result.stdout)
+            assert bool(shown) == (code == 3)
+            assert ("Porn       98" in shown) == (
+                options in [["--min-score", "80"], ["--scene", "ads", "--scene", "Porn"]]
+            )
+    result = service.run("watch", "av1", "--min-score", "99")
+    assert [line["state"] for line in parsed(result)] == ["Success"]
+    assert "2 flagged findings hidden; 1 request" in result.stderr
+    assert service.run("query", "av1", "--min-score", "101").exit_code == 2
+
+
+def test_what_is_hidden_is_not_cancelled(service: Service) -> None:
+    """Who asks for sure findings wants no stream stopped for others."""
+    running(service, "bad")
+    arguments = ("bad", "--interval", "0.05", "--timeout", "1", "--cancel")
+    result = service.run("watch", *arguments, "--min-score", "100")
+    assert result.exit_code == 4
+    assert {one.method for one in service.emulator.arrivals} == {"GET"}
+
+
+def test_addresses_are_shown_if_asked(service: Service) -> None:
+    """On a line of their own, whole."""
+    running(service, "av1")
+    for command in ("query", "watch"):
+        options = ["-o", "table", "--urls", "--timeout", "0.5", "--interval", "0.1"]
+        result = service.run(command, "av1", *(options if command == "watch" else options[:3]))
+        assert re.search(r"(?m)^  https://\S+/av1/1\.jpg\?q-sign-time=\S+$", result.stdout)
+    assert "https://" not in service.run("query", "av1", "-o", "table").stdout
+
+
+def test_jobs_are_apart_and_say_what_they_are(service: Service) -> None:
+    """An empty line between two; what failed has no label, and is not normal."""
+    service.emulator.add_job("one", duration=0, script=[frame(0), frame(0.1)])
+    service.emulator.add_job(
+        "two", duration=0, script=[frame(0)], failure=("DownloadFailed", "unreadable")
+    )
+    result = service.run("query", "one", "two", "-o", "table")
+    first, second = result.stdout.split("\n\n")
+    assert "verdict     Normal\n" in first
+    assert "Normal" not in second
+    assert "reason      DownloadFailed unreadable" in second
+
+
+def test_three_hits_are_named_where_there_are_more(service: Service) -> None:
+    """The worst ones, in front of all of them."""
+    scores = [70, 99, 80, 90]
+    script = [frame(number, "Porn", score=score) for number, score in enumerate(scores)]
+    running(service, "av1", script=script)
+    result = service.run("query", "av1", "-o", "table", "--utc")
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("worst"))
+    assert re.findall(r"Porn (\d+) at \d\d:\d\d:\d\d", line) == ["99", "90", "80"]
+    assert len(re.findall(r"\) +Sensitive", result.stdout)) == 4
+
+
+def test_states_on_the_way_are_for_programs(service: Service) -> None:
+    """Thirty lines of "Auditing" tell a person nothing."""
+    running(service, "av1", script=[frame(1)])
+    arguments = ("av1", "--interval", "0.05", "--timeout", "0.3")
+    table = service.run("watch", *arguments, "-o", "table")
+    assert "Auditing " not in table.stdout
+    assert " Timed out " in table.stdout
+    assert "1 done, 0 sensitive, 0 suspected, 0 errors, 1 timed out; " in table.stderr
+    everything = service.run("watch", *arguments, "-o", "table", "--all")
+    assert " Auditing " in everything.stdout
+    assert parsed(service.run("watch", *arguments))[-2]["state"] == "Auditing"
+
+
+def test_the_flagged_are_named_in_the_end(service: Service) -> None:
+    """What was worst in each, when, and the whole id; at most twenty."""
+    for number in range(22):
+        script = [frame(1, "Porn", score=70 + number), frame(2, "Porn", score=60)]
+        running(service, f"av{number:02}", script=script, duration=3.0, data_id=f"room{number}")
+    ids = [f"av{number:02}" for number in range(22)]
+    result = service.run("watch", *ids, "-o", "table")
+    named = [line for line in result.stderr.splitlines() if ", job av" in line]
+    assert [
+        re.findall(r"^(room\d+): Sensitive Porn (\d+) at .* job (av\d+)$", line) for line in named
+    ] == [[(f"room{number}", f"{70 + number}", f"av{number:02}")] for number in range(21, 1, -1)]
+    assert "and 2 more flagged streams\n" in result.stderr
+    assert "22 done, 22 sensitive" in result.stderr
+    assert ", job av" not in service.run("watch", *ids).stderr
+
+
+def test_a_cancellation_is_said(service: Service) -> None:
+    """With the name of the stream, if it has one."""
+    running(service, "bad", data_id="room7")
+    running(service, "worse")
+    result = service.run("watch", "bad", "worse", "--cancel", "--interval", "0.05")
+    assert result.exit_code == 3
+    assert "cancelled by watch: bad (room7)\n" in result.stderr
+    assert "cancelled by watch: worse\n" in result.stderr
+
+
+def test_a_resumed_watch_says_what_was(service: Service, tmp_path: Path) -> None:
+    """Who runs it again sees at once that all is done, and what was found."""
+    service.emulator.add_job("bad", duration=0, script=[frame(0, "Porn")])
+    arguments = ("watch", "bad", "gone", "--checkpoint", str(tmp_path / "watch"))
+    first, second = service.run(*arguments), service.run(*arguments)
+    assert "resuming" not in first.stderr
+    assert (first.exit_code, second.exit_code) == (3, 3)
+    assert "2 already done, 1 of them sensitive, 0 suspected, 1 error\n" in second.stderr
+
+
+def test_an_outage_is_shown_on_a_terminal(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place of when it was last asked, and in the summary."""
+    monkeypatch.setattr(status, "REDRAW", 0.05)
+    terminal = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "120"}
+    running(service, "av1")
+    arguments = ("av1", "--attempts", "1", "--timeout", "1", "--interval", "0.05")
+    shown = service.run("watch", *arguments, **terminal)
+    assert re.search(r"1 open, 1 flagged, [\d,]+ requests, last asked \d s ago", shown.stderr)
+    service.emulator.inject(Fault.error(503))
+    out = service.run("watch", *arguments, **terminal)
+    assert out.exit_code == 4
+    assert re.search(r"1 open, 0 flagged, \d+ requests?, no response for 0:0\d", out.stderr)
+    assert re.search(r"1 timed out, no response for 0:0\d; \d+ requests?\n", out.stderr)

@@ -45,6 +45,15 @@ def test_no_line_is_longer_than_the_terminal(
     assert all(cell_len(line.plain) <= width for line in layout.header(width, "UTC"))
 
 
+@given(LAYOUTS, ROWS, st.integers(0, 40), st.booleans(), st.booleans())
+def test_no_terminal_is_too_narrow(
+    layout: Layout, row: Row, width: int, cuts: bool, whole: bool
+) -> None:
+    """Not even one that says that it has no columns."""
+    layout.header(width, "UTC")
+    shown(layout, row, width, cuts=cuts, whole=whole)
+
+
 @given(LAYOUTS, ROWS, st.integers(36, 220), st.booleans())
 def test_an_id_is_whole_or_not_there(layout: Layout, row: Row, width: int, cuts: bool) -> None:
     """In the name of the stream, too."""

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,10 +155,34 @@ def test_an_interrupt_cancels_what_runs(live: Live, name: str) -> None:
         process.send_signal(getattr(signal, name))
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert b"0 done, 0 sensitive, 0 suspected, 0 errors, 0 timed out, 2 open; " in errors
     told = re.findall(r"cancelled (\w+) \((.*)\)", errors.decode())
     assert {job_id for job_id, _ in told} == set(live.emulator.jobs)
     assert {stream for _, stream in told} == set(urls)
     assert all(job.cancelled for job in live.emulator.jobs.values())
+
+
+@pytest.mark.parametrize(("interrupts", "seconds", "cancelled"), [(2, 1, True), (3, 3600, False)])
+def test_a_second_interrupt_does_not_let_jobs_run_on(
+    live: Live, interrupts: int, seconds: float, cancelled: bool
+) -> None:
+    """What is being cancelled costs money, so only a third interrupt ends the command at once."""
+    live.emulator.inject(Fault.slow(seconds), operation="cancel")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with live.start("moderate", url("endless0"), *FAST, **pipes) as process:
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        while not any("cancel" in arrival.path for arrival in live.emulator.arrivals):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        warning = process.stderr.readline().decode()
+        assert warning.startswith("warning: cancelling what still runs; Ctrl-C once more")
+        for _ in range(2, interrupts):
+            process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    (job,) = live.emulator.jobs.values()
+    assert (job.cancelled is not None) == cancelled
 
 
 def test_a_reader_that_goes_cancels_what_runs(live: Live) -> None:
@@ -214,6 +239,11 @@ def test_many_are_submitted_once_each(service: Service, tmp_path: Path) -> None:
     assert [line["job_id"] for line in lines] == list(service.emulator.jobs)
     shown = service.run("submit", url("d"), url("e"), "--output", "table")
     assert re.findall(r"url +(\S+)", shown.stdout) == [url("d"), url("e")]
+    assert (
+        shown.stderr == f"next: ci-live-audit watch {' '.join(list(service.emulator.jobs)[-2:])}\n"
+    )
+    many = service.run("submit", *(url(f"{number}") for number in range(4)), "--output", "table")
+    assert many.stderr == "next: ci-live-audit watch JOB_ID...\n"
 
 
 def test_one_that_fails_ends_no_other(service: Service) -> None:

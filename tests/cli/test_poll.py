@@ -422,6 +422,24 @@ def test_a_rerun_exits_as_the_first_run(
     assert late.exit_code == (code or 4)
 
 
+def test_a_flagged_job_counts_while_it_goes_on(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the bar, and in the lines; nobody has to wait for its end."""
+    monkeypatch.setattr(status, "REDRAW", 0.05)
+    monkeypatch.setattr(status, "REPORT", 0.05)
+    script = [frame(0.001, "Porn", score=90, result=Verdict.SENSITIVE)]
+    job_id = emulator.add_job(duration=math.inf, script=script)
+    emulator.jobs[job_id].started = time.monotonic() - 60
+    lines = poll_here(job_id, "--timeout", "1")
+    assert "0 done, 0 sensitive, 0 suspected, 0 errors, 0 timed out, 1 flagged so far, 1 open" in (
+        lines.stderr
+    )
+    environ = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "100"}
+    bar = poll_here(job_id, "--timeout", "1", **environ)
+    assert "0 of 1, 1 flagged, 0 errors" in bar.stderr
+
+
 @pytest.mark.parametrize("style", ["json", "table"])
 def test_a_flagged_job_that_goes_on_is_flagged(emulator: Emulator, style: str) -> None:
     """A job that was seen to be sensitive counts, although it did not end in time."""

@@ -302,6 +302,61 @@ def test_the_status_of_wait_is_erased(service: Service) -> None:
         assert terminal.cursor_visible
 
 
+@pytest.mark.parametrize("key", ["SIGINT", "SIGTERM"])
+def test_a_watch_shows_how_far_it_is(service: Service, key: str) -> None:
+    """A line at the bottom, below all findings; in its place, in the end, a summary."""
+    jobs = [*service.ended[-3:], service.endless]
+    with Terminal([SCRIPT, "watch", *jobs, "--interval", "30"]) as terminal:
+        terminal.read_until("next look in 2")
+        terminal.read_until("1 open, 3 flagged, 4 requests, last asked ")
+        screen = terminal.screen
+        assert screen[0].split() == ["TIME", "VERDICT", "SCENE", "SCORE", "STREAM", "DETAILS"]
+        assert sum(" Success " in line for line in screen) == 3
+        assert "Auditing" not in "".join(screen)
+        assert screen[-1].startswith("1 open")
+        assert not terminal.cursor_visible
+        if key == "SIGINT":
+            terminal.press("\x03")
+        else:
+            terminal.process.terminate()
+        assert terminal.finish() == 130
+        text = "\n".join(terminal.screen)
+        assert "last asked" not in text
+        assert "3 done, 2 sensitive, 1 suspected, 0 errors, 0 timed out, 1 open; 4 requests" in text
+        assert all(
+            f"job {job_id}" in text.replace("\n", " ").replace("  ", " ") for job_id in jobs[:3]
+        )
+        assert terminal.cursor_visible
+        assert terminal.unchanged
+
+
+def test_messages_go_above_the_line(service: Service) -> None:
+    """What is cancelled is said on a line of its own."""
+    live = service.emulator.add_job(
+        duration=math.inf, data_id="room7", script=[frame(0.001, "Porn", score=90)]
+    )
+    with Terminal(
+        [SCRIPT, "watch", live, service.endless, "--cancel", "--interval", "1"]
+    ) as terminal:
+        terminal.read_until("1 open, 1 flagged")
+        assert f"cancelled by watch: {live} (room7)" in terminal.screen
+        assert terminal.screen[-1].startswith("1 open")
+
+
+def test_pictures_can_be_opened(service: Service) -> None:
+    """A terminal that knows links gets the address of the picture, and no other does."""
+    command = [SCRIPT, "query", service.ended[-1]]
+    link = re.compile(rb"\x1b\]8;id=\d+;https://[!-~]+/0\.jpg\?[!-~]+\x1b\\[^\n]*Porn")
+    with Terminal(command) as terminal:
+        assert terminal.finish() == 3
+        assert link.search(terminal.shown)
+    done = subprocess.run([*command, "-o", "table"], capture_output=True, check=False)
+    assert b"https" not in done.stdout
+    with Terminal(command, environment={"TERM": "dumb"}) as terminal:
+        assert terminal.finish() == 3
+        assert b"https" not in terminal.shown
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
 def test_standard_streams_may_be_closed(service: Service, closed: str) -> None:
     """A standard stream that is closed at the start counts as empty."""

@@ -153,6 +153,21 @@ async def test_cancelled_jobs_end_well(emulator: Emulator, client: LiveAuditClie
     assert states == [JobState.CANCELLED] * 3
 
 
+async def test_what_is_flagged_counts_when_it_is_seen(
+    emulator: Emulator, client: LiveAuditClient
+) -> None:
+    """While the job goes on; not any more when it has ended, or has timed out."""
+    bad = [frame(1, "Porn")]
+    ids = [emulator.add_job(duration=seconds, script=bad) for seconds in (30, 60, math.inf)]
+    ids.append(emulator.add_job(duration=math.inf))
+    async with client.as_completed(ids, interval=10, timeout=100) as outcomes:
+        assert outcomes.progress.flagged == 0
+        await asyncio.sleep(25)
+        assert outcomes.progress.flagged == 3
+        seen = [outcomes.progress.flagged async for _ in outcomes]
+    assert seen == [2, 1, 0, 0]
+
+
 async def test_every_id_has_one_outcome_through_faults(emulator: Emulator) -> None:
     """With 30 % of the requests failing in five ways, 500 jobs have 500 outcomes."""
     ids = add_jobs(emulator, 500)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from daemons import RedisServer, redis_server
 from redis.asyncio import Redis
+from sdk import Sdk
 
 from ci_live_audit import AuditJob, ConfigurationError, Findings, JobState, Outcomes, Snapshot
 from ci_live_audit.following import redis_checkpoint as module
@@ -124,6 +126,56 @@ async def test_the_dead_are_replaced(checkpoint: RedisCheckpoint, client: Any, n
     assert (await checkpoint.commit("two", [late])).noted == [False]
 
 
+async def test_only_jobs_of_the_dead_are_taken_over(
+    checkpoint: RedisCheckpoint, client: Any, name: str
+) -> None:
+    """Not those that were given away, laid aside, or left by a process that ended; each once."""
+    await checkpoint.add(["a", "b", "c", "d", "e"])
+    await beat(checkpoint, "one", joins=True)
+    told: list[Any] = [("a", "release"), ("b", "aside"), ("c", "keep")]
+    await checkpoint.commit("one", [Commit(job_id=job, action=action) for job, action in told])
+    assert (await beat(checkpoint, "one", 3)).taken_over == 0
+    await checkpoint.leave("one")
+    assert (await beat(checkpoint, "two", joins=True)).taken_over == 0
+    await beat(checkpoint, "three", joins=True)
+    await expire(client, name, "two")
+    taken = await beat(checkpoint, "three")
+    assert (taken.taken_over, len(taken.back)) == (5, 5)
+    assert await client.keys(f"*{name}*orphans") == []
+    await checkpoint.leave("three")
+    assert (await beat(checkpoint, "four", joins=True)).taken_over == 0
+
+
+async def test_takeovers_are_counted_and_observed(
+    redis: RedisServer, checkpoint: RedisCheckpoint, client: Any, name: str
+) -> None:
+    """OpenTelemetry has the sum of all processes' as a metric."""
+    sdk = Sdk()
+    telemetry = sdk.telemetry()
+    given = [f"job{number}" for number in range(10)]
+    await checkpoint.add(given)
+    await beat(checkpoint, "dead", joins=True)
+    others = [RedisCheckpoint(redis.url, name, ttl=LONG) for _ in range(2)]
+    for one in (checkpoint, *others):
+        telemetry.observe(one)
+    assert sdk.points("ci_live_audit.ledger.takeovers") == [({}, 0)]
+    await beat(checkpoint, "alive", joins=True)
+    await expire(client, name, "dead")
+
+    async def follow(one: RedisCheckpoint) -> list[str]:
+        one.bind("bucket", "region")
+        async with Outcomes(Polling(query, 0.05, checkpoint=one), ["more"]) as outcomes:
+            await checkpoint.leave("alive")
+            return [outcome.job_id async for outcome in outcomes]
+
+    found = await asyncio.gather(*map(follow, others))
+    assert sorted(chain(*found)) == sorted([*given, "more"])
+    assert sum(one.takeovers for one in others) == 10
+    assert sdk.points("ci_live_audit.ledger.takeovers") == [({}, 10)]
+    for one in others:
+        await one.aclose()
+
+
 async def test_a_lease_that_ran_out_is_renewed_if_nobody_noticed(
     checkpoint: RedisCheckpoint, client: Any, name: str
 ) -> None:
@@ -219,7 +271,7 @@ async def test_another_bucket_is_refused(
     await beat(checkpoint, "one", joins=True)
     other = RedisCheckpoint(client, name)
     other.bind("other", "region")
-    expected = "about jobs of bucket bucket in region, not of other in region; use another name"
+    expected = "about jobs of bucket bucket in region, not jobs of bucket other in region; use"
     with pytest.raises(ConfigurationError, match=expected):
         await beat(other, "two", joins=True)
 

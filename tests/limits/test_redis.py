@@ -675,6 +675,15 @@ async def test_a_password_is_nowhere(
 # The server
 
 
+async def test_calls_may_be_made_at_once(redis: RedisServer) -> None:
+    """Each has the response to itself."""
+    server = Server(redis.url, PATIENT)
+    echo = Script("return {tonumber(ARGV[1]), tonumber(ARGV[2])}")
+    calls = [server.run(echo, ["ci_live_audit:{x}"], number) for number in range(20)]
+    assert await asyncio.gather(*calls) == [[number] for number in range(20)]
+    await server.aclose()
+
+
 async def test_a_response_to_something_else_is_not_taken(redis: RedisServer) -> None:
     """The connection is in doubt then, and closed."""
     server = Server(redis.url, PATIENT)

@@ -20,7 +20,7 @@ import pytest
 from chromium import Browser, Page, chromium
 from reports import HOSTILE, filled, picture, stream_job
 
-from ci_live_audit import AuditJob, JobState, Outcome, Verdict, WaitTimeout, report
+from ci_live_audit import AuditJob, JobState, Outcome, Snapshot, Verdict, WaitTimeout, report
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
@@ -242,6 +242,20 @@ def test_filters(browser: Browser, store: Store, tmp_path: Path) -> None:
         assert page.run("document.activeElement.id") == "verdict"
         page.press("r", "Escape", "j")  # a letter in a field is a letter
         assert page.run("document.querySelector('#done').textContent") == "1 of 5 marked"
+        well(page)
+
+
+def test_verdicts_that_nobody_knows_can_be_chosen(browser: Browser, tmp_path: Path) -> None:
+    """They are listed below what is flagged, and a filter finds them."""
+    odd = Snapshot(url="https://pictures.example.com/1.jpg", result=Verdict(7), snapshot_time=5_000)
+    job = AuditJob(job_id="av1", state=JobState.SUCCESS, snapshots=(picture(1, "Porn"), odd))
+    with browser.page() as page:
+        page.open(written(tmp_path, job))
+        page.until("document.querySelectorAll('.card').length === 2")
+        page.run("document.querySelector('#verdict').value = '1'")
+        page.run("document.querySelector('.filters').dispatchEvent(new Event('input'))")
+        page.until("document.querySelectorAll('.card').length === 1")
+        assert page.run("document.querySelector('.card h4').textContent") == "Verdict 7"
         well(page)
 
 

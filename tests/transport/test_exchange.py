@@ -205,9 +205,9 @@ UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     ("cause", "route", "told"),
     [
         (UNKNOWN, "ci.invalid:443", "name not known"),
-        (UNKNOWN, HOST.format("ap-bejing"), "not known; did you mean the region ap-beijing?"),
-        (UNKNOWN, HOST.format("ap-beijing"), "not known; is the region ap-beijing right?"),
-        (UNKNOWN, HOST.format("xx-nowhere"), "not known; is the region xx-nowhere right?"),
+        (UNKNOWN, HOST.format("ap-bejing"), "not known. Did you mean the region ap-beijing? Try:"),
+        (UNKNOWN, HOST.format("ap-beijing"), "not known. Is the region ap-beijing right? Try:"),
+        (UNKNOWN, HOST.format("xx-nowhere"), "not known. Is the region xx-nowhere right? Try:"),
         (UNKNOWN, HOST.format("ap-bejing") + " through the proxy p:1", "p:1: name not known"),
         (socket.gaierror(socket.EAI_AGAIN, "later"), "a:1", "names cannot be looked up"),
         (OSError(errno.ECONNREFUSED, "no"), "a:1", "cannot reach a:1: connection refused"),
@@ -222,7 +222,7 @@ def test_what_cannot_be_reached_is_told_in_words(cause: OSError, route: str, tol
     problem.__cause__ = cause
     error = ExchangeState(Memory(1).share(), route=route).explain(problem, 1.0)
     assert told in str(error)
-    assert str(error).endswith("; try: ci-live-audit doctor") == ("cannot reach" in str(error))
+    assert str(error).endswith(" Try: ci-live-audit doctor") == ("cannot reach" in str(error))
     assert not error.sent
 
 

@@ -251,8 +251,9 @@
       all += stream.items.length;
       marked += stream.marked;
       const cell = stream.row.lastElementChild;
-      cell.textContent = stream.items.length ? `${number(stream.marked)} of ${number(stream.items.length)}` : "";
+      if (cell.dataset.value === String(stream.marked)) continue; // thousands of rows stay as they are
       cell.dataset.value = stream.marked;
+      cell.textContent = stream.items.length ? `${number(stream.marked)} of ${number(stream.items.length)}` : "";
     }
     $("#done").textContent = `${number(marked)} of ${number(all)} marked`;
     $("#undo").disabled = !done.length;

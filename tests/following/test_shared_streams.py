@@ -1,0 +1,527 @@
+"""`moderate` of several processes over a real redis-server: each stream is one process's."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from base64 import b64decode
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any, Self
+
+import pytest
+from daemons import RedisServer
+from redis.asyncio import Redis
+
+from ci_live_audit import (
+    ConfigurationError,
+    Finding,
+    LiveAuditClient,
+    Moderation,
+    SnapshotFinding,
+    StateChange,
+    Stream,
+    WatchFailed,
+)
+from ci_live_audit.following.commit import Commit
+from ci_live_audit.following.places import HELD
+from ci_live_audit.following.shared_supervisor import SharedSupervisor
+from ci_live_audit.following.stream_notes import StreamNotes
+from ci_live_audit.models import ENDED
+from ci_live_audit.redis import RedisCheckpoint
+from ci_live_audit.testing import Emulator, Fault, frame
+from ci_live_audit.testing.render import Refusal
+
+pytestmark = pytest.mark.waits
+
+#: Seconds: a stream that does not end, and a lease that does not run out.
+FOREVER, LONG = 3600.0, 60.0
+NO = Fault(refusal=Refusal(400, "InvalidArgument", "no"))
+FULL = Fault(refusal=Refusal(403, "QueueSaturated", "full"))
+SCOPE = "examplebucket-1250000000 ap-beijing streams"
+
+
+def url(name: object) -> str:
+    """Return the URL of a stream."""
+    return f"rtmp://live.example.com/app/{name}"
+
+
+@pytest.fixture
+def emulator() -> Emulator:
+    """Return a service whose streams do not end by themselves."""
+    emulator = Emulator(rate=math.inf)
+    for number in range(20):
+        emulator.add_stream(url(number), duration=FOREVER)
+    return emulator
+
+
+class Processes:
+    """Processes that share a name, each with a client and a connection of its own."""
+
+    def __init__(self, emulator: Emulator, redis: RedisServer) -> None:
+        self.emulator = emulator
+        self.url = redis.url
+        self.name = f"streams {time.monotonic_ns()}"
+        self.checkpoints: list[RedisCheckpoint] = []
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._open.__aenter__()
+        self.redis: Any = await self._open.enter_async_context(Redis.from_url(self.url))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._open.aclose()
+
+    async def moderate(self, urls: Any, *, ttl: float = 0.9, **options: Any) -> Moderation:
+        """Return a run of one more process, which is to be entered."""
+        client: LiveAuditClient = self.emulator.client(rate=1000)
+        await self._open.enter_async_context(client)
+        checkpoint = RedisCheckpoint(self.url, self.name, ttl=ttl)
+        await self._open.enter_async_context(checkpoint)
+        self.checkpoints.append(checkpoint)
+        return client.moderate(urls, checkpoint=checkpoint, **{"interval": 0.05, **options})
+
+    def key(self, part: str) -> str:
+        """Return the name of a key."""
+        return f"ci_live_audit:{{{self.name}}}:jobs:{part}"
+
+
+@pytest.fixture
+async def processes(emulator: Emulator, redis: RedisServer) -> AsyncIterator[Processes]:
+    """Return processes that share a name that no other test has."""
+    async with Processes(emulator, redis) as processes:
+        yield processes
+
+
+def running(emulator: Emulator) -> int:
+    """Return how many jobs run."""
+    now = emulator.clock()
+    return sum(job.state(now) not in ENDED for job in emulator.jobs.values())
+
+
+def submitted(emulator: Emulator) -> Counter[str]:
+    """Return how often each stream was submitted."""
+    return Counter(str(job.url) for job in emulator.jobs.values())
+
+
+def is_end(finding: Finding) -> bool:
+    """Return whether a finding is the end of a job."""
+    return isinstance(finding, StateChange) and finding.job.ended
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    while not is_so():
+        await asyncio.sleep(0.01)
+
+
+async def collect(run: Moderation, found: list[Finding]) -> None:
+    """Deal with all findings of a run."""
+    async with run as findings:
+        async for finding in findings:
+            found.append(finding)  # noqa: PERF401 - seen at once
+
+
+async def test_each_stream_is_submitted_by_one_process(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """Of a list that all are given; all of them see the end."""
+    for number in range(12):
+        emulator.add_stream(url(number), duration=0.3, script=[frame(0.1, "Porn")])
+    urls = [url(number) for number in range(12)]
+    found: list[list[Finding]] = [[], [], []]
+    runs = [await processes.moderate(urls, at_once=4) for _ in found]
+    await asyncio.gather(*map(collect, runs, found))
+    assert submitted(emulator) == Counter(urls)
+    all_found = [one for part in found for one in part]
+    assert {one.stream.url for one in all_found if one.stream} == {*urls}
+    assert sum(map(is_end, all_found)) == 12
+    assert len({one.key for one in all_found}) == len(all_found)
+    assert [run.cancelled + run.not_cancelled for run in runs] == [()] * 3
+
+
+async def test_at_once_is_of_all_processes(emulator: Emulator, processes: Processes) -> None:
+    """However many there are; the shares of what runs are even."""
+    urls = [url(number) for number in range(20)]
+    found: list[list[Finding]] = [[], [], []]
+    runs = [await processes.moderate(urls, at_once=6) for _ in found]
+    tasks = [asyncio.create_task(collect(*one)) for one in zip(runs, found, strict=True)]
+    await until(lambda: running(emulator) == 6)
+    await until(lambda: [run._dispatcher.schedule.open for run in runs] == [2, 2, 2])
+    assert running(emulator) == 6
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert running(emulator) == 0
+    assert sum(len(run.cancelled) for run in runs) == 6
+    assert await processes.redis.scard(processes.key("open")) == 0
+
+
+# What a process that died has left. What it did until then is said to Redis here.
+
+
+class Dead:
+    """A process that died: it does nothing but what a test has it do."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self.checkpoint = RedisCheckpoint(processes.redis, processes.name, ttl=LONG)
+        self.checkpoint.scope = SCOPE
+
+    async def claim(self, *streams: Stream) -> list[bytes]:
+        """Join, claim streams, and return their claims."""
+        await self.checkpoint.beat("dead", joins=True, want=0, held=0)
+        claims = {stream.key: StreamNotes.new(stream) for stream in streams}
+        for key, claim in claims.items():
+            claimed = await self.checkpoint.claim(
+                "dead", {key: claim}, at_once=10, once=True, doubt=HELD
+            )
+            assert [*claimed.words] == ["mine"]
+        return [*claims.values()]
+
+    async def note(self, stream: Stream, seen: bytes) -> None:
+        """Note something of a stream."""
+        commit = Commit(job_id=stream.key, action="keep", seen=seen)
+        assert (await self.checkpoint.commit("dead", [commit])).noted == [True]
+
+    async def die(self) -> None:
+        """Let the lease have run out."""
+        await self._processes.redis.zadd(self._processes.key("workers"), {"dead": 1})
+
+
+def named(found: list[Finding]) -> list[Stream | None]:
+    """Return the streams that may have been submitted."""
+    return [
+        one.stream
+        for one in found
+        if isinstance(one, WatchFailed) and one.error.may_have_happened and not one.job_id
+    ]
+
+
+async def test_a_stream_in_doubt_is_named_and_not_submitted(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """A process was killed between the note and the answer: once by this run, and by each later."""
+    stream = Stream(url(1) + "?secret=1", data_id="room")
+    dead = Dead(processes)
+    await dead.claim(stream)
+    await dead.die()
+    emulator.add_stream(url(2), duration=0.3)
+    for number in range(2):
+        found: list[list[Finding]] = [[], []]
+        runs = [await processes.moderate([stream, url(2)]) for _ in found]
+        await asyncio.gather(*map(collect, runs, found))
+        assert named(found[0] + found[1]) == [stream]
+        assert submitted(emulator) == {url(2): 1}
+        assert sum(one.takeovers for one in processes.checkpoints) == 1, number
+    (value,) = [
+        await processes.redis.get(key)
+        for key in await processes.redis.keys("*seen*")
+        if processes.name.encode() in key
+    ]
+    assert b"secret" not in b64decode(value.rstrip(b"."))
+
+
+def silence(run: Moderation) -> None:
+    """Let a process say nothing more to Redis."""
+    supervisor(run)._shared.member._task.cancel()
+
+
+async def test_a_job_of_a_dead_process_is_gone_on_with(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """It is not submitted again, and only what was in hand comes again."""
+    stream = Stream(url("x") + "?secret=1", data_id="room")
+    script = [frame(0.1, "Porn"), frame(0.2, "Ads"), frame(3, "Porn")]
+    emulator.add_stream(stream.url, duration=3.5, script=script)
+    first, second = [await processes.moderate(one) for one in ([stream], [])]
+    found: list[Finding] = []
+    again: list[Finding] = []
+    async with first as findings:
+        while len(found) < 4:
+            found.append(await anext(findings))
+        silence(first)
+        await collect(second, again)
+    ((left,),) = [first.not_cancelled]
+    assert (left.stream, left.job_id) == (stream, found[0].job_id)
+    keys = [{one.key for one in part} for part in (found, again)]
+    assert keys[0] & keys[1] == {found[-1].key}
+    snapshots = {one.key for one in found + again if isinstance(one, SnapshotFinding)}
+    assert len(snapshots) == 3
+    assert {str(one.stream) for one in again} == {"room"}
+    assert len(emulator.jobs) == 1
+    assert processes.checkpoints[1].takeovers == 1
+
+
+async def test_one_of_several_that_leaves_gives_its_streams_to_the_others(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """They are not cancelled, nor submitted again; the last to leave cancels them."""
+    urls = [url(number) for number in range(6)]
+    found: list[list[Finding]] = [[], []]
+    runs = [await processes.moderate(urls) for _ in found]
+    tasks = [asyncio.create_task(collect(*one)) for one in zip(runs, found, strict=True)]
+    await until(lambda: [run._dispatcher.schedule.open for run in runs] == [3, 3])
+    tasks[0].cancel()
+    await asyncio.wait(tasks[:1])
+    assert (runs[0].cancelled, runs[0].not_cancelled) == ((), ())
+    await until(lambda: runs[1]._dispatcher.schedule.open == 6)
+    assert running(emulator) == 6
+    tasks[1].cancel()
+    await asyncio.wait(tasks)
+    assert (len(runs[1].cancelled), running(emulator)) == (6, 0)
+    assert submitted(emulator) == Counter(urls)
+
+
+async def test_what_has_not_left_is_submitted_by_another(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """A stream for which there was no room at the service, when its process leaves."""
+    emulator.inject(FULL, operation="submit")
+    first, second = [await processes.moderate([url(1)]) for _ in range(2)]
+    task = asyncio.create_task(collect(first, []))
+    await until(lambda: len(first._supervisor._places.of_key(Stream(url(1)).key)) == 1)
+    async with second as findings:
+        await until(lambda: any(one.is_elsewhere for one in supervisor(second)._wanted.values()))
+        task.cancel()
+        await asyncio.wait([task])
+        emulator.faults.clear()
+        assert (await anext(findings)).stream == Stream(url(1))
+    assert submitted(emulator) == {url(1): 1}
+
+
+async def test_the_last_to_leave_cancels_what_the_dead_have_left(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """And names the streams of which a job may run."""
+    dead, known, doubt = Dead(processes), Stream(url(1)), Stream(url(2))
+    await dead.claim(known, doubt)
+    async with emulator.client() as client:
+        job_id = (await client.submit(known.url)).job_id
+    await dead.note(known, StreamNotes.taken(job_id))
+    run = await processes.moderate([url(3)])
+    async with run as findings:
+        await anext(findings)
+        await dead.die()
+        await processes.redis.zadd(processes.key("workers"), {"dead": 1})
+    assert {one.stream.url for one in run.cancelled} == {url(1), url(3)}
+    assert [(one.stream, one.job_id) for one in run.not_cancelled] == [(doubt, "")]
+    assert running(emulator) == 0
+
+
+async def test_what_is_to_run_on_runs_on(emulator: Emulator, processes: Processes) -> None:
+    """With ``cancel_on_exit=False`` the next run goes on with it."""
+    run = await processes.moderate([url(1)], cancel_on_exit=False)
+    async with run as findings:
+        (first,) = [await anext(findings)]
+    assert [one.job_id for one in run.not_cancelled] == [first.job_id]
+    again = await processes.moderate([], at_once=2)
+    task = asyncio.create_task(collect(again, []))
+    await until(lambda: again._dispatcher.schedule.open == 1)
+    task.cancel()
+    await asyncio.wait([task])
+    assert [one.job_id for one in again.cancelled] == [first.job_id]
+    assert submitted(emulator) == {url(1): 1}
+
+
+async def test_what_is_refused_is_tried_once(emulator: Emulator, processes: Processes) -> None:
+    """By one process of all, for a list; a later run tries it again, but not what is over."""
+    emulator.add_stream(url(1), duration=0.2)
+    urls = [url(2), url(1)]
+    for number in (1, 2):
+        emulator.inject(NO, times=1, operation="submit")
+        found: list[list[Finding]] = [[], []]
+        runs = [await processes.moderate(urls) for _ in found]
+        await asyncio.gather(*map(collect, runs, found))
+        refused = [one for one in found[0] + found[1] if isinstance(one, WatchFailed)]
+        assert [one.stream for one in refused] == [Stream(url(2))], number
+        assert submitted(emulator) == {url(1): 1}
+
+
+async def test_what_a_source_without_end_gives_may_come_again(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """Unless it runs, here or elsewhere, or is over."""
+    emulator.add_stream(url(1), duration=0.2)
+    given: asyncio.Queue[str] = asyncio.Queue()
+
+    async def urls() -> AsyncGenerator[str, None]:
+        while one := await given.get():
+            yield one
+
+    found: list[Finding] = []
+    task = asyncio.create_task(collect(await processes.moderate(urls()), found))
+    for _ in range(2):
+        given.put_nowait("nonsense")
+        given.put_nowait(url(1))
+    await until(lambda: sum(isinstance(one, WatchFailed) for one in found) == 2)
+    await until(lambda: any(map(is_end, found)))
+    given.put_nowait(url(1))
+    given.put_nowait("")
+    await task
+    assert submitted(emulator) == {url(1): 1}
+
+
+# A process that is taken for dead, and lives
+
+
+def supervisor(run: Moderation) -> SharedSupervisor:
+    """Return what submits the streams of a run."""
+    assert isinstance(run._supervisor, SharedSupervisor)
+    return run._supervisor
+
+
+async def lose(processes: Processes, run: Moderation) -> None:
+    """Let a process be taken for dead by the others, and hear of it."""
+    member = supervisor(run)._shared.member
+    name = member._name
+    while member._name == name:
+        await processes.redis.zadd(processes.key("workers"), {name: 1}, xx=True)
+        await asyncio.sleep(0.005)
+
+
+async def test_a_process_taken_for_dead_submits_nothing_twice(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """A submission is under way then: it is named by others, and its job followed when known."""
+    emulator.add_stream(url(1), duration=1)
+    emulator.inject(Fault.slow(1.5), times=1, operation="submit")
+    found: list[list[Finding]] = [[], []]
+    first, second = [await processes.moderate([url(1)]) for _ in found]
+    tasks = [asyncio.create_task(collect(first, found[0]))]
+    await until(lambda: bool(emulator.arrivals))
+    tasks.append(asyncio.create_task(collect(second, found[1])))
+    await until(lambda: not supervisor(second)._shared.member._joins)
+    await lose(processes, first)
+    await asyncio.gather(*tasks)
+    assert submitted(emulator) == {url(1): 1}
+    assert sum(is_end(one) for one in found[0] + found[1]) == 1
+    assert len(named(found[0] + found[1])) <= 1
+
+
+async def test_what_has_not_left_when_its_process_is_taken_for_dead(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """Is submitted all the same, once there is room, although others have named it."""
+    emulator.add_stream(url(1), duration=0.5)
+    emulator.inject(FULL, operation="submit")
+    found: list[list[Finding]] = [[], []]
+    first, second = [await processes.moderate([url(1)]) for _ in found]
+    tasks = [asyncio.create_task(collect(first, found[0]))]
+    await until(lambda: len(emulator.arrivals) > 0)
+    tasks.append(asyncio.create_task(collect(second, found[1])))
+    await until(lambda: not supervisor(second)._shared.member._joins)
+    await lose(processes, first)
+    emulator.faults.clear()
+    await asyncio.gather(*tasks)
+    assert submitted(emulator) == {url(1): 1}
+
+
+async def test_a_running_stream_of_a_process_taken_for_dead_is_another_s(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """The process drops it without cancelling it, and takes its share again."""
+    urls = [url(number) for number in range(4)]
+    runs = [await processes.moderate(urls) for _ in range(2)]
+    tasks = [asyncio.create_task(collect(run, [])) for run in runs]
+    await until(lambda: [run._dispatcher.schedule.open for run in runs] == [2, 2])
+    await lose(processes, runs[0])
+    await until(lambda: runs[0]._dispatcher.schedule.open == 0)
+    await until(lambda: [run._dispatcher.schedule.open for run in runs] == [2, 2])
+    assert (running(emulator), len(emulator.jobs)) == (4, 4)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert running(emulator) == 0
+    assert sum(one.takeovers for one in processes.checkpoints) == 2
+
+
+# Redis is away
+
+
+async def test_while_redis_is_away_nothing_is_submitted(
+    emulator: Emulator, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What runs is followed for the time of the lease, and gone on with afterwards."""
+    emulator.add_stream(url(1), duration=0.2)
+    emulator.add_stream(url(2), duration=0.2)
+    emulator.add_stream(url(0), duration=3, script=[frame(second / 10) for second in range(1, 30)])
+    found: list[Finding] = []
+    async with Processes(emulator, own_redis) as processes:
+        run = await processes.moderate([url(0), url(1), url(2)], at_once=2)
+        task = asyncio.create_task(collect(run, found))
+        await until(lambda: len(emulator.jobs) == 2)
+        own_redis.pause()
+        await until(lambda: "is away" in caplog.text)
+        await asyncio.sleep(0.5)
+        assert len(emulator.jobs) == 2
+        own_redis.resume()
+        await task
+    assert submitted(emulator) == Counter([url(0), url(1), url(2)])
+    assert sum(map(is_end, found)) == 3
+    assert max(Counter(one.key for one in found).values()) <= 2
+
+
+async def test_leaving_while_redis_is_away_cancels_nothing(
+    emulator: Emulator, own_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Others may go on with it; it is told, and the next process with the name goes on with it."""
+    async with Processes(emulator, own_redis) as processes:
+        run = await processes.moderate([url(1), url(2)], at_once=1, cancel_within=0.5)
+        async with run as findings:
+            await anext(findings)
+            own_redis.pause()
+            await until(lambda: "is away" in caplog.text)
+        assert run.cancelled == ()
+        (left,) = run.not_cancelled
+        assert "could not be given to another process" in str(left.error)
+        assert running(emulator) == 1
+        own_redis.resume()
+        again = await processes.moderate([])
+        async with again as findings:
+            assert (await anext(findings)).job_id == left.job_id
+        assert [one.job_id for one in again.cancelled] == [left.job_id]
+
+
+async def test_a_redis_that_has_lost_all_is_told_of_streams(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """Nothing is submitted a second time, and all is followed to its end."""
+    urls = [url(number) for number in range(4)]
+    for one in urls:
+        emulator.add_stream(one, duration=3)
+    found: list[list[Finding]] = [[], []]
+    runs = [await processes.moderate(urls) for _ in found]
+    tasks = [asyncio.create_task(collect(*one)) for one in zip(runs, found, strict=True)]
+    await until(lambda: [run._dispatcher.schedule.open for run in runs] == [2, 2])
+    await processes.redis.delete(*await processes.redis.keys(f"*{processes.name}*"))
+    await asyncio.gather(*tasks)
+    assert submitted(emulator) == Counter(urls)
+    ends = [one.stream.url for part in found for one in part if is_end(one) and one.stream]
+    assert {*ends} == {*urls}
+
+
+# What cannot be read, and another use of the name
+
+
+async def test_a_name_is_for_one_kind_of_run(emulator: Emulator, processes: Processes) -> None:
+    """Keys of streams are no ids of jobs; the error says so."""
+    await collect(await processes.moderate([]), [])
+    checkpoint = RedisCheckpoint(processes.redis, processes.name)
+    async with emulator.client() as client:
+        with pytest.raises(ConfigurationError, match="it is about streams of bucket examplebucket"):
+            async with client.watch(["a"], checkpoint=checkpoint) as findings:
+                await anext(findings)
+
+
+async def test_notes_that_cannot_be_read_end_the_run(processes: Processes) -> None:
+    """As those of a later version would."""
+    dead, stream = Dead(processes), Stream(url(1))
+    await dead.claim(stream)
+    await dead.note(stream, b'{"taken": 1\n')
+    await dead.die()
+    with pytest.raises(ConfigurationError, match="checkpoint: cannot be read"):
+        await collect(await processes.moderate([]), [])
