@@ -176,6 +176,15 @@ def test_the_package_runs_as_a_module() -> None:
     assert shown[0].replace("python -m ci_live_audit", "ci-live-audit") == shown[1]
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Restore what Ctrl-C does, which the script ignores once its command is over."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_main_runs_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     """The entry point runs the commands."""
     monkeypatch.setattr(sys, "argv", ["ci-live-audit", "--version"])
@@ -263,6 +272,7 @@ def test_words_are_completed(words: str, completed: list[str]) -> None:
 # Without the extra
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_without_click_the_script_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
