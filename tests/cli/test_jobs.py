@@ -353,7 +353,7 @@ def test_a_service_that_is_not_reached_is_told_at_once(
 ) -> None:
     """It is said after the first attempt, and once, while attempts go on."""
     with closed_port() as url:
-        place = f"({url.removeprefix('http://')})"
+        place = f"cannot reach {url.removeprefix('http://')}: "
         options = ["--timeout", "0.3", "--endpoint", url, "--attempts", attempts]
         result = service.run(command, "av1", *options)
     assert result.exit_code == 4
