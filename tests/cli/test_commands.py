@@ -687,6 +687,15 @@ def test_emulate_reports_a_port_in_use() -> None:
     assert "is in use; port 0 (--port 0) takes a free one" in line
 
 
+def test_emulate_reports_an_address_of_another_machine() -> None:
+    """An address on which nothing can listen is reported in one line."""
+    result = run("emulate", "--host", "203.0.113.1", "--port", "0")
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: [Errno ")
+    assert "--port 0" not in line
+
+
 @pytest.mark.parametrize("duration", ["nan", "inf", "0", "-5"])
 def test_emulate_reports_an_invalid_duration(duration: str) -> None:
     """A duration that is not finite and above 0 is wrong usage."""
