@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
-__all__ = ["CODE", "cancelling", "prepare", "twice"]
+__all__ = ["CODE", "cancelling", "end", "prepare", "twice"]
 
 CODE = 130
 _SHOW_CURSOR = b"\x1b[?25h"
@@ -24,6 +24,14 @@ def prepare() -> None:
     """Let Ctrl-C end the process at once, without a traceback, unless it is ignored."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
+
+
+def end() -> None:
+    """Let the exit code stand, now that the command is over.
+
+    The interpreter gives SIGINT back to the system at its own end, but for those that ignore it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

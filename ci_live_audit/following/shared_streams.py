@@ -52,7 +52,8 @@ class SharedNotes:
     def taken(self, key: str, notes: StreamNotes) -> None:
         """Keep in mind what is noted of a stream that this process has been given."""
         self._known[key] = _Known(notes.claim, notes.job, notes.job_id)
-        self._keys[notes.job_id] = key
+        if notes.job_id:
+            self._keys[notes.job_id] = key
 
     def claim_of(self, key: str) -> bytes:
         """Return the claim of a stream; nothing if it is not known."""

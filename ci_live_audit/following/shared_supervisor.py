@@ -27,8 +27,9 @@ from ci_live_audit.wire.requests import Request
 
 __all__ = ["SharedSupervisor"]
 
-#: Seconds that stopping has at the least, whatever giving the streams to others has taken.
-LEAST = 1.0
+#: Seconds that stopping has at the least, whatever giving the streams to others has taken; and
+#: seconds that a store has for it that has been away.
+LEAST, AWAY = 1.0, 1.0
 
 
 @attrs.define(eq=False)
@@ -101,8 +102,8 @@ class SharedSupervisor(Supervisor):
                     claims, at_once=self._terms.at_once, once=self._is_collection, doubt=HELD
                 )
                 mine = "mine" in words.values()
-                for key, word in words.items():
-                    self._take_word(key, word, at_once=mine)
+                for key in words.keys() & self._wanted.keys():  # others were taken up meanwhile
+                    self._take_word(key, words[key], at_once=mine)
                 self.look()
                 continue
             with suppress(TimeoutError):
@@ -133,9 +134,7 @@ class SharedSupervisor(Supervisor):
 
     def _take_word(self, key: str, word: str, *, at_once: bool) -> None:
         """Do what the store says to a claim; ``at_once`` if there may be room for it now."""
-        wanted = self._wanted.get(key)
-        if wanted is None:
-            return  # it has been taken up meanwhile
+        wanted = self._wanted[key]
         wanted.is_elsewhere = word == "open"
         if word == "full" and at_once:
             wanted.due = -math.inf
@@ -160,7 +159,8 @@ class SharedSupervisor(Supervisor):
 
     def _end_submission(self, place: Place, task: asyncio.Task[None]) -> None:
         super()._end_submission(place, task)
-        if place.dropped and place in self._places and place.lost_at is None:
+        is_told = place.lost_at is not None or (place.is_under_way and not place.job_id)
+        if place.dropped and place in self._places and not is_told:
             self._let_go(place)
 
     # What the others leave, and take
@@ -231,47 +231,54 @@ class SharedSupervisor(Supervisor):
         await self._stop_reading()
 
     async def _hand_over(self, until: float) -> None:
+        """Give the streams to the others; without others, take all there are, to be stopped."""
         await cancel_and_wait([self._claimer])
+        submitting = [place.task for place in self._places if place.task is not None]
+        patience = AWAY if self._shared.member.is_away else 3 * self._ttl
         try:
-            async with asyncio.timeout_at(until):
+            await self._release(patience)
+            if submitting:
+                left = until - asyncio.get_running_loop().time() - patience
+                await asyncio.wait(submitting, timeout=max(0.0, left))
+            async with asyncio.timeout(patience):
                 resigned = await self._resign()
-        except OSError as problem:
+        except (OSError, LiveAuditError) as problem:
             self.stopping.cancels = False
-            for place in self._places:
-                if place.job_id and place.error is None:
-                    error = TransportError(f"it could not be given to another process: {problem}")
-                    place.error = error.about("cancel", place.job_id)
+            for place in [place for place in self._places if place.job_id]:
+                reason = f"it could not be given to another process: {problem or 'Redis is away'}"
+                place.error = place.error or TransportError(reason).about("cancel", place.job_id)
             return
-        left: dict[str, StreamNotes] = {}
+        found: dict[str, StreamNotes] = {}
         for key, notes in resigned.streams:
             with suppress(ValueError):  # it has ended a run before
-                left[key] = StreamNotes.from_bytes(notes)
+                found[key] = StreamNotes.from_bytes(notes)
         if resigned.others or self.stopping.cancels:
-            for place in self._places:
-                if place.job_id and place.key not in left:
+            for place in [place for place in self._places if place.key not in found]:
+                place.dropped = True
+                if place.job_id:
                     self._places.free(place)
-        for key, known in left.items():
+        for key, known in found.items():
             self._shared.taken(key, known)
             if not self._places.of_key(key):
                 self._adopt(Place(known.stream, key, known.job_id))
 
-    async def _resign(self) -> Resigned:
-        """Give back what can be given, and wait until the others have it."""
+    async def _release(self, patience: float) -> None:
+        """Give back at once what runs, and what has not been submitted."""
         member = self._shared.member
-        for place in self._places:
-            if place.job_id:
+        async with asyncio.timeout(patience):
+            for place in [place for place in self._places if place.job_id]:
                 await member.commit(Commit(job_id=place.key, action="release"))
-        submitting = [place.task for place in self._places if place.task is not None]
-        if submitting:
-            await asyncio.wait(submitting)
-        for wanted in self._wanted.values():
-            await member.report(wanted.stream.key, wanted.claim, b"")
+            for wanted in self._wanted.values():
+                await member.report(wanted.stream.key, wanted.claim, b"")
+
+    async def _resign(self) -> Resigned:
+        """Give back the rest, and wait until the others have it."""
         for place in self._places:
-            if not place.job_id and place.lost_at is None:
+            if not (place.job_id or place.is_under_way) and place.lost_at is None:
                 self._places.free(place)
                 await self._shared.free(place)
         until = asyncio.get_running_loop().time() + 2 * self._ttl
-        return await member.resign(takes=self.stopping.cancels, until=until)
+        return await self._shared.member.resign(takes=self.stopping.cancels, until=until)
 
     async def _stopped(self, place: Place) -> None:
         if self._leaving and place in self._places:

@@ -42,6 +42,11 @@ class StreamMember(Member):
         self._to_restore: dict[str, tuple[bytes, bytes]] = {}
         self._resigned = False
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the store could not be reached."""
+        return self._away_since is not None
+
     def holds(self, key: str) -> bool:
         """Return whether a stream is this process's."""
         return key in self._held
@@ -94,9 +99,8 @@ class StreamMember(Member):
 
         while True:
             resigned: Resigned = await self._ask(call)
-            if resigned.streams or not (resigned.others and resigned.waiting):
-                return resigned
-            if running_loop().time() > until:
+            is_settled = resigned.streams or not (resigned.others and resigned.waiting)
+            if is_settled or running_loop().time() > until:
                 return resigned
             await asyncio.sleep(PAUSE)
 
@@ -118,10 +122,11 @@ class StreamMember(Member):
     async def _tell(self) -> None:
         while self._to_add:
             key = self._to_add[0]
-            claim, job = self._to_restore[key]
+            claim, job = self._to_restore.get(key, (b"", b""))
             if job:
                 await self._streams.report(key, claim, job)
-            del self._to_add[0], self._to_restore[key]
+            del self._to_add[0]
+            self._to_restore.pop(key, None)
             self._beat_due = -math.inf
         await super()._tell()
         while self._asks and not self._joins:

@@ -176,6 +176,15 @@ def test_the_package_runs_as_a_module() -> None:
     assert shown[0].replace("python -m ci_live_audit", "ci-live-audit") == shown[1]
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Restore what Ctrl-C does, which the script ignores once its command is over."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_main_runs_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     """The entry point runs the commands."""
     monkeypatch.setattr(sys, "argv", ["ci-live-audit", "--version"])
@@ -263,6 +272,7 @@ def test_words_are_completed(words: str, completed: list[str]) -> None:
 # Without the extra
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_without_click_the_script_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -675,6 +685,15 @@ def test_emulate_reports_a_port_in_use() -> None:
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert "is in use; port 0 (--port 0) takes a free one" in line
+
+
+def test_emulate_reports_an_address_of_another_machine() -> None:
+    """An address on which nothing can listen is reported in one line."""
+    result = run("emulate", "--host", "203.0.113.1", "--port", "0")
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: [Errno ")
+    assert "--port 0" not in line
 
 
 @pytest.mark.parametrize("duration", ["nan", "inf", "0", "-5"])

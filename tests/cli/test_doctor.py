@@ -167,6 +167,20 @@ def test_an_invalid_endpoint(service: Service) -> None:
     assert "hunter2" not in str(found)
 
 
+def test_without_an_endpoint_it_is_the_host_of_the_bucket(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings name the URL that follows from bucket and region."""
+    with closed_port() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        found = checks(service, CI_LIVE_AUDIT_ENDPOINT=None)
+    assert failed(found) == ["network"]
+    bucket, region = service.emulator.bucket, service.emulator.region
+    url = f"https://{bucket}.ci.{region}.myqcloud.com"
+    assert found["settings"][1] == f"bucket {bucket}, region {region}, {url}"
+    assert found["network"][1].startswith(f"cannot reach {bucket}.ci.{region}.myqcloud.com:443 ")
+
+
 def test_no_credentials(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without credentials, all places where they were searched are named."""
 

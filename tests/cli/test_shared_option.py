@@ -87,8 +87,8 @@ def test_moderate_alone(service: Service, redis: RedisServer, name: str) -> None
 def test_a_url_that_is_none(service: Service) -> None:
     """It is named without being shown, as it may hold a password."""
     result = service.run("watch", "a", "--shared", "x", "--redis", "redis://user:pa55word@h:x")
-    assert result.exit_code == 1
-    assert result.stderr.startswith("error: redis: expected a URL redis://")
+    assert result.exit_code == 2
+    assert "Error: redis: expected a URL redis://" in result.stderr
     assert "pa55word" not in result.stderr
 
 

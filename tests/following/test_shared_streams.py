@@ -26,8 +26,9 @@ from ci_live_audit import (
     WatchFailed,
 )
 from ci_live_audit.following.commit import Commit
-from ci_live_audit.following.places import HELD
-from ci_live_audit.following.shared_supervisor import SharedSupervisor
+from ci_live_audit.following.places import HELD, Place
+from ci_live_audit.following.seen import Seen
+from ci_live_audit.following.shared_supervisor import SharedSupervisor, _Wanted
 from ci_live_audit.following.stream_notes import StreamNotes
 from ci_live_audit.models import ENDED
 from ci_live_audit.redis import RedisCheckpoint
@@ -362,7 +363,11 @@ async def test_what_a_source_without_end_gives_may_come_again(
     given.put_nowait(url(1))
     given.put_nowait("")
     await task
-    assert submitted(emulator) == {url(1): 1}
+    for one in (url(1), url(2), ""):
+        given.put_nowait(one)
+    emulator.add_stream(url(2), duration=0.2)
+    await collect(await processes.moderate(urls()), found)
+    assert submitted(emulator) == {url(1): 1, url(2): 1}
 
 
 # A process that is taken for dead, and lives
@@ -470,19 +475,22 @@ async def test_leaving_while_redis_is_away_cancels_nothing(
 ) -> None:
     """Others may go on with it; it is told, and the next process with the name goes on with it."""
     async with Processes(emulator, own_redis) as processes:
-        run = await processes.moderate([url(1), url(2)], at_once=1, cancel_within=0.5)
+        emulator.inject(Fault.reset(), times=1, operation="submit")
+        run = await processes.moderate([url(2), url(1), url(3)], at_once=2)
         async with run as findings:
+            assert named([await anext(findings)]) == [Stream(url(2))]
             await anext(findings)
             own_redis.pause()
             await until(lambda: "is away" in caplog.text)
         assert run.cancelled == ()
-        (left,) = run.not_cancelled
+        lost, left = run.not_cancelled
+        assert (lost.job_id, lost.stream) == ("", Stream(url(2)))
         assert "could not be given to another process" in str(left.error)
-        assert running(emulator) == 1
         own_redis.resume()
         again = await processes.moderate([])
         async with again as findings:
-            assert (await anext(findings)).job_id == left.job_id
+            while (await anext(findings)).job_id != left.job_id:
+                pass
         assert [one.job_id for one in again.cancelled] == [left.job_id]
 
 
@@ -504,6 +512,274 @@ async def test_a_redis_that_has_lost_all_is_told_of_streams(
     assert {*ends} == {*urls}
 
 
+# On the way out
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_a_submission_under_way_on_the_way_out(
+    emulator: Emulator, processes: Processes, alone: bool
+) -> None:
+    """Is waited for; its job is cancelled if there is no other process, which would watch it."""
+    emulator.inject(Fault.slow(0.5), times=1, operation="submit")
+    first, second = await processes.moderate([url(1)]), await processes.moderate([])
+    task = asyncio.create_task(collect(first, []))
+    await until(lambda: bool(emulator.arrivals))
+    if alone:
+        task.cancel()
+        await asyncio.wait([task])
+        assert [one.stream for one in first.cancelled] == [Stream(url(1))]
+        assert running(emulator) == 0
+        return
+    async with second as findings:
+        await until(lambda: not supervisor(second)._shared.member._joins)
+        task.cancel()
+        await asyncio.wait([task])
+        assert first.cancelled + first.not_cancelled == ()
+        assert (await anext(findings)).stream == Stream(url(1))
+        assert running(emulator) == 1
+    assert running(emulator) == 0
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_an_answer_that_does_not_come_on_the_way_out(
+    emulator: Emulator, processes: Processes, alone: bool
+) -> None:
+    """The stream is named; what the answer says later is noted if the process still lives."""
+    emulator.inject(Fault.slow(3), times=1, operation="submit")
+    first = await processes.moderate([url(1)], ttl=0.6, cancel_within=1.0)
+    second, found = await processes.moderate([], ttl=0.6), list[Finding]()
+    tasks = [asyncio.create_task(collect(first, []))]
+    await until(lambda: bool(emulator.arrivals))
+    if not alone:
+        tasks.append(asyncio.create_task(collect(second, found)))
+        await until(lambda: not supervisor(second)._shared.member._joins)
+    tasks[0].cancel()
+    await asyncio.wait(tasks)
+    assert [(one.stream, one.job_id) for one in first.not_cancelled] == [(Stream(url(1)), "")]
+    assert named(found) == ([] if alone else [Stream(url(1))])
+
+
+async def test_leaving_is_begun_again_if_it_is_cancelled(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """As happens to all tasks when a program ends."""
+    run = await processes.moderate([url(1)])
+    handed: list[asyncio.Task[Any]] = []
+
+    async def cancel() -> None:
+        while not handed:
+            await asyncio.sleep(0)
+            names = {one: getattr(one.get_coro(), "__name__", "") for one in asyncio.all_tasks()}
+            handed.extend(one for one, name in names.items() if name == "_hand_over")
+        handed[0].cancel()
+
+    async with run as findings:
+        await anext(findings)
+        task = asyncio.create_task(cancel())
+    await task
+    assert handed[0].cancelled()
+    assert (len(run.cancelled), running(emulator)) == (1, 0)
+
+
+async def test_others_that_take_nothing_are_not_waited_for_without_end(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """What was given back is theirs, although one of them is silent."""
+    run = await processes.moderate([url(1)], ttl=0.6)
+    async with run as findings:
+        await anext(findings)
+        await processes.redis.zadd(processes.key("workers"), {"silent": time.time() * 1000 + 1e6})
+    assert run.cancelled + run.not_cancelled == ()
+    assert running(emulator) == 1
+
+
+# Races
+
+
+async def test_a_submission_that_is_refused_after_its_process_was_taken_for_dead(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """Nothing is told of it: the stream is claimed again, by any process."""
+    emulator.add_stream(url(1), duration=0.3)
+    busy = Fault(refusal=Refusal(403, "QueueSaturated", "full"), delay=1.0)
+    emulator.inject(busy, times=1, operation="submit")
+    found: list[list[Finding]] = [[], []]
+    first, second = await processes.moderate([url(1)]), await processes.moderate([])
+    tasks = [asyncio.create_task(collect(first, found[0]))]
+    await until(lambda: bool(emulator.arrivals))
+    supervisor(first)._shared.member._want = 0
+    tasks.append(asyncio.create_task(collect(second, found[1])))
+    await until(lambda: not supervisor(second)._shared.member._joins)
+    await lose(processes, first)
+    await asyncio.gather(*tasks)
+    assert [one for one in found[0] if isinstance(one, WatchFailed)] == []
+    assert submitted(emulator) == {url(1): 1}
+
+
+async def test_a_job_that_is_known_late_is_followed_by_whoever_named_its_stream(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """The process that submitted it was taken for dead, and tells it."""
+    emulator.add_stream(url(1), duration=0.5)
+    emulator.inject(Fault.slow(1.5), times=1, operation="submit")
+    found: list[list[Finding]] = [[], []]
+    over = asyncio.Event()
+
+    async def urls() -> AsyncGenerator[str, None]:
+        await over.wait()
+        yield url(1)
+
+    first, second = await processes.moderate([url(1)]), await processes.moderate(urls())
+    tasks = [asyncio.create_task(collect(first, found[0]))]
+    await until(lambda: bool(emulator.arrivals))
+    supervisor(first)._shared.member._want = 0
+    tasks.append(asyncio.create_task(collect(second, found[1])))
+    await until(lambda: not supervisor(second)._shared.member._joins)
+    await lose(processes, first)
+    await until(lambda: named(found[1]) == [Stream(url(1))])
+    await until(lambda: any(map(is_end, found[1])))
+    over.set()
+    await asyncio.gather(*tasks)
+    assert found[0] == []
+    assert sum(map(is_end, found[1])) == 1
+    assert submitted(emulator) == {url(1): 1}
+
+
+async def test_a_claim_of_a_process_that_was_forgotten_is_made_again(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """Under another name, once the others had time to say what they have."""
+    emulator.add_stream(url(1), duration=0.2)
+    ready = asyncio.Event()
+
+    async def urls() -> AsyncGenerator[str, None]:
+        await ready.wait()
+        yield url(1)
+
+    run = await processes.moderate(urls())
+    task = asyncio.create_task(collect(run, []))
+    member = supervisor(run)._shared.member
+    await until(lambda: not member._joins)
+    name = member._name
+    await processes.redis.zrem(processes.key("workers"), name)
+    member._beat_due = math.inf
+    ready.set()
+    await task
+    assert member._name != name
+    assert submitted(emulator) == {url(1): 1}
+
+
+async def test_what_was_taken_over_may_be_lost_again(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """A process that never was given the URL drops it, and another goes on."""
+    runs = [await processes.moderate(urls) for urls in ([url(1)], [], [])]
+    tasks = [asyncio.create_task(collect(runs[0], []))]
+    await until(lambda: runs[0]._dispatcher.schedule.open == 1)
+    tasks.append(asyncio.create_task(collect(runs[1], [])))
+    await until(lambda: not supervisor(runs[1])._shared.member._joins)
+    tasks[0].cancel()
+    await asyncio.wait(tasks[:1])
+    await until(lambda: runs[1]._dispatcher.schedule.open == 1)
+    tasks.append(asyncio.create_task(collect(runs[2], [])))
+    await until(lambda: not supervisor(runs[2])._shared.member._joins)
+    supervisor(runs[1])._shared.member._want = 0
+    await lose(processes, runs[1])
+    await until(lambda: runs[2]._dispatcher.schedule.open == 1)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert (len(emulator.jobs), running(emulator)) == (1, 0)
+
+
+async def test_a_stream_that_is_given_up_is_not_tried_again(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """After a timeout: it is cancelled, by this run; the next one submits it again."""
+    urls = [url(1)]
+    for number in (1, 2):
+        found: list[list[Finding]] = [[], []]
+        runs = [await processes.moderate(urls, timeout=0.3) for _ in found]
+        await asyncio.gather(*map(collect, runs, found))
+        failed = [one for one in found[0] + found[1] if isinstance(one, WatchFailed)]
+        assert len(failed) == 1
+        assert submitted(emulator) == {url(1): number}
+        assert running(emulator) == 0
+
+
+async def test_one_stream_is_claimed_at_a_time(processes: Processes) -> None:
+    """What is claimed and not submitted yet would be in doubt after a kill; the rest comes next."""
+    dead = Dead(processes)
+    await dead.claim()
+    claims = {url(number): url(number).encode() for number in range(3)}
+    claimed = await dead.checkpoint.claim("dead", claims, at_once=9, once=True, doubt=HELD)
+    assert ([*claimed.words], claimed.open) == (["mine", "full", "full"], 1)
+    run = await processes.moderate([], at_once=9)
+    stream = Stream(url(1))
+    wanted = _Wanted(stream, stream.request(), b"claim", due=math.inf)
+    supervisor(run)._wanted[stream.key] = wanted
+    supervisor(run)._take_word(stream.key, "full", at_once=False)
+    assert wanted.due == math.inf
+    supervisor(run)._take_word(stream.key, "full", at_once=True)
+    assert wanted.due == -math.inf
+
+
+async def test_a_claim_that_is_answered_on_the_way_out_is_given_back(
+    emulator: Emulator, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process can submit the stream; nobody takes it for one that may run."""
+    run = await processes.moderate([url(1)])
+    checkpoint, asked, answered = processes.checkpoints[0], asyncio.Event(), asyncio.Event()
+    claim = checkpoint.claim
+
+    async def slow(*arguments: Any, **options: Any) -> Any:
+        claimed = await claim(*arguments, **options)
+        asked.set()
+        await answered.wait()
+        return claimed
+
+    monkeypatch.setattr(checkpoint, "claim", slow)
+    task = asyncio.create_task(collect(run, []))
+    await asked.wait()
+    task.cancel()
+    claimer = supervisor(run)._claimer
+    await asyncio.wait([claimer])
+    answered.set()
+    await asyncio.wait([task])
+    assert run.not_cancelled == ()
+    assert await processes.redis.keys(f"*{processes.name}*seen*") == []
+    async with await processes.moderate([url(1)]) as findings:
+        assert (await anext(findings)).stream == Stream(url(1))
+    assert submitted(emulator) == {url(1): 1}
+
+
+async def test_nothing_is_noted_of_what_is_not_this_process_s(processes: Processes) -> None:
+    """Of a stream that was dropped while it was seen to."""
+    run = await processes.moderate([])
+    async with run:
+        notes, stream = supervisor(run)._shared, Stream(url(1))
+        place = Place(stream, stream.key)
+        await notes.free(place)
+        await notes.release(place)
+        await supervisor(run)._stopped(place)
+        noted = StreamNotes.new(stream) + StreamNotes.taken("job")
+        notes.taken(stream.key, StreamNotes.from_bytes(noted))
+        await notes.commit(Commit(job_id="job", action="end"))
+        await notes.commit(Commit(job_id="", action="release"))
+        assert notes.knows("job")
+
+
+def test_notes_that_were_made_twice_count_once() -> None:
+    """As an answer was lost; and those that are lost say nothing."""
+    stream, seen = Stream(url(1) + "?x", data_id="room"), Seen(severity=2).to_bytes()
+    claim, job = StreamNotes.new(stream), StreamNotes.taken("job")
+    told = StreamNotes.from_bytes(claim + job + job + seen)
+    known = Stream(url(1), data_id="room")
+    assert told == StreamNotes(claim, job, known, "job", seen)
+    assert StreamNotes.from_bytes(b"") == StreamNotes(b"", b"", Stream(""), "", b"")
+    assert StreamNotes.new(stream) != claim
+
+
 # What cannot be read, and another use of the name
 
 
@@ -515,6 +791,16 @@ async def test_a_name_is_for_one_kind_of_run(emulator: Emulator, processes: Proc
         with pytest.raises(ConfigurationError, match="it is about streams of bucket examplebucket"):
             async with client.watch(["a"], checkpoint=checkpoint) as findings:
                 await anext(findings)
+
+
+async def test_another_bucket_is_refused(emulator: Emulator, processes: Processes) -> None:
+    """Also if a stream waits to be claimed."""
+    await collect(await processes.moderate([]), [])
+    run = await processes.moderate([url(1)])
+    processes.checkpoints[1].scope = "other ap-beijing streams"
+    with pytest.raises(ConfigurationError, match="about streams of bucket examplebucket"):
+        await collect(run, [])
+    assert emulator.jobs == {}
 
 
 async def test_notes_that_cannot_be_read_end_the_run(processes: Processes) -> None:
