@@ -55,6 +55,11 @@ class Moderation(Run[Finding]):
       next run goes on with the jobs that it knows, and names the streams of which a job may exist;
       it submits neither again, nor those that are over. What was cancelled when the block was left
       is submitted again when it comes again, for its stream may still run.
+
+      Or a `RedisCheckpoint`, which several processes share: each stream is submitted by one of
+      them, ``at_once`` is of all together, and what one follows when it dies goes to the others.
+      One that leaves gives them its streams; the last one to leave cancels what runs. If Redis is
+      away then, nothing is cancelled, and the next process goes on with it.
     """
 
     def __init__(

@@ -49,7 +49,8 @@ class RedisCheckpoint(SharedStreams):
     Start the same program several times, with the same ``name`` and as many ids as each may have:
     an id that several give is followed once. What a process follows when it dies goes to the others
     within the ``ttl`` and a third of it, what it follows when it leaves at once, and all have even
-    shares. Let Redis keep what it is told (``appendonly yes``).
+    shares. For `LiveAuditClient.moderate`, what is shared are streams. Let Redis keep what it is
+    told (``appendonly yes``).
 
     Args:
         redis: A client of ``redis.asyncio`` (also of a sentinel or a cluster), or a URL.

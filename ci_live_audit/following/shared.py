@@ -90,7 +90,8 @@ class Resigned:
 class SharedCheckpoint(ABC):
     """The state of a run that several processes share: each follows a part of the jobs.
 
-    `RedisCheckpoint` is one. For another store, write its four methods. Each is called by one task
+    `RedisCheckpoint` is one. For another store, write its four methods (for `moderate`, the three
+    of `SharedStreams`, too). Each is called by one task
     of a run at a time, and either takes effect as a whole or raises: an `OSError` if the store
     cannot be reached (the call is repeated), anything else to end the run. A call may take effect
     although it raised, and then comes again.

@@ -91,8 +91,9 @@ class ManyJobs:
             timeout: Seconds for which a job is followed, counted from when its id was read (for a
                 collection: from the start). The job is polled a last time just before the end, and
                 its outcome is a `WaitTimeout`.
-            checkpoint: A file from which a later run can continue. It answers an id once the job
-                has ended, or the service has said that there is none; no other outcome does.
+            checkpoint: A file from which a later run can continue, or a `RedisCheckpoint` that
+                several processes share. It answers an id once the job has ended, or the service has
+                said that there is none; no other outcome does.
             callbacks: A `CallbackReceiver`: a job is queried as soon as a callback is about it,
                 beside its turns, so the interval may be long. With its ``trusted()``, what a
                 callback says is believed, and nobody asks again.
