@@ -145,7 +145,7 @@ def wrapped(text: str, width: int, first: int | None = None) -> list[str]:
         if cell_len(joined) <= room:
             lines[-1] = joined
         else:
-            lines += chop_cells(word, width)
+            lines += chop_cells(word, width) or [""]
             room = width
     return lines[1:] if first is None and len(lines) > 1 and not lines[0] else lines
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, tzinfo
+from unicodedata import category
 from urllib.parse import unquote, urlsplit
 
 from rich.cells import cell_len, set_cell_size
@@ -37,7 +38,9 @@ def clean(value: object) -> str:
     Some texts come from streams: each such character becomes one that can be seen.
     """
     text = HIDDEN.sub("\ufffd", str(value)[:LONGEST])
-    return visible("".join(one if one.isprintable() else "\ufffd" for one in text))
+    text = visible("".join(one if one.isprintable() else "\ufffd" for one in text))
+    # A mark in front would be put on whatever stands before, and change its width.
+    return f"\u25cc{text}" if text and category(text[0]).startswith("M") else text
 
 
 def cut(text: str, cells: int) -> str:

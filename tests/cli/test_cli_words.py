@@ -42,6 +42,7 @@ def test_texts_are_harmless() -> None:
         clean("a\u202eb\u200bc\u2066d\u3164e\U000e0041f") == "a\ufffdb\ufffdc\ufffdd\ufffde\ufffdf"
     )
     assert cell_len(clean("z" + "\u0300" * 500)) < 30
+    assert clean("\u0301x") == "\u25cc\u0301x"
     assert clean("\u623f\u00e9 \U0001f600") == "\u623f\u00e9 \U0001f600"
     assert len(clean("x" * 10**6)) == 10_000
 

@@ -103,6 +103,7 @@ def test_words_are_not_broken(width: int) -> None:
     assert wrapped("a " + "b" * 25, 20) == ["a", "b" * 20, "b" * 5]
     assert wrapped("b" * 4, 20, 2) == ["", "bbbb"]
     assert wrapped("", 20) == [""]
+    assert wrapped("ab  c", 20, 2) == ["ab", "c"]
 
 
 def test_a_link_is_on_the_first_line() -> None:
