@@ -30,6 +30,7 @@ from ci_live_audit.following.places import HELD, Place
 from ci_live_audit.following.seen import Seen
 from ci_live_audit.following.shared_supervisor import SharedSupervisor, _Wanted
 from ci_live_audit.following.stream_notes import StreamNotes
+from ci_live_audit.following.submitting import Submission
 from ci_live_audit.models import ENDED
 from ci_live_audit.redis import RedisCheckpoint
 from ci_live_audit.testing import Emulator, Fault, frame
@@ -41,6 +42,8 @@ pytestmark = pytest.mark.waits
 FOREVER, LONG = 3600.0, 60.0
 NO = Fault(refusal=Refusal(400, "InvalidArgument", "no"))
 FULL = Fault(refusal=Refusal(403, "QueueSaturated", "full"))
+#: The name of a process that comes before all others, and has the share if there is one stream.
+FIRST = "!"
 SCOPE = "examplebucket-1250000000 ap-beijing streams"
 
 
@@ -596,13 +599,31 @@ async def test_others_that_take_nothing_are_not_waited_for_without_end(
 # Races
 
 
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Return what lets the answer to the first submission come."""
+    event, send, held = asyncio.Event(), Submission.send, list[Submission]()
+
+    async def wait(submission: Submission) -> Any:
+        try:
+            return await send(submission)
+        finally:
+            held.append(submission)
+            if len(held) == 1:
+                submission.under_way = True
+                await event.wait()
+                submission.under_way = False
+
+    monkeypatch.setattr(Submission, "send", wait)
+    return event
+
+
 async def test_a_submission_that_is_refused_after_its_process_was_taken_for_dead(
-    emulator: Emulator, processes: Processes
+    emulator: Emulator, processes: Processes, answered: asyncio.Event
 ) -> None:
     """Nothing is told of it: the stream is claimed again, by any process."""
     emulator.add_stream(url(1), duration=0.3)
-    busy = Fault(refusal=Refusal(403, "QueueSaturated", "full"), delay=1.0)
-    emulator.inject(busy, times=1, operation="submit")
+    emulator.inject(FULL, times=1, operation="submit")
     found: list[list[Finding]] = [[], []]
     first, second = await processes.moderate([url(1)]), await processes.moderate([])
     tasks = [asyncio.create_task(collect(first, found[0]))]
@@ -611,17 +632,17 @@ async def test_a_submission_that_is_refused_after_its_process_was_taken_for_dead
     tasks.append(asyncio.create_task(collect(second, found[1])))
     await until(lambda: not supervisor(second)._shared.member._joins)
     await lose(processes, first)
+    answered.set()
     await asyncio.gather(*tasks)
     assert [one for one in found[0] if isinstance(one, WatchFailed)] == []
     assert submitted(emulator) == {url(1): 1}
 
 
 async def test_a_job_that_is_known_late_is_followed_by_whoever_named_its_stream(
-    emulator: Emulator, processes: Processes
+    emulator: Emulator, processes: Processes, answered: asyncio.Event
 ) -> None:
     """The process that submitted it was taken for dead, and tells it."""
     emulator.add_stream(url(1), duration=0.5)
-    emulator.inject(Fault.slow(1.5), times=1, operation="submit")
     found: list[list[Finding]] = [[], []]
     over = asyncio.Event()
 
@@ -632,11 +653,12 @@ async def test_a_job_that_is_known_late_is_followed_by_whoever_named_its_stream(
     first, second = await processes.moderate([url(1)]), await processes.moderate(urls())
     tasks = [asyncio.create_task(collect(first, found[0]))]
     await until(lambda: bool(emulator.arrivals))
-    supervisor(first)._shared.member._want = 0
+    supervisor(second)._shared.member._name = FIRST
     tasks.append(asyncio.create_task(collect(second, found[1])))
     await until(lambda: not supervisor(second)._shared.member._joins)
     await lose(processes, first)
     await until(lambda: named(found[1]) == [Stream(url(1))])
+    answered.set()
     await until(lambda: any(map(is_end, found[1])))
     over.set()
     await asyncio.gather(*tasks)
@@ -681,9 +703,9 @@ async def test_what_was_taken_over_may_be_lost_again(
     tasks[0].cancel()
     await asyncio.wait(tasks[:1])
     await until(lambda: runs[1]._dispatcher.schedule.open == 1)
+    supervisor(runs[2])._shared.member._name = FIRST
     tasks.append(asyncio.create_task(collect(runs[2], [])))
     await until(lambda: not supervisor(runs[2])._shared.member._joins)
-    supervisor(runs[1])._shared.member._want = 0
     await lose(processes, runs[1])
     await until(lambda: runs[2]._dispatcher.schedule.open == 1)
     for task in tasks:
