@@ -553,6 +553,10 @@ def test_a_terminal_is_not_read_for_ids(
     result = poll_here(input=StopsLater())
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Error: no job ids: pass some, or --file FILE, or pipe them in\n" in result.stderr
+    for command in (["poll", "--file"], ["report", "--from"]):
+        lost = run(*command, "none.txt", input=StopsLater())
+        assert lost.exit_code == 2
+        assert lost.stderr.endswith(": File 'none.txt' does not exist.\n")
 
 
 def test_faults_are_retried(emulator: Emulator) -> None:
