@@ -35,6 +35,8 @@ BLOCKS = list(Sybil(parsers=[PythonCodeBlockParser()]).parse(README))
 # Two of them are files of tests for the bot of another one: by anyio's plugin, by pytest-asyncio.
 OF_THE_BOT = "from bot import"
 EXAMPLES = [block for block in BLOCKS if OF_THE_BOT not in str(block.parsed)]
+for one in BLOCKS:
+    one.namespace["__name__"] = "__main__"  # as of a program
 BY_ANYIO, BY_PYTEST_ASYNCIO = (str(one.parsed) for one in BLOCKS if one not in EXAMPLES)
 
 
@@ -156,7 +158,7 @@ def test_every_night_resumes(emulator: Emulator, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize("tests", [BY_ANYIO, BY_PYTEST_ASYNCIO], ids=["anyio", "pytest-asyncio"])
 def test_the_tests_of_the_bot_pass(tmp_path: Path, tests: str) -> None:
     """Both files of tests pass in a project of their own, where warnings are errors."""
-    bot = str(example("async def rooms").parsed).replace("asyncio.run(main())", "")
+    bot = str(example("async def rooms").parsed)
     # pytest-asyncio warns if the configuration is silent about the scope of fixtures' loops.
     ini = "[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function\n"
     (tmp_path / "pytest.ini").write_text(ini)

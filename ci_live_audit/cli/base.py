@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import click
+from click.core import ParameterSource
 
 from ci_live_audit.cli.options import PROBLEMS, SERVICE, Option
 
@@ -188,7 +189,11 @@ class ServiceCommand(AsyncCommand):
 
         given = ctx.params
         for name, what in (("job_ids", "job ids"), ("urls", "URLs")):
-            others = given.get("files") or given.get("recorded")
+            # Whether it names files, even such as do not exist: that is a problem of its own.
+            others = any(
+                ctx.get_parameter_source(one) == ParameterSource.COMMANDLINE
+                for one in ("files", "recorded")
+            )
             if given.get(name) == () and not others and sys.stdin.isatty():
                 text = f"no {what}: pass some, or --file FILE, or pipe them in"
                 yield click.UsageError(text, ctx)

@@ -52,6 +52,8 @@ async def poll(
         due = 0
         if record is not None:
             to_do = {*record.open, *(job_id for job_id in known if job_id not in record)}
+            new = to_do.difference(record.open)
+            known = [job_id for job_id in known if job_id in new]  # the others it follows anyway
             due = record.answered + len(to_do)
             if record.answered or record.open:
                 output.say(f"resuming from {checkpoint}: {earlier(record)}")

@@ -236,7 +236,7 @@ class Demo:
                 row.room,
                 row.job_id[:8],
                 job.state,
-                job.label,
+                "" if job.state == JobState.FAILED else job.label,  # not known for good
                 str(len(job.snapshots)),
                 str(len(job.audio_sections)),
                 row.remark,

@@ -277,7 +277,9 @@ class _Following:
             for line in tally.named():
                 output.say(line, prose=True)
         hidden = f"{count(tally.hidden, 'flagged finding')} hidden" if tally.hidden else ""
-        left = f"{now.open:,} open" if now.open else ""
+        # What moderate leaves it cancels: that is not open.
+        how = "not followed to the end" if self._command == "moderate" else "open"
+        left = f"{now.open:,} {how}" if now.open else ""
         parts = ", ".join(filter(None, [str(tally), left, hidden, outage(now.outage)]))
         output.say(f"{parts}; {count(now.requests, 'request')}", prose=True)
 

@@ -86,10 +86,13 @@ def _job_id(value: str) -> str | None:
 
 
 def _stream(value: str) -> str:
+    from ci_live_audit.errors import InvalidInput
     from ci_live_audit.wire import requests
 
     url = value.strip()
     requests.submit(url)
+    if re.match(r"[^?#]*[,;][a-z]+://", url):
+        raise InvalidInput("url: expected one URL")
     return url
 
 
@@ -110,6 +113,8 @@ def _meant_by_stream(value: str) -> str:
     """Return a hint for what is no URL of a stream."""
     if re.fullmatch(r"\s*av[0-9a-f]{30,}\s*", value):
         return "this looks like a job id, which query, watch and wait take"
+    if value.count("://") > 1:
+        return "this looks like a list: pass each URL as an argument of its own"
     return _meant_by_file(value)
 
 

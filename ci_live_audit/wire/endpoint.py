@@ -168,7 +168,9 @@ def url_fault(url: str, schemes: set[str]) -> str | None:
     except ValueError as problem:
         return str(problem)
     if parts.scheme not in schemes:
-        return f"its scheme is {parts.scheme[:20]!r}"
+        if parts.scheme:
+            return f"its scheme is {parts.scheme[:20]!r}"
+        return f"it does not begin with a scheme, such as {max(schemes)}://"
     if not parts.hostname:
         return "it names no host"
     return "its port is 0" if port == 0 else None

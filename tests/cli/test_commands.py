@@ -597,6 +597,11 @@ def test_all_problems_are_told_at_once() -> None:
         (["query", "none.txt"], "got 'none.txt'\n"),
         (["submit", "ids.txt"], "to read a file, pass --file 'ids.txt'"),
         (["submit", f"av{7:032x}"], "this looks like a job id, which query, watch and wait take"),
+        (["submit", "room7"], "but it does not begin with a scheme, such as rtmp://\n"),
+        (
+            ["moderate", "rtmp://a.example.com/1,rtmp://a.example.com/2"],
+            "expected one URL; this looks like a list: pass each URL as an argument of its own\n",
+        ),
         (["report", "--from", "-", "--file", "-"], "cannot both be standard input"),
     ],
 )

@@ -364,6 +364,20 @@ def test_progress_on_a_terminal(emulator: Emulator, monkeypatch: pytest.MonkeyPa
     assert "1 done, 0 flagged, 0 errors" in read.stderr
 
 
+def test_progress_of_a_resumed_run(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """From its first line on, the total is that of the jobs that are not done."""
+    monkeypatch.setattr(status, "REDRAW", 0.01)
+    environ = {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "100"}
+    jobs = [add(emulator, "late") for _ in range(100)]
+    path = tmp_path / "checkpoint"
+    arguments = (*jobs, "--checkpoint", str(path), "--timeout", "2")
+    assert poll_here(*arguments).exit_code == 4
+    again = poll_here(*arguments, **environ)
+    assert set(re.findall(r"\d+ of (\d+), ", again.stderr)) == {"100"}
+
+
 def test_an_interrupt_with_a_checkpoint(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -539,6 +553,10 @@ def test_a_terminal_is_not_read_for_ids(
     result = poll_here(input=StopsLater())
     assert (result.exit_code, result.stdout) == (2, "")
     assert "Error: no job ids: pass some, or --file FILE, or pipe them in\n" in result.stderr
+    for command in (["poll", "--file"], ["report", "--from"]):
+        lost = run(*command, "none.txt", input=StopsLater())
+        assert lost.exit_code == 2
+        assert lost.stderr.endswith(": File 'none.txt' does not exist.\n")
 
 
 def test_faults_are_retried(emulator: Emulator) -> None:

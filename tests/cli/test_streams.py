@@ -139,7 +139,9 @@ def test_a_pipe_that_does_not_block(jobs: Jobs, unbuffered: str) -> None:
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no full device")
-@pytest.mark.parametrize("arguments", [["--help"], ["poll", "--help"], ["demo"], ["emulate"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["poll", "--help"], ["demo"], ["emulate", "--port", "0"]]
+)
 def test_a_full_disk_is_one_line(arguments: list[str]) -> None:
     """Every command says in one line that standard output is full."""
     done = shell('"$@" > /dev/full', *arguments)
