@@ -242,9 +242,9 @@ def _checked_shared(given: Mapping[str, Any], ctx: click.Context) -> Iterator[cl
         return
     if not name.strip():
         yield click.UsageError("--shared needs a name, the same for all processes.", ctx)
-    if not given["redis"]:
+    if not given.get("redis"):
         text = "--shared needs --redis URL, or CI_LIVE_AUDIT_REDIS: there the processes meet."
         yield click.UsageError(text, ctx)
-    if given["checkpoint"] is not None:
+    if given.get("checkpoint") is not None:
         text = "--shared and --checkpoint exclude each other: a file is of one process."
         yield click.UsageError(text, ctx)

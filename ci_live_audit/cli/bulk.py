@@ -37,7 +37,7 @@ async def poll(
 ) -> int:
     """Follow jobs until all have ended; return the exit code."""
     output = settings.output
-    may_be_empty = checkpoint is not None
+    may_be_empty = checkpoint is not None or shared is not None
     known, from_input = ids.gather(job_ids, files, may_be_empty=may_be_empty)
     if from_input and dry_run:
         known = [job_id async for job_id in ids.read_input(known, may_be_empty=may_be_empty)]
@@ -58,7 +58,7 @@ async def poll(
             if record.answered or record.open:
                 output.say(f"resuming from {checkpoint}: {earlier(record)}")
         note = None if record is None else record.take
-        source = ids.read_input(known, note) if from_input else known
+        source = ids.read_input(known, note, may_be_empty=may_be_empty) if from_input else known
         async with settings.client(polls=True) as client:
             run = client.as_completed(
                 source, interval=interval, timeout=timeout, checkpoint=opening.checkpoint

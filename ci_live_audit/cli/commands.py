@@ -67,8 +67,6 @@ def submit(
     """
     from ci_live_audit.cli import moderate
 
-    if not (urls or files):
-        raise click.UsageError("Missing argument 'URL...', or --file.")
     return moderate.submit(settings, urls, files, **_given(options))
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.cli.rows import judged
 from ci_live_audit.cli.session import Settings
 from ci_live_audit.cli.shared import opened
-from ci_live_audit.cli.status import Status, outage, shown
+from ci_live_audit.cli.status import Status, outage, shown, waiting
 from ci_live_audit.cli.tally import Findings, earlier
 from ci_live_audit.cli.words import count, is_flagged, name_of, span
 from ci_live_audit.client import LiveAuditClient
@@ -98,13 +97,10 @@ async def wait(
     what = job_ids[0] if len(job_ids) == 1 else f"{len(job_ids):,} jobs"
     async with settings.client(polls=True) as client:
         run = client.as_completed(job_ids, interval=interval, timeout=timeout)
-        async with _status(output, f"waiting for {what} to end"), run as outcomes:
+        async with run as outcomes, waiting(output, f"waiting for {what} to end"):
             async for outcome in outcomes:
                 found.append(outcome)
-                if len(job_ids) > 1:
-                    _ended(output, outcome)
-    if len(job_ids) == 1:  # the spinner has gone
-        _ended(output, found[0])
+                _ended(output, outcome)
     jobs = [outcome.job for outcome in found if outcome.job is not None]
     errors = [outcome.error for outcome in found if outcome.error is not None]
     if any(output.view.keep.flags(job) for job in jobs):
@@ -228,7 +224,7 @@ class _Following:
         cancels: bool,
     ) -> None:
         self.tally = Findings()
-        #: Whether something could not be cancelled.
+        #: Whether something could not be cancelled, or the run was cut short.
         self.has_failed = False
         self._output = output
         self._client = client
@@ -336,13 +332,3 @@ def show(output: Output, kind: str, result: Any, **more: str) -> None:
     else:
         facts = {"job": result.job_id, "state": result.state, "request": result.request_id}
         output.facts({**more, **facts})
-
-
-@asynccontextmanager
-async def _status(output: Output, text: str) -> AsyncGenerator[None, None]:
-    if output.console.is_terminal:
-        with output.spinner(text):
-            yield
-    else:
-        output.say(text)
-        yield

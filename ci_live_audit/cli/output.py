@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.status import Status
 from rich.text import Text
 
 from ci_live_audit.cli import interrupts
@@ -115,10 +114,6 @@ class Output:
         console = self.bottom or self.console
         console.print(Text(clean(text)), soft_wrap=not ((prose or warns) and console.is_terminal))
 
-    def spinner(self, text: str) -> Status:
-        """Return a spinner beside a message, for a terminal of standard error."""
-        return self.console.status(Text(clean(text)))
-
     def result(self, kind: str, value: Mapping[str, Any]) -> None:
         """Print one line of JSON, on a terminal without raw control characters."""
         sys.stdout.write(to_line(kind, value, self._encoding, printable=self._terminal))
@@ -163,7 +158,12 @@ class Output:
         view, name, worst = self.view, name_of(job), self.view.worst_first(job)
         shown = [view.item(job, item) for item in worst[:TOP]]
         hits = (" ".join(filter(None, [row.scene, row.score, "at", row.time])) for row in shown)
-        counts = count(len(job.snapshots), "frame"), count(len(job.audio_sections), "audio section")
+        taken = max(len(job.snapshots), job.snapshot_count or 0)
+        if is_whole := taken == len(job.snapshots):
+            sounds = count(len(job.audio_sections), "audio section")
+            found = f"{count(taken, 'frame')}, {sounds}; {len(worst):,} flagged"
+        else:  # of a job that timed out, only the worst items are kept
+            found = f"{count(taken, 'frame')}; {len(worst):,} of the flagged are listed"
         self.facts(
             {
                 "job": job.job_id,
@@ -175,14 +175,15 @@ class Output:
                 "created": None
                 if job.creation_time is None
                 else date(job.creation_time, view.zone),
-                "found": f"{', '.join(counts)}; {len(worst):,} flagged",
+                "found": found,
                 "reason": _reason(job),
                 "worst": "; ".join(hits) if len(worst) > TOP else None,
                 "request": job.request_id,
             }
         )
-        for line in strip(job, self.results.width - NAMES - 2, view.zone):
-            self.results.print(Text(" " * (NAMES + 2) + line), soft_wrap=True)
+        if is_whole:
+            for line in strip(job, self.results.width - NAMES - 2, view.zone):
+                self.results.print(Text(" " * (NAMES + 2) + line), soft_wrap=True)
         self._layout = None
         for item in view.flagged(job):
             self._row(view.item(job, item), ITEMS, whole=True)

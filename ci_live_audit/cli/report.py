@@ -55,7 +55,7 @@ async def report(
 ) -> int:
     """Write a report of jobs; return the exit code."""
     output = settings.output
-    _check(path)
+    _check(path, files)
     render(())  # says at once what must be installed
     recorded = Recorded()
     for file in files:
@@ -118,16 +118,19 @@ def _tell(output: Output, problems: Sequence[str]) -> None:
         output.say(f"error: {len(problems) - NAMED:,} more lines cannot be used")
 
 
-def _check(path: Path) -> None:
+def _check(path: Path, files: Sequence[Path]) -> None:
     """Raise before anything is read or sent if the report has nowhere to go.
 
     Raises:
-        ConfigurationError: The path is something else than a file, or its folder does not exist.
+        ConfigurationError: The path is something else than a file, or its folder does not exist,
+            or what it has is to be read.
     """
     if path == Path("-"):
         return
     if path.exists() and not path.is_file():
         raise ConfigurationError(f"{path}: this is not a regular file; - writes to standard output")
+    if path.exists() and any(path.samefile(file) for file in files if file != Path("-")):
+        raise ConfigurationError(f"{path}: the results in it would be lost; pass another file")
     if not path.resolve().parent.is_dir():
         raise ConfigurationError(f"{path}: its folder does not exist")
 

@@ -15,7 +15,7 @@ from rich.progress import Progress as Bar
 from ci_live_audit.cli.output import Output
 from ci_live_audit.cli.words import elapsed
 
-__all__ = ["REDRAW", "REPORT", "Status", "outage", "shown"]
+__all__ = ["REDRAW", "REPORT", "Status", "outage", "shown", "waiting"]
 
 #: Seconds between two updates of the line, and between two lines where there is no terminal.
 REDRAW, REPORT = 0.5, 10.0
@@ -42,8 +42,7 @@ async def shown(
         report: Returns the line that is printed now and then elsewhere; without it there is none,
             and no bar on a terminal.
     """
-    console = output.console
-    if console.is_terminal and not console.is_dumb_terminal:
+    if _can_show(output):
         display = asyncio.create_task(_redraw(output, look, bar=report is not None))
     elif report is not None:
         display = asyncio.create_task(_report(output, report))
@@ -79,6 +78,19 @@ async def _report(output: Output, report: Callable[[], str]) -> NoReturn:
     while True:
         await asyncio.sleep(REPORT)
         output.say(report())
+
+
+@asynccontextmanager
+async def waiting(output: Output, text: str) -> AsyncGenerator[None, None]:
+    """Show what is waited for until the context ends; say it where nothing can be shown."""
+    if not _can_show(output):
+        output.say(text)
+    async with shown(output, lambda: Status(text)):
+        yield
+
+
+def _can_show(output: Output) -> bool:
+    return output.console.is_terminal and not output.console.is_dumb_terminal
 
 
 def outage(seconds: float | None) -> str:

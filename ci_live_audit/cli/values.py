@@ -80,8 +80,11 @@ def setting(name: str) -> Value:
 
 
 def _job_id(value: str) -> str | None:
+    from ci_live_audit.errors import InvalidInput
     from ci_live_audit.wire import requests
 
+    if value == "-" or "://" in value:  # a URL may hold a password, so it is not quoted
+        raise InvalidInput("job_id: expected the id of a job")
     return requests.query(value.strip()).job_id
 
 
@@ -119,6 +122,8 @@ def _meant_by_stream(value: str) -> str:
 
 
 def _meant_by_file(value: str) -> str:
+    if value == "-":
+        return "to read standard input, pass --file -"
     with contextlib.suppress(OSError, ValueError):
         if Path(value).is_file():
             return f"to read a file, pass --file {value!r}"

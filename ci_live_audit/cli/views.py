@@ -20,6 +20,13 @@ __all__ = ["MIN_SCORE", "SCENE", "URLS_SHOWN", "UTC", "view"]
 
 Option: TypeAlias = Callable[[Any], Any]
 
+
+def _scene(value: str) -> str:
+    if not value.strip():
+        raise click.BadParameter("expected the name of a scene, such as Porn")
+    return value
+
+
 UTC = option("--utc", is_flag=True, help="Show times in UTC, not in the zone of this machine.")
 URLS_SHOWN = option(
     "--urls",
@@ -33,7 +40,11 @@ MIN_SCORE = option(
     help="Hide findings of a lower score; they do not count for the exit code.",
 )
 SCENE = option(
-    "--scene", multiple=True, help="Show findings of this scene only, such as Porn; repeatable."
+    "--scene",
+    type=_scene,
+    metavar="NAME",
+    multiple=True,
+    help="Show findings of this scene only, such as Porn; repeatable.",
 )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import attrs
 
 from ci_live_audit.errors import InvalidInput, LiveAuditError, WaitTimeout
 from ci_live_audit.following.health import Health
 from ci_live_audit.following.schedule import Schedule
-from ci_live_audit.models import AuditJob, JobState
+from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot
 
 __all__ = ["Ledger", "Update"]
 
@@ -19,9 +21,13 @@ __all__ = ["Ledger", "Update"]
 MAX_FAILURES = 16
 #: The last responses of this many jobs are kept for a `WaitTimeout`, beside those with a flag.
 KEPT = 10_000
+#: Of their lists, this many of the worst flagged items.
+WORST = 3
 #: Seconds before its deadline from which the last response of a job is held until then. A job
 #: polled for the last time before that times out at once, for there may be very many.
 HELD = 1.0
+
+Item = TypeVar("Item", Snapshot, AudioSection)
 
 
 @attrs.frozen
@@ -137,7 +143,9 @@ class Ledger:
             self._last.pop(job_id, None)
             flagged = job.result is not None and job.result.severity > 0
             if flagged or len(self._last) < KEPT:
-                self._last[job_id] = attrs.evolve(job, snapshots=(), audio_sections=())
+                self._last[job_id] = attrs.evolve(
+                    job, snapshots=_worst(job.snapshots), audio_sections=_worst(job.audio_sections)
+                )
 
     def _spend(self, job_id: str, error: LiveAuditError | None, now: float) -> WaitTimeout | None:
         """Hold a job after its last poll until its deadline, or time out if that is far off."""
@@ -155,3 +163,14 @@ class Ledger:
         error = WaitTimeout(f"{reason} within {self._schedule.timeout:g} s{seen}", last=last)
         error.__cause__ = self._spent.pop(job_id, None)
         return error.about("wait", job_id)
+
+
+def _worst(items: Iterable[Item]) -> tuple[Item, ...]:
+    """Return the worst of the flagged items."""
+    flagged = (one for one in items if one.result is not None and one.result.severity > 0)
+    return tuple(heapq.nlargest(WORST, flagged, key=_badness))
+
+
+def _badness(item: Snapshot | AudioSection) -> tuple[int, int]:
+    severity = 0 if item.result is None else item.result.severity
+    return severity, max((hit.score or 0 for hit in item.hits.values()), default=0)

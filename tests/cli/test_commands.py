@@ -732,3 +732,32 @@ def test_credentials_that_never_come_hold_nobody_up(
     ):
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 130
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("-", "to read standard input, pass --file -"),
+        ("rtmp://user:pa55word@h/a?sign=5ecret", "this looks like the URL of a stream"),
+    ],
+)
+def test_what_is_no_id_is_not_sent(service: Service, given: str, told: str) -> None:
+    """It is told what is meant, and no password is shown."""
+    result = service.run("query", given)
+    assert result.exit_code == 2
+    assert told in " ".join(result.stderr.split())
+    assert not {"pa55word", "5ecret"} & set(re.split(r"\W", result.stderr))
+    assert service.emulator.arrivals == []
+
+
+def test_a_scene_has_a_name(service: Service) -> None:
+    """A filter that lets nothing pass would make every run a success."""
+    result = service.run("query", "flagged", "--scene", " ")
+    assert result.exit_code == 2
+    assert "expected the name of a scene" in result.stderr
+
+
+def test_poll_shared_may_have_no_ids_of_its_own(service: Service) -> None:
+    """A process may do only what others have given."""
+    result = service.run("poll", "--shared", "x", "--redis", "redis://127.0.0.1:1", "--dry-run")
+    assert "no job ids" not in result.stderr

@@ -288,11 +288,12 @@ def test_refusals_of_single_streams_end_nothing(
     assert [line["kind"] for line in parsed(result)] == 7 * ["submitted", "error"]
 
 
-def test_nothing_to_submit_is_wrong_usage(service: Service) -> None:
-    """Standard input is read if it is asked for."""
-    assert service.run("submit", input=url("a")).exit_code == 2
-    assert service.run("submit", "-f", "-", input=url("a")).exit_code == 0
-    assert len(service.emulator.jobs) == 1
+def test_urls_to_submit_may_be_piped_in(service: Service) -> None:
+    """As for every command that takes some; nothing is an error."""
+    assert service.run("submit", input="").exit_code == 2
+    for number, options in enumerate(([], ["-f", "-"])):
+        assert service.run("submit", *options, input=url("a")).exit_code == 0
+        assert len(service.emulator.jobs) == number + 1
 
 
 @pytest.mark.parametrize("what", ["answered", "refused", "lost"])

@@ -172,6 +172,16 @@ def test_wrong_use_sends_nothing(
     assert list(Path().iterdir()) == []
 
 
+def test_a_report_does_not_replace_what_it_is_made_of() -> None:
+    """The results stay; another file is asked for."""
+    file = Path(recorded(CLEAN))
+    before = file.read_bytes()
+    result = run("report", "--from", str(file), "-o", f"./{file.name}")
+    assert result.exit_code == 1
+    assert "the results in it would be lost; pass another file" in result.stderr
+    assert file.read_bytes() == before
+
+
 def test_without_credentials_it_ends_at_once(service: Service) -> None:
     """They would be missing for all jobs."""
     result = service.run("report", "av1", "av2", **NO_CREDENTIALS, HOME=str(Path.cwd()))

@@ -45,6 +45,7 @@ def name() -> str:
             ["--shared", "x", "--redis", "redis://h", "--checkpoint", "file"],
             "--shared and --checkpoint exclude each other",
         ),
+        (["--shared", "x", "--redis", "redis://h", "--checkpoint", "/"], "is a directory"),
     ],
 )
 def test_wrong_usage(command: tuple[str, ...], options: list[str], message: str) -> None:

@@ -357,6 +357,31 @@ def test_pictures_can_be_opened(service: Service) -> None:
         assert b"https" not in terminal.shown
 
 
+@pytest.mark.parametrize("piped", [False, True])
+def test_results_of_wait_are_not_mixed_with_its_status(service: Service, *, piped: bool) -> None:
+    """Each result goes to standard output, whole, while the status line is on the terminal."""
+    jobs = service.ended[:3]
+    command = [SCRIPT, "wait", *jobs, service.endless, "--interval", "0.2", "-o", "json"]
+    stdout = subprocess.PIPE if piped else None
+    with Terminal(command, columns=20_000, stdout=stdout) as terminal:
+        while not all(job_id.encode() in terminal.shown + terminal.piped for job_id in jobs):
+            terminal.read_until("waiting for 4 jobs to end")
+        terminal.press("\x03")
+        assert terminal.finish() == 130
+        lines = terminal.piped.decode().splitlines() if piped else terminal.screen
+        found = [json.loads(line) for line in lines if line.startswith("{")]
+        assert sorted(line["job_id"] for line in found) == sorted(jobs)
+        assert not piped or b'"job_id"' not in terminal.shown
+
+
+def test_a_dumb_terminal_is_told_what_is_waited_for(service: Service) -> None:
+    """Where no line can be shown, it is said."""
+    command = [SCRIPT, "wait", service.ended[0]]
+    with Terminal(command, environment={"TERM": "dumb"}) as terminal:
+        assert terminal.finish() == 0
+        assert terminal.shown.startswith(f"waiting for {service.ended[0]} to end".encode())
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
 def test_standard_streams_may_be_closed(service: Service, closed: str) -> None:
     """A standard stream that is closed at the start counts as empty."""

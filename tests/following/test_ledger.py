@@ -20,6 +20,7 @@ from ci_live_audit import (
 )
 from ci_live_audit.following.ledger import MAX_FAILURES, Ledger, Update
 from ci_live_audit.following.schedule import Schedule
+from ci_live_audit.testing import frame, sound
 
 RUNNING = AuditJob(job_id="a", state=JobState.AUDITING)
 
@@ -130,10 +131,30 @@ SEEN = attrs.evolve(RUNNING, snapshots=(Snapshot(),), audio_sections=(AudioSecti
 
 @pytest.mark.parametrize("keep_last", [False, True])
 def test_a_response_is_kept_until_the_deadline(*, keep_last: bool) -> None:
-    """All of it with keep_last, otherwise without the long lists."""
+    """All of it with keep_last, otherwise of the long lists the worst that was flagged."""
     _, fates = ledger(timeout=15, keep_last=keep_last)
     fates.record_job("a", SEEN, 1)
     assert timed_out(fates.expire(15)).last == (SEEN if keep_last else RUNNING)
+
+
+def test_the_worst_of_a_response_is_kept() -> None:
+    """Three of a list: sensitive before suspected, then by score; what is normal is not kept."""
+    _, fates = ledger(timeout=15)
+    sensitive, suspected = Verdict.SENSITIVE, Verdict.SUSPECTED
+    frames = [
+        frame(1),
+        frame(2, "Ads", score=70, result=suspected),
+        frame(3, "Porn", score=91, result=sensitive),
+        frame(4, "Porn", score=99, result=sensitive),
+        frame(5, "Ads", score=80, result=suspected),
+    ]
+    sounds = [sound(6, "Ads", score=50, result=suspected)]
+    seen = attrs.evolve(RUNNING, snapshots=tuple(frames), audio_sections=tuple(sounds))
+    fates.record_job("a", seen, 1)
+    last = timed_out(fates.expire(15)).last
+    assert last is not None
+    assert last.snapshots == (frames[3], frames[2], frames[4])
+    assert last.audio_sections == tuple(sounds)
 
 
 def test_of_very_many_jobs_the_flagged_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
