@@ -224,7 +224,7 @@ class _Following:
         cancels: bool,
     ) -> None:
         self.tally = Findings()
-        #: Whether something could not be cancelled, or the run was cut short.
+        #: Whether something could not be cancelled.
         self.has_failed = False
         self._output = output
         self._client = client

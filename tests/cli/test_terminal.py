@@ -366,6 +366,7 @@ def test_results_of_wait_are_not_mixed_with_its_status(service: Service, *, pipe
     with Terminal(command, columns=20_000, stdout=stdout) as terminal:
         while not all(job_id.encode() in terminal.shown + terminal.piped for job_id in jobs):
             terminal.read_until("waiting for 4 jobs to end")
+        terminal.read_until("waiting for 4 jobs to end")  # so the last line is whole
         terminal.press("\x03")
         assert terminal.finish() == 130
         lines = terminal.piped.decode().splitlines() if piped else terminal.screen
