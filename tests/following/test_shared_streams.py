@@ -229,13 +229,15 @@ async def test_a_stream_in_doubt_is_named_and_not_submitted(
     assert b"secret" not in b64decode(value.rstrip(b"."))
 
 
-def silence(run: Moderation) -> None:
+def silence(run: Moderation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a process say nothing more to Redis."""
-    supervisor(run)._shared.member._task.cancel()
+    member = supervisor(run)._shared.member
+    member._task.cancel()
+    monkeypatch.setattr(member, "_talks", lambda: False)
 
 
 async def test_a_job_of_a_dead_process_is_gone_on_with(
-    emulator: Emulator, processes: Processes
+    emulator: Emulator, processes: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not submitted again, and only what was in hand comes again."""
     stream = Stream(url("x") + "?secret=1", data_id="room")
@@ -247,7 +249,7 @@ async def test_a_job_of_a_dead_process_is_gone_on_with(
     async with first as findings:
         while len(found) < 4:
             found.append(await anext(findings))
-        silence(first)
+        silence(first, monkeypatch)
         await collect(second, again)
     ((left,),) = [first.not_cancelled]
     assert (left.stream, left.job_id) == (stream, found[0].job_id)
@@ -582,6 +584,33 @@ async def test_leaving_is_begun_again_if_it_is_cancelled(
     await task
     assert handed[0].cancelled()
     assert (len(run.cancelled), running(emulator)) == (1, 0)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_the_end_of_the_program_waits_for_the_last_word(
+    emulator: Emulator, processes: Processes, others: int
+) -> None:
+    """`asyncio.run` cancels all tasks; the streams go to another, or are cancelled."""
+    before = asyncio.all_tasks()
+    run = await processes.moderate([url(1), url(2)])
+    leaving = asyncio.create_task(collect(run, []))
+    await until(lambda: running(emulator) == 2)
+    member = supervisor(run)._shared.member
+    await until(lambda: len(member._held) == 2 and not member._asks)
+    mine = asyncio.all_tasks() - before
+    staying = [await processes.moderate([]) for _ in range(others)]
+    tasks = [asyncio.create_task(collect(one, [])) for one in staying]
+    await until(lambda: not any(supervisor(one)._shared.member._joins for one in staying))
+    for task in mine:
+        task.cancel()
+    await asyncio.wait([leaving])
+    assert running(emulator) == 2 * others
+    assert (len(run.cancelled), run.not_cancelled) == (2 - 2 * others, ())
+    for task in tasks:
+        task.cancel()
+        await asyncio.wait([task])
+    assert running(emulator) == 0
+    assert await processes.redis.zcard(processes.key("workers")) == 0
 
 
 async def test_others_that_take_nothing_are_not_waited_for_without_end(
