@@ -107,6 +107,17 @@ class SharedNotes:
         elif known is not None:
             await self.member.report(place.key, known.claim, b"")
 
+    async def lay_aside(self, place: Place) -> None:
+        """Note that a stream may run on, and that no process waits for it."""
+        place.is_aside = True
+        await self.member.commit(Commit(job_id=place.key, action="aside"))
+
+    async def take_back(self, place: Place) -> None:
+        """Note that a stream that was laid aside is this process's again."""
+        place.is_aside = False
+        claims = {place.key: self.claim_of(place.key)}
+        await self.member.claim(claims, at_once=1, once=True, doubt=0.0)
+
     def end(self, place: Place, *, may_come_again: bool = False) -> None:
         """Keep in mind that a job has ended, for `commit`."""
         self._ended[place.job_id] = may_come_again

@@ -55,6 +55,7 @@ class Stopping:
         terms: Whether jobs are cancelled, or have to end by themselves; how many at once; and
             within how many seconds the end has to come.
         free: Gives a place back whose job does not run any more.
+        lay_aside: Keeps a place from being waited for, as its job was given up and may run on.
 
     Attributes:
         cancels: Whether jobs are cancelled.
@@ -70,10 +71,12 @@ class Stopping:
         terms: Terms,
         *,
         free: Callable[[Place], Awaitable[None]],
+        lay_aside: Callable[[Place], Awaitable[None]],
     ) -> None:
         self._caller = caller
         self._places = places
         self._free = free
+        self._lay_aside = lay_aside
         self._slots = asyncio.Semaphore(terms.at_once)
         self.cancels: bool = terms.cancels
         self.within: float = terms.within
@@ -162,7 +165,7 @@ class Stopping:
                 async with self._slots:
                     if await self._has_stopped(place.job_id):
                         return True
-                wait = pause
+                wait, may_pass = pause, False
             except LiveAuditError as error:
                 place.error = error
                 wait = max(pause, error.retry_after or 0.0)
@@ -174,7 +177,9 @@ class Stopping:
                 # When a program ends, `asyncio.run` cancels all tasks, and waits for them.
                 if until == math.inf or self._expired:
                     raise
-                wait = 0.0
+                wait, may_pass = 0.0, True
+            if until == math.inf and not may_pass:
+                await self._lay_aside(place)
             pause = min(pause * 2, longest)
 
     async def _has_stopped(self, job_id: str) -> bool:

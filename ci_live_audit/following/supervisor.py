@@ -61,7 +61,9 @@ class Supervisor:
         self._places = Places(terms.at_once)
         #: As whose checkpoint the jobs are watched, if they come and go.
         self.following: AnyCheckpoint | None = None
-        self.stopping: Stopping = Stopping(caller, self._places, terms, free=self._stopped)
+        self.stopping: Stopping = Stopping(
+            caller, self._places, terms, free=self._stopped, lay_aside=self._lay_aside
+        )
         #: Keys of streams that are not to be submitted, as they run, ran, or may run.
         self._known: set[str] = set()
         self._job_ids: asyncio.Queue[str | None] = asyncio.Queue()
@@ -253,6 +255,9 @@ class Supervisor:
         self._free(place, is_over=place.is_over)
         if not place.is_over:
             await self.notes.release(place)
+
+    async def _lay_aside(self, place: Place) -> None:
+        """Do nothing: no other process waits for the stream."""
 
     def _free(self, place: Place, *, is_over: bool = False) -> None:
         self._places.free(place)

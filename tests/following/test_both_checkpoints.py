@@ -179,3 +179,40 @@ async def test_a_stream_that_was_refused_may_come_again(
             finding = await anext(findings)
         assert isinstance(finding, WatchFailed) == (not number)
         assert len(emulator.jobs) == number
+
+
+@pytest.mark.parametrize("cancels", [True, False])
+async def test_what_cannot_be_stopped_does_not_hold_the_end(
+    emulator: Emulator, client: LiveAuditClient, kept: Any, cancels: bool
+) -> None:
+    """A stream that is given up and runs on, as cancelling is refused, or is not wanted."""
+    urls = [url(1), url(2)]
+    for one in urls:
+        emulator.add_stream(one, duration=3600)
+    emulator.inject(Fault(refusal=Refusal(403, "AccessDenied", "no")), operation="cancel")
+    async with kept() as checkpoint:
+        run = client.moderate(
+            urls, interval=0.05, timeout=0.3, checkpoint=checkpoint, cancel_on_exit=cancels
+        )
+        failed = [one.stream for one in await all_of(run) if isinstance(one, WatchFailed)]
+    assert {*failed} == {Stream(one) for one in urls}
+    assert {one.stream: one.error is not None for one in run.not_cancelled} == dict.fromkeys(
+        failed, cancels
+    )
+    assert run.cancelled == ()
+
+
+async def test_what_cannot_be_stopped_until_the_end_is_cancelled_then(
+    emulator: Emulator, client: LiveAuditClient, kept: Any
+) -> None:
+    """And a later run submits it again."""
+    emulator.add_stream(url(1), duration=3600)
+    for number in (1, 2):
+        emulator.inject(
+            Fault(refusal=Refusal(403, "AccessDenied", "no")), times=1, operation="cancel"
+        )
+        async with kept() as checkpoint:
+            run = client.moderate([url(1)], interval=0.05, timeout=0.3, checkpoint=checkpoint)
+            await all_of(run)
+        assert len(run.cancelled) == 1
+        assert len(emulator.jobs) == number

@@ -758,6 +758,47 @@ async def test_a_stream_that_is_given_up_is_not_tried_again(
         assert running(emulator) == 0
 
 
+async def test_what_cannot_be_stopped_holds_nobody(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """Of several processes that each have such a stream; the last one to leave tells of both."""
+    emulator.inject(Fault(refusal=Refusal(403, "AccessDenied", "no")), operation="cancel")
+    runs = [
+        await processes.moderate([url(1), url(2)], timeout=0.5, cancel_within=2.0) for _ in range(2)
+    ]
+    await asyncio.gather(*(collect(run, []) for run in runs))
+    left = {one.stream for run in runs for one in run.not_cancelled}
+    assert left == {Stream(url(1)), Stream(url(2))}
+    assert submitted(emulator) == {url(1): 1, url(2): 1}
+
+
+async def test_what_is_stopped_late_comes_again(emulator: Emulator, processes: Processes) -> None:
+    """A stream that was given up is a stream like any other when its job does not run any more."""
+    given: asyncio.Queue[str] = asyncio.Queue()
+
+    async def urls() -> AsyncGenerator[str, None]:
+        while True:
+            yield await given.get()
+
+    no = Fault(refusal=Refusal(403, "AccessDenied", "no"))
+    emulator.inject(no, times=1, operation="cancel")
+    given.put_nowait(url(1))
+    run = await processes.moderate(urls(), timeout=0.3)
+    async with run as findings:
+        async for finding in findings:
+            if isinstance(finding, WatchFailed):
+                break
+        await until(lambda: not [*supervisor(run)._places])
+        assert running(emulator) == 0
+        given.put_nowait(url(1))
+        await anext(findings)
+    assert len(run.cancelled) == 1
+    assert run.not_cancelled == ()
+    assert submitted(emulator) == {url(1): 2}
+    assert await processes.redis.scard(processes.key("open")) == 0
+    assert await processes.redis.zcard(processes.key("aside")) == 0
+
+
 async def test_one_stream_is_claimed_at_a_time(processes: Processes) -> None:
     """What is claimed and not submitted yet would be in doubt after a kill; the rest comes next."""
     dead = Dead(processes)
@@ -813,6 +854,7 @@ async def test_nothing_is_noted_of_what_is_not_this_process_s(processes: Process
         await notes.free(place)
         await notes.release(place)
         await supervisor(run)._stopped(place)
+        await supervisor(run)._lay_aside(place)
         noted = StreamNotes.new(stream) + StreamNotes.taken("job")
         notes.taken(stream.key, StreamNotes.from_bytes(noted))
         await notes.commit(Commit(job_id="job", action="end"))
