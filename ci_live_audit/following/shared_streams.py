@@ -67,6 +67,10 @@ class SharedNotes:
         """Return the job of a stream; an empty text if it has none, or is not this process's."""
         return self._known[key].job_id if key in self._known else ""
 
+    def has_ended(self, key: str) -> bool:
+        """Return whether the job of a stream has ended, and the consumer has not dealt with it."""
+        return self.job_of(key) in self._ended
+
     def forget(self, key: str) -> None:
         """Forget a stream that is another process's, or nobody's."""
         known = self._known.pop(key, None)

@@ -258,6 +258,8 @@ class SharedSupervisor(Supervisor):
                 if place.job_id:
                     self._places.free(place)
         for key, known in found.items():
+            if self._shared.has_ended(key):
+                continue  # the consumer has not been told of it: that is for the next run
             self._shared.taken(key, known)
             if not self._places.of_key(key):
                 self._adopt(Place(known.stream, key, known.job_id))
@@ -291,6 +293,7 @@ class SharedSupervisor(Supervisor):
             await self._shared.take_back(place)
         if self._leaving and place in self._places:
             self._places.free(place)
-            await self._shared.free(place)
+            if not place.is_over:
+                await self._shared.free(place)
         else:
             await super()._stopped(place)

@@ -163,7 +163,7 @@ class Stopping:
             try:
                 await asyncio.sleep(wait)
                 async with self._slots:
-                    if await self._has_stopped(place.job_id):
+                    if await self._has_stopped(place):
                         return True
                 wait, may_pass = pause, False
             except LiveAuditError as error:
@@ -182,8 +182,10 @@ class Stopping:
                 await self._lay_aside(place)
             pause = min(pause * 2, longest)
 
-    async def _has_stopped(self, job_id: str) -> bool:
+    async def _has_stopped(self, place: Place) -> bool:
         if not self.cancels:
-            return await cancelling.is_over(self._caller, job_id)
-        await cancelling.stop(self._caller, job_id)
+            return await cancelling.is_over(self._caller, place.job_id)
+        is_cancelled = await cancelling.stop(self._caller, place.job_id)
+        if not is_cancelled and self._until < math.inf:
+            place.is_over = True  # nobody has been told of its end: that is for the next run
         return True
