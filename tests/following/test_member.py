@@ -504,6 +504,20 @@ async def test_a_timeout_is_for_the_next_run(table: Table) -> None:
     assert table.aside == {*IDS}
 
 
+async def test_nothing_is_given_up_while_it_may_be_another_s(table: Table) -> None:
+    """A deadline that passes while the store is away, and the lease over, waits for the store."""
+    store = Store(table)
+    run = Outcomes(Service(math.inf).polling(store, timeout=5), IDS)
+    running = asyncio.create_task(outcomes_of(run))
+    await asyncio.sleep(1)
+    store.is_away = True
+    await asyncio.sleep(9)
+    assert run._dispatcher.schedule.open == 12
+    store.is_away = False
+    assert len(await running) == 12
+    assert table.aside == {*IDS}
+
+
 async def test_leaving_by_force_waits_for_the_store(table: Table) -> None:
     """Cancelled while it leaves, a process has given back its jobs all the same."""
     store = Store(table)
