@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal, Protocol
 
 import attrs
@@ -93,6 +94,21 @@ class SharedNotes:
             self.forget(place.key)
             await self.member.report(place.key, known.claim, known.job)
 
+    async def refuse(self, place: Place) -> None:
+        """Note with `commit` that a stream was not submitted, if it is this process's."""
+        if not self.member.holds(place.key):
+            await self.release(place)
+
+    async def free_untold(self, keys: Collection[str]) -> None:
+        """Note that any process may submit what was refused, but for ``keys`` that have places.
+
+        The consumer has not been told of it, and will not be.
+        """
+        for key, known in tuple(self._known.items()):
+            if not known.job_id and key not in keys:
+                self.forget(key)
+                await self.member.report(key, known.claim, b"")
+
     async def release(self, place: Place) -> None:
         """Note that no job runs for a stream, which a later run may submit."""
         known = self._known.get(place.key)
@@ -134,7 +150,7 @@ class SharedNotes:
         """Note what the consumer has dealt with: a finding, the end of a job, or a doubt."""
         key = self._keys.get(commit.job_id)
         if key is None:
-            if commit.action == "aside":  # of a stream whose job is not known
+            if commit.action in ("aside", "give_up"):  # of a stream whose job is not known
                 self.forget(commit.job_id)
                 await self.member.commit(commit)
         elif commit.action == "keep":

@@ -281,6 +281,7 @@ class SharedSupervisor(Supervisor):
             if not (place.job_id or place.is_under_way) and place.lost_at is None:
                 self._places.free(place)
                 await self._shared.free(place)
+        await self._shared.free_untold([place.key for place in self._places])
         until = asyncio.get_running_loop().time() + 2 * self._ttl
         return await self._shared.member.resign(takes=self.stopping.cancels, until=until)
 

@@ -204,7 +204,7 @@ class Supervisor:
                 self._fail(error)
             self._give_back(place, error)
             if not error.may_have_happened:
-                await self.notes.release(place)
+                await self.notes.refuse(place)
             return
         self._prospects.record_success(asyncio.get_running_loop().time())
         if not place.dropped:
@@ -241,12 +241,12 @@ class Supervisor:
 
     def _give_back(self, place: Place, error: LiveAuditError) -> None:
         """Give up a stream that was not submitted, or may not have been."""
-        commit = None
         if error.may_have_happened:
             place.error, place.lost_at = error, asyncio.get_running_loop().time()
             commit = Commit(job_id=place.key, action="aside")
         else:
             self._free(place)
+            commit = Commit(job_id=place.key, action="give_up")
         self._deliver(place.stream, error, commit)
 
     async def _stopped(self, place: Place) -> None:

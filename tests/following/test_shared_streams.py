@@ -347,6 +347,23 @@ async def test_what_is_refused_is_tried_once(emulator: Emulator, processes: Proc
         assert submitted(emulator) == {url(1): 1}
 
 
+async def test_a_refusal_that_nobody_was_told_of_is_for_another(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """A stream is tried again by another process if the one that tried it leaves before."""
+    emulator.inject(NO, times=1, operation="submit")
+    first, second = [await processes.moderate([url(1)]) for _ in range(2)]
+    async with first:
+        await until(lambda: supervisor(first)._places.freed == 1)
+        task = asyncio.create_task(collect(second, []))
+        await until(lambda: not supervisor(second)._shared.member._joins)
+    await until(lambda: running(emulator) == 1 or task.done())
+    task.cancel()
+    await asyncio.wait([task])
+    assert submitted(emulator) == {url(1): 1}
+    assert len(second.cancelled) == 1
+
+
 async def test_what_a_source_without_end_gives_may_come_again(
     emulator: Emulator, processes: Processes
 ) -> None:
