@@ -7,7 +7,7 @@ from functools import partial
 
 from ci_live_audit.calls import Caller
 from ci_live_audit.errors import InvalidArgument, JobNotFound, LiveAuditError, Throttled
-from ci_live_audit.models import CancelledJob, JobState
+from ci_live_audit.models import ENDED, CancelledJob, JobState
 from ci_live_audit.wire import requests, results
 
 __all__ = ["cancel", "is_over", "stop"]
@@ -35,8 +35,8 @@ async def cancel(caller: Caller, job_id: str) -> CancelledJob:
     )
 
 
-async def stop(caller: Caller, job_id: str) -> None:
-    """Cancel a job, unless it has ended or does not exist.
+async def stop(caller: Caller, job_id: str) -> bool:
+    """Cancel a job, unless it does not exist; return False if it has ended by itself.
 
     Raises:
         LiveAuditError: It may run on.
@@ -47,9 +47,11 @@ async def stop(caller: Caller, job_id: str) -> None:
         raise  # and a query would be, too
     except LiveAuditError:
         with suppress(LiveAuditError):
-            if await is_over(caller, job_id):
-                return
+            state = await _state(caller, job_id)
+            if state in ENDED:
+                return state == JobState.CANCELLED
         raise
+    return True
 
 
 async def is_over(caller: Caller, job_id: str) -> bool:
@@ -58,10 +60,15 @@ async def is_over(caller: Caller, job_id: str) -> bool:
     Raises:
         LiveAuditError: It cannot be queried.
     """
+    return await _state(caller, job_id) in ENDED
+
+
+async def _state(caller: Caller, job_id: str) -> JobState:
+    """Return the state of a job; one that does not exist is as good as cancelled."""
     try:
-        return (await caller.query(job_id)).ended
+        return (await caller.query(job_id)).state
     except JobNotFound:
-        return True
+        return JobState.CANCELLED
 
 
 async def _send(caller: Caller, job_id: str) -> CancelledJob:

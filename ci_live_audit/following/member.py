@@ -1,8 +1,8 @@
 """One process of several that follow a set of jobs together: `Member`.
 
 A single task talks to the store, so that nobody who is cancelled leaves a call half done. A process
-that has not been heard of for the ``ttl`` counts as dead, and it knows that by its own clock as
-well: from then on it polls nothing and hands out nothing until the store has spoken.
+not heard of for the ``ttl`` counts as dead, and it knows that by its own clock as well: from then
+on it polls nothing and hands out nothing until the store has spoken.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import math
 import secrets
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -105,8 +106,7 @@ class Member(Ids):
         """Join the others, and begin to read."""
         self._run = run
         self._given.open(self._wake.set)
-        self._task = asyncio.create_task(self._talk())
-        self._task.add_done_callback(self._end)
+        self._begin_to_talk()
 
     def take(self) -> Any:
         """Return the next id, or ``Nothing.EMPTY``; whatever ended the reading is raised."""
@@ -125,7 +125,7 @@ class Member(Ids):
     async def commit(self, commit: Commit) -> None:
         """Have noted what has been dealt with, and wait for that unless the store is away."""
         is_text = isinstance(commit.job_id, str)  # another value may not be hashable
-        if not is_text or commit.job_id not in self._held or self._task.done():
+        if not is_text or commit.job_id not in self._held or not self._talks():
             return
         self._commits.append(commit)
         self._wake.set()
@@ -142,7 +142,7 @@ class Member(Ids):
             self._leaving = True
             self._wake.set()
             cancelled: asyncio.CancelledError | None = None
-            while not self._task.done():  # each call has its own time limit
+            while self._talks():  # each call has its own time limit
                 try:
                     await asyncio.wait([self._task])
                 except asyncio.CancelledError as error:
@@ -151,6 +151,16 @@ class Member(Ids):
                 raise cancelled
 
     # What is said to the store
+
+    def _begin_to_talk(self) -> None:
+        self._task = asyncio.create_task(self._talk())
+        self._task.add_done_callback(self._end)
+
+    def _talks(self) -> bool:
+        """Return whether anybody talks to the store."""
+        if self._task.cancelled():  # as `asyncio.run` does with all tasks in the end
+            self._begin_to_talk()
+        return not self._task.done()
 
     async def _talk(self) -> None:
         while not self._leaving:
@@ -172,19 +182,22 @@ class Member(Ids):
             await self._store.leave(self._name)
         except OSError as problem:
             if self._to_add or self._commits:
-                logger.warning(
-                    "%d ids and %d findings could not be noted: %s",
-                    len(self._to_add),
-                    len(self._commits),
-                    problem,
-                )
+                ids, findings = len(self._to_add), len(self._commits)
+                text = "%d ids and %d findings could not be noted: %s"
+                logger.warning(text, ids, findings, problem)
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, Exception):
+        if task.cancelled():
+            if not all(waiter.done() for waiter in self._awaited()):
+                self._begin_to_talk()
+            return
+        if isinstance(error := task.exception(), Exception):
             self._problem = error
         self._release_waiters()
         self._run.look()
+
+    def _awaited(self) -> Sequence[asyncio.Future[Any]]:
+        return self._waiters
 
     async def _beat(self) -> None:
         now = running_loop().time()

@@ -31,6 +31,9 @@ class StreamRecord(Protocol):
     async def job(self, place: Place) -> None:
         """Note the job of a stream."""
 
+    async def refuse(self, place: Place) -> None:
+        """Note that a stream was not submitted, now or with `commit`."""
+
     async def release(self, place: Place) -> None:
         """Note that no job runs for a stream."""
 
@@ -83,6 +86,10 @@ class Notes:
     async def job(self, place: Place) -> None:
         """Note the job of a stream."""
         await self._note(lambda checkpoint: checkpoint.note_job(place.key, place.job_id))
+
+    async def refuse(self, place: Place) -> None:
+        """Note that a stream was not submitted."""
+        await self.release(place)
 
     async def release(self, place: Place) -> None:
         """Note that no job runs for a stream."""

@@ -28,6 +28,7 @@ class Place:
         job_id: Its job; empty as long as that is not known.
         error: Why its job may run on, although nobody follows it.
         lost_at: When the answer to the submission was lost, in seconds.
+        is_aside: Whether it is laid aside, as its job was given up and cannot be stopped for now.
         dropped: Whether another process may have taken it while it was being submitted.
         request: What submits it, if that is known.
         submission: Its submission, if it is of this run.
@@ -40,6 +41,7 @@ class Place:
     error: LiveAuditError | None = None
     lost_at: float | None = None
     is_over: bool = False
+    is_aside: bool = False
     dropped: bool = False
     request: Request | None = None
     submission: Submission | None = None

@@ -121,7 +121,7 @@ class Run(Generic[T]):
     async def _next(self) -> tuple[T, Commit]:
         dispatcher = self._dispatcher
         while not self._left:
-            if not dispatcher.backlog and dispatcher.expire():
+            if not (dispatcher.backlog or dispatcher.is_paused) and dispatcher.expire():
                 self._expired += 1
                 if self._expired % EXPIRED == 0:
                     await asyncio.sleep(0)
@@ -134,7 +134,7 @@ class Run(Generic[T]):
                 raise dispatcher.retry_write()
             if dispatcher.is_over:
                 break
-            # What waits while the run is paused goes before what expires.
-            until = math.inf if dispatcher.backlog else dispatcher.schedule.deadline()
+            # While the run is paused, the jobs may be another's: none expires.
+            until = math.inf if dispatcher.is_paused else dispatcher.schedule.deadline()
             await wait_for(dispatcher.changed, until)
         raise StopAsyncIteration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal, Protocol
 
 import attrs
@@ -67,6 +68,10 @@ class SharedNotes:
         """Return the job of a stream; an empty text if it has none, or is not this process's."""
         return self._known[key].job_id if key in self._known else ""
 
+    def has_ended(self, key: str) -> bool:
+        """Return whether the job of a stream has ended, and the consumer has not dealt with it."""
+        return self.job_of(key) in self._ended
+
     def forget(self, key: str) -> None:
         """Forget a stream that is another process's, or nobody's."""
         known = self._known.pop(key, None)
@@ -89,6 +94,21 @@ class SharedNotes:
             self.forget(place.key)
             await self.member.report(place.key, known.claim, known.job)
 
+    async def refuse(self, place: Place) -> None:
+        """Note with `commit` that a stream was not submitted, if it is this process's."""
+        if not self.member.holds(place.key):
+            await self.release(place)
+
+    async def free_untold(self, keys: Collection[str]) -> None:
+        """Note that any process may submit what was refused, but for ``keys`` that have places.
+
+        The consumer has not been told of it, and will not be.
+        """
+        for key, known in tuple(self._known.items()):
+            if not known.job_id and key not in keys:
+                self.forget(key)
+                await self.member.report(key, known.claim, b"")
+
     async def release(self, place: Place) -> None:
         """Note that no job runs for a stream, which a later run may submit."""
         known = self._known.get(place.key)
@@ -107,6 +127,17 @@ class SharedNotes:
         elif known is not None:
             await self.member.report(place.key, known.claim, b"")
 
+    async def lay_aside(self, place: Place) -> None:
+        """Note that a stream may run on, and that no process waits for it."""
+        place.is_aside = True
+        await self.member.commit(Commit(job_id=place.key, action="aside"))
+
+    async def take_back(self, place: Place) -> None:
+        """Note that a stream that was laid aside is this process's again."""
+        place.is_aside = False
+        claims = {place.key: self.claim_of(place.key)}
+        await self.member.claim(claims, at_once=1, once=True, doubt=0.0)
+
     def end(self, place: Place, *, may_come_again: bool = False) -> None:
         """Keep in mind that a job has ended, for `commit`."""
         self._ended[place.job_id] = may_come_again
@@ -119,7 +150,7 @@ class SharedNotes:
         """Note what the consumer has dealt with: a finding, the end of a job, or a doubt."""
         key = self._keys.get(commit.job_id)
         if key is None:
-            if commit.action == "aside":  # of a stream whose job is not known
+            if commit.action in ("aside", "give_up"):  # of a stream whose job is not known
                 self.forget(commit.job_id)
                 await self.member.commit(commit)
         elif commit.action == "keep":

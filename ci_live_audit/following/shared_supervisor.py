@@ -258,6 +258,8 @@ class SharedSupervisor(Supervisor):
                 if place.job_id:
                     self._places.free(place)
         for key, known in found.items():
+            if self._shared.has_ended(key):
+                continue  # the consumer has not been told of it: that is for the next run
             self._shared.taken(key, known)
             if not self._places.of_key(key):
                 self._adopt(Place(known.stream, key, known.job_id))
@@ -274,15 +276,25 @@ class SharedSupervisor(Supervisor):
     async def _resign(self) -> Resigned:
         """Give back the rest, and wait until the others have it."""
         for place in self._places:
+            if place.is_aside:
+                await self._shared.take_back(place)
             if not (place.job_id or place.is_under_way) and place.lost_at is None:
                 self._places.free(place)
                 await self._shared.free(place)
+        await self._shared.free_untold([place.key for place in self._places])
         until = asyncio.get_running_loop().time() + 2 * self._ttl
         return await self._shared.member.resign(takes=self.stopping.cancels, until=until)
 
+    async def _lay_aside(self, place: Place) -> None:
+        if place in self._places and not place.is_aside:
+            await self._shared.lay_aside(place)
+
     async def _stopped(self, place: Place) -> None:
+        if place.is_aside and place in self._places:
+            await self._shared.take_back(place)
         if self._leaving and place in self._places:
             self._places.free(place)
-            await self._shared.free(place)
+            if not place.is_over:
+                await self._shared.free(place)
         else:
             await super()._stopped(place)

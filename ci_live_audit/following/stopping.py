@@ -55,6 +55,7 @@ class Stopping:
         terms: Whether jobs are cancelled, or have to end by themselves; how many at once; and
             within how many seconds the end has to come.
         free: Gives a place back whose job does not run any more.
+        lay_aside: Keeps a place from being waited for, as its job was given up and may run on.
 
     Attributes:
         cancels: Whether jobs are cancelled.
@@ -70,10 +71,12 @@ class Stopping:
         terms: Terms,
         *,
         free: Callable[[Place], Awaitable[None]],
+        lay_aside: Callable[[Place], Awaitable[None]],
     ) -> None:
         self._caller = caller
         self._places = places
         self._free = free
+        self._lay_aside = lay_aside
         self._slots = asyncio.Semaphore(terms.at_once)
         self.cancels: bool = terms.cancels
         self.within: float = terms.within
@@ -160,9 +163,9 @@ class Stopping:
             try:
                 await asyncio.sleep(wait)
                 async with self._slots:
-                    if await self._has_stopped(place.job_id):
+                    if await self._has_stopped(place):
                         return True
-                wait = pause
+                wait, may_pass = pause, False
             except LiveAuditError as error:
                 place.error = error
                 wait = max(pause, error.retry_after or 0.0)
@@ -174,11 +177,15 @@ class Stopping:
                 # When a program ends, `asyncio.run` cancels all tasks, and waits for them.
                 if until == math.inf or self._expired:
                     raise
-                wait = 0.0
+                wait, may_pass = 0.0, True
+            if until == math.inf and not may_pass:
+                await self._lay_aside(place)
             pause = min(pause * 2, longest)
 
-    async def _has_stopped(self, job_id: str) -> bool:
+    async def _has_stopped(self, place: Place) -> bool:
         if not self.cancels:
-            return await cancelling.is_over(self._caller, job_id)
-        await cancelling.stop(self._caller, job_id)
+            return await cancelling.is_over(self._caller, place.job_id)
+        is_cancelled = await cancelling.stop(self._caller, place.job_id)
+        if not is_cancelled and self._until < math.inf:
+            place.is_over = True  # nobody has been told of its end: that is for the next run
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ci_live_audit._loop import running_loop
@@ -109,7 +109,7 @@ class StreamMember(Member):
         answer = running_loop().create_future()
         self._asks.append((call, answer))
         self._wake.set()
-        if self._task.done():
+        if not self._talks():
             self._fail_asks()
         return await answer
 
@@ -141,7 +141,11 @@ class StreamMember(Member):
 
     def _end(self, task: asyncio.Task[None]) -> None:
         super()._end(task)
-        self._fail_asks()
+        if not task.cancelled():
+            self._fail_asks()
+
+    def _awaited(self) -> Sequence[asyncio.Future[Any]]:
+        return [*self._waiters, *(answer for _, answer in self._asks)]
 
     def _fail_asks(self) -> None:
         for _, answer in self._asks:

@@ -61,7 +61,9 @@ class Supervisor:
         self._places = Places(terms.at_once)
         #: As whose checkpoint the jobs are watched, if they come and go.
         self.following: AnyCheckpoint | None = None
-        self.stopping: Stopping = Stopping(caller, self._places, terms, free=self._stopped)
+        self.stopping: Stopping = Stopping(
+            caller, self._places, terms, free=self._stopped, lay_aside=self._lay_aside
+        )
         #: Keys of streams that are not to be submitted, as they run, ran, or may run.
         self._known: set[str] = set()
         self._job_ids: asyncio.Queue[str | None] = asyncio.Queue()
@@ -202,7 +204,7 @@ class Supervisor:
                 self._fail(error)
             self._give_back(place, error)
             if not error.may_have_happened:
-                await self.notes.release(place)
+                await self.notes.refuse(place)
             return
         self._prospects.record_success(asyncio.get_running_loop().time())
         if not place.dropped:
@@ -239,12 +241,12 @@ class Supervisor:
 
     def _give_back(self, place: Place, error: LiveAuditError) -> None:
         """Give up a stream that was not submitted, or may not have been."""
-        commit = None
         if error.may_have_happened:
             place.error, place.lost_at = error, asyncio.get_running_loop().time()
             commit = Commit(job_id=place.key, action="aside")
         else:
             self._free(place)
+            commit = Commit(job_id=place.key, action="give_up")
         self._deliver(place.stream, error, commit)
 
     async def _stopped(self, place: Place) -> None:
@@ -253,6 +255,9 @@ class Supervisor:
         self._free(place, is_over=place.is_over)
         if not place.is_over:
             await self.notes.release(place)
+
+    async def _lay_aside(self, place: Place) -> None:
+        """Do nothing: no other process waits for the stream."""
 
     def _free(self, place: Place, *, is_over: bool = False) -> None:
         self._places.free(place)

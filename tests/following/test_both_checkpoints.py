@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections import Counter
@@ -12,7 +13,16 @@ from typing import Any
 import pytest
 from command_line import Clock
 
-from ci_live_audit import Checkpoint, Finding, LiveAuditClient, StateChange, Stream, WatchFailed
+from ci_live_audit import (
+    Checkpoint,
+    Finding,
+    JobState,
+    LiveAuditClient,
+    SnapshotFinding,
+    StateChange,
+    Stream,
+    WatchFailed,
+)
 from ci_live_audit.redis import RedisCheckpoint
 from ci_live_audit.testing import Emulator, Fault, frame
 from ci_live_audit.testing.render import Refusal
@@ -179,3 +189,62 @@ async def test_a_stream_that_was_refused_may_come_again(
             finding = await anext(findings)
         assert isinstance(finding, WatchFailed) == (not number)
         assert len(emulator.jobs) == number
+
+
+@pytest.mark.parametrize("cancels", [True, False])
+async def test_what_cannot_be_stopped_does_not_hold_the_end(
+    emulator: Emulator, client: LiveAuditClient, kept: Any, cancels: bool
+) -> None:
+    """A stream that is given up and runs on, as cancelling is refused, or is not wanted."""
+    urls = [url(1), url(2)]
+    for one in urls:
+        emulator.add_stream(one, duration=3600)
+    emulator.inject(Fault(refusal=Refusal(403, "AccessDenied", "no")), operation="cancel")
+    async with kept() as checkpoint:
+        run = client.moderate(
+            urls, interval=0.05, timeout=0.3, checkpoint=checkpoint, cancel_on_exit=cancels
+        )
+        failed = [one.stream for one in await all_of(run) if isinstance(one, WatchFailed)]
+    assert {*failed} == {Stream(one) for one in urls}
+    assert {one.stream: one.error is not None for one in run.not_cancelled} == dict.fromkeys(
+        failed, cancels
+    )
+    assert run.cancelled == ()
+
+
+async def test_what_cannot_be_stopped_until_the_end_is_cancelled_then(
+    emulator: Emulator, client: LiveAuditClient, kept: Any
+) -> None:
+    """And a later run submits it again."""
+    emulator.add_stream(url(1), duration=3600)
+    for number in (1, 2):
+        emulator.inject(
+            Fault(refusal=Refusal(403, "AccessDenied", "no")), times=1, operation="cancel"
+        )
+        async with kept() as checkpoint:
+            run = client.moderate([url(1)], interval=0.05, timeout=0.3, checkpoint=checkpoint)
+            await all_of(run)
+        assert len(run.cancelled) == 1
+        assert len(emulator.jobs) == number
+
+
+@pytest.mark.parametrize("sees", [True, False])
+async def test_an_end_that_was_not_handed_out_is_for_the_next_run(
+    emulator: Emulator, client: LiveAuditClient, clock: Clock, kept: Any, sees: bool
+) -> None:
+    """Whether the run has seen that the stream has ended before it was left, or not."""
+    script = [frame(second, "Porn") for second in (1, 2, 3)]
+    emulator.add_stream(url(1), duration=10, script=script)
+    async with kept() as checkpoint:
+        interval = 0.05 if sees else 3600.0
+        run = client.moderate([url(1)], interval=interval, checkpoint=checkpoint)
+        async with run as findings:
+            await anext(findings)
+            clock.seconds = 100
+            while sees and run._supervisor._places.freed == 0:
+                await asyncio.sleep(0.01)
+    async with kept() as checkpoint:
+        later = await all_of(client.moderate([url(1)], interval=0.05, checkpoint=checkpoint))
+    assert sum(isinstance(one, SnapshotFinding) for one in later) == 3
+    assert later[-1].job.state == JobState.SUCCESS
+    assert len(emulator.jobs) == 1

@@ -504,6 +504,20 @@ async def test_a_timeout_is_for_the_next_run(table: Table) -> None:
     assert table.aside == {*IDS}
 
 
+async def test_nothing_is_given_up_while_it_may_be_another_s(table: Table) -> None:
+    """A deadline that passes while the store is away, and the lease over, waits for the store."""
+    store = Store(table)
+    run = Outcomes(Service(math.inf).polling(store, timeout=5), IDS)
+    running = asyncio.create_task(outcomes_of(run))
+    await asyncio.sleep(1)
+    store.is_away = True
+    await asyncio.sleep(9)
+    assert run._dispatcher.schedule.open == 12
+    store.is_away = False
+    assert len(await running) == 12
+    assert table.aside == {*IDS}
+
+
 async def test_leaving_by_force_waits_for_the_store(table: Table) -> None:
     """Cancelled while it leaves, a process has given back its jobs all the same."""
     store = Store(table)
@@ -518,6 +532,45 @@ async def test_leaving_by_force_waits_for_the_store(table: Table) -> None:
     assert leaving.cancelled()
     assert table.deadlines == {}
     assert set(table.owners.values()) == {None}
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_the_end_of_the_program_waits_for_the_store(table: Table, steps: int) -> None:
+    """`asyncio.run` cancels all tasks: what is in hand is noted, and the jobs are given back."""
+    run = asyncio.create_task(follow(Service(), Store(table), [], 0, IDS))
+    await asyncio.sleep(15)
+    run.cancel()
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        if "pytest" not in repr(task) and "Member" in repr(task):
+            task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert table.deadlines == {}
+    assert {table.owners[job_id] for job_id in IDS} == {None}
+
+
+async def test_what_is_being_noted_is_noted(table: Table) -> None:
+    """Whoever waits for the store is told, though the task that talks to it was cancelled."""
+    store = Store(table)
+    run = Findings(Service().polling(store), IDS)
+    async with run as findings:
+        finding = await anext(findings)
+        member = run._dispatcher._ids
+        assert isinstance(member, Member)
+        commit = Commit(job_id=finding.job_id, action="keep", seen=b"it")
+        noting = asyncio.create_task(member.commit(commit))
+        await asyncio.sleep(0)
+        member._task.cancel()
+        await noting
+        assert table.seen[finding.job_id] == b"it"
+        member._task.cancel()
+        await asyncio.sleep(0.01)
+        assert member._task.cancelled()  # nobody waits
+        await member.commit(commit)
+        assert table.seen[finding.job_id] == b"itit"
+    assert table.deadlines == {}
 
 
 @pytest.mark.parametrize("ttl", [0, -1, "3"])

@@ -229,13 +229,15 @@ async def test_a_stream_in_doubt_is_named_and_not_submitted(
     assert b"secret" not in b64decode(value.rstrip(b"."))
 
 
-def silence(run: Moderation) -> None:
+def silence(run: Moderation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a process say nothing more to Redis."""
-    supervisor(run)._shared.member._task.cancel()
+    member = supervisor(run)._shared.member
+    member._task.cancel()
+    monkeypatch.setattr(member, "_talks", lambda: False)
 
 
 async def test_a_job_of_a_dead_process_is_gone_on_with(
-    emulator: Emulator, processes: Processes
+    emulator: Emulator, processes: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is not submitted again, and only what was in hand comes again."""
     stream = Stream(url("x") + "?secret=1", data_id="room")
@@ -247,7 +249,7 @@ async def test_a_job_of_a_dead_process_is_gone_on_with(
     async with first as findings:
         while len(found) < 4:
             found.append(await anext(findings))
-        silence(first)
+        silence(first, monkeypatch)
         await collect(second, again)
     ((left,),) = [first.not_cancelled]
     assert (left.stream, left.job_id) == (stream, found[0].job_id)
@@ -343,6 +345,23 @@ async def test_what_is_refused_is_tried_once(emulator: Emulator, processes: Proc
         refused = [one for one in found[0] + found[1] if isinstance(one, WatchFailed)]
         assert [one.stream for one in refused] == [Stream(url(2))], number
         assert submitted(emulator) == {url(1): 1}
+
+
+async def test_a_refusal_that_nobody_was_told_of_is_for_another(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """A stream is tried again by another process if the one that tried it leaves before."""
+    emulator.inject(NO, times=1, operation="submit")
+    first, second = [await processes.moderate([url(1)]) for _ in range(2)]
+    async with first:
+        await until(lambda: supervisor(first)._places.freed == 1)
+        task = asyncio.create_task(collect(second, []))
+        await until(lambda: not supervisor(second)._shared.member._joins)
+    await until(lambda: running(emulator) == 1 or task.done())
+    task.cancel()
+    await asyncio.wait([task])
+    assert submitted(emulator) == {url(1): 1}
+    assert len(second.cancelled) == 1
 
 
 async def test_what_a_source_without_end_gives_may_come_again(
@@ -584,6 +603,33 @@ async def test_leaving_is_begun_again_if_it_is_cancelled(
     assert (len(run.cancelled), running(emulator)) == (1, 0)
 
 
+@pytest.mark.parametrize("others", [0, 1])
+async def test_the_end_of_the_program_waits_for_the_last_word(
+    emulator: Emulator, processes: Processes, others: int
+) -> None:
+    """`asyncio.run` cancels all tasks; the streams go to another, or are cancelled."""
+    before = asyncio.all_tasks()
+    run = await processes.moderate([url(1), url(2)])
+    leaving = asyncio.create_task(collect(run, []))
+    await until(lambda: running(emulator) == 2)
+    member = supervisor(run)._shared.member
+    await until(lambda: len(member._held) == 2 and not member._asks)
+    mine = asyncio.all_tasks() - before
+    staying = [await processes.moderate([]) for _ in range(others)]
+    tasks = [asyncio.create_task(collect(one, [])) for one in staying]
+    await until(lambda: not any(supervisor(one)._shared.member._joins for one in staying))
+    for task in mine:
+        task.cancel()
+    await asyncio.wait([leaving])
+    assert running(emulator) == 2 * others
+    assert (len(run.cancelled), run.not_cancelled) == (2 - 2 * others, ())
+    for task in tasks:
+        task.cancel()
+        await asyncio.wait([task])
+    assert running(emulator) == 0
+    assert await processes.redis.zcard(processes.key("workers")) == 0
+
+
 async def test_others_that_take_nothing_are_not_waited_for_without_end(
     emulator: Emulator, processes: Processes
 ) -> None:
@@ -729,6 +775,47 @@ async def test_a_stream_that_is_given_up_is_not_tried_again(
         assert running(emulator) == 0
 
 
+async def test_what_cannot_be_stopped_holds_nobody(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """Of several processes that each have such a stream; the last one to leave tells of both."""
+    emulator.inject(Fault(refusal=Refusal(403, "AccessDenied", "no")), operation="cancel")
+    runs = [
+        await processes.moderate([url(1), url(2)], timeout=0.5, cancel_within=2.0) for _ in range(2)
+    ]
+    await asyncio.gather(*(collect(run, []) for run in runs))
+    left = {one.stream for run in runs for one in run.not_cancelled}
+    assert left == {Stream(url(1)), Stream(url(2))}
+    assert submitted(emulator) == {url(1): 1, url(2): 1}
+
+
+async def test_what_is_stopped_late_comes_again(emulator: Emulator, processes: Processes) -> None:
+    """A stream that was given up is a stream like any other when its job does not run any more."""
+    given: asyncio.Queue[str] = asyncio.Queue()
+
+    async def urls() -> AsyncGenerator[str, None]:
+        while True:
+            yield await given.get()
+
+    no = Fault(refusal=Refusal(403, "AccessDenied", "no"))
+    emulator.inject(no, times=1, operation="cancel")
+    given.put_nowait(url(1))
+    run = await processes.moderate(urls(), timeout=0.3)
+    async with run as findings:
+        async for finding in findings:
+            if isinstance(finding, WatchFailed):
+                break
+        await until(lambda: not [*supervisor(run)._places])
+        assert running(emulator) == 0
+        given.put_nowait(url(1))
+        await anext(findings)
+    assert len(run.cancelled) == 1
+    assert run.not_cancelled == ()
+    assert submitted(emulator) == {url(1): 2}
+    assert await processes.redis.scard(processes.key("open")) == 0
+    assert await processes.redis.zcard(processes.key("aside")) == 0
+
+
 async def test_one_stream_is_claimed_at_a_time(processes: Processes) -> None:
     """What is claimed and not submitted yet would be in doubt after a kill; the rest comes next."""
     dead = Dead(processes)
@@ -784,6 +871,7 @@ async def test_nothing_is_noted_of_what_is_not_this_process_s(processes: Process
         await notes.free(place)
         await notes.release(place)
         await supervisor(run)._stopped(place)
+        await supervisor(run)._lay_aside(place)
         noted = StreamNotes.new(stream) + StreamNotes.taken("job")
         notes.taken(stream.key, StreamNotes.from_bytes(noted))
         await notes.commit(Commit(job_id="job", action="end"))
