@@ -202,6 +202,26 @@ async def test_nobody_is_dead_after_an_outage_or_a_clock_that_was_set(
     assert not (await beat(checkpoint, "one", 2)).lost
 
 
+@pytest.mark.parametrize("moved", [-3_600_000, -5000, 3_600_000])
+async def test_a_process_with_a_shorter_ttl_shortens_no_lease(
+    redis: RedisServer, checkpoint: RedisCheckpoint, client: Any, name: str, moved: int
+) -> None:
+    """Whenever it joins: each lease is as long as its own process has said."""
+    await checkpoint.add(["a", "b"])
+    await beat(checkpoint, "long", joins=True)
+    prefix = f"ci_live_audit:{{{name}}}:jobs:"
+    at = int(await client.get(f"{prefix}beaten"))
+    await client.set(f"{prefix}beaten", at + moved)
+    async with RedisCheckpoint(redis.url, name, ttl=1.0) as short:
+        short.bind("bucket", "region")
+        await beat(short, "short", joins=True)
+        workers = client.zrange(f"{prefix}workers", 0, -1, withscores=True)
+        ends = {one.decode(): end for one, end in await workers}
+        assert ends["long"] >= at + LONG * 1000 > ends["short"]
+        await short.resign("short", takes=False)
+        assert await client.hkeys(f"{prefix}ttls") == [b"long"]
+
+
 async def test_a_lost_answer_is_made_up_for(checkpoint: RedisCheckpoint) -> None:
     """Whoever has not heard what it was given is told which jobs are its own."""
     await checkpoint.add(["a", "b"])
