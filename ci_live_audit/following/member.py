@@ -59,6 +59,7 @@ class Member(Ids):
     def __init__(self, store: SharedCheckpoint, job_ids: Source) -> None:
         super().__init__([])
         self._store = store
+        self._scope = store.scope
         self._to_add: list[str] = []
         self._given = _Read(job_ids, self._to_add)
         self.known: bool = False
@@ -189,7 +190,11 @@ class Member(Ids):
     async def _beat(self) -> None:
         now = running_loop().time()
         beat = await self._store.beat(
-            self._name, joins=self._joins, want=self._want, held=len(self._held)
+            self._name,
+            scope=self._scope,
+            joins=self._joins,
+            want=self._want,
+            held=len(self._held),
         )
         if beat.lost:
             self._lose(forgotten=beat.forgotten)

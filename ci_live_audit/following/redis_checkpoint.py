@@ -84,15 +84,14 @@ class RedisCheckpoint(SharedStreams):
         """Add jobs to be followed, unless they are there or over already."""
         await self._run(ADD, *map(_ascii, job_ids))
 
-    async def beat(self, process: str, *, joins: bool, want: int, held: int) -> Beat:
+    async def beat(self, process: str, *, scope: str, joins: bool, want: int, held: int) -> Beat:
         """Renew the lease of a process, and give it its share of the jobs."""
         ttl = round(self.ttl * 1000)
-        known = (process, ttl, int(joins), want, held, self.scope, ROOM)
+        known = (process, ttl, int(joins), want, held, scope, ROOM)
         word, *reply = await self._run(BEAT, *known)
         if word == "scope":
             raise ConfigurationError(
-                f"checkpoint: it is about {_about(reply[0])}, not {_about(self.scope)}; "
-                "use another name"
+                f"checkpoint: it is about {_about(reply[0])}, not {_about(scope)}; use another name"
             )
         if word != "ok":
             return Beat(lost=True, forgotten=word == "lost" and reply[0] == 1)
@@ -193,7 +192,8 @@ def _jobs(reply: Sequence[str]) -> list[tuple[str, bytes]]:
 def _about(scope: str) -> str:
     """Return a scope in words."""
     bucket, region, *kind = scope.split(" ")
-    return f"{kind[0] if kind else 'jobs'} of bucket {bucket} in {region}"
+    what = f"runs of {kind[0]} on" if kind else "jobs of"
+    return f"{what} bucket {bucket} in {region}"
 
 
 def _seen(notes: str) -> bytes:

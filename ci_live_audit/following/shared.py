@@ -113,9 +113,12 @@ class SharedCheckpoint(ABC):
         self.remaining: int = 0
         self.scope: str = ""
 
-    def bind(self, bucket: str, region: str) -> None:
-        """Note the bucket and the region of the jobs; each run on a client does."""
-        self.scope = f"{bucket} {region}"
+    def bind(self, bucket: str, region: str, kind: str = "") -> None:
+        """Note what the next run is about: the bucket, the region, and which method makes it.
+
+        The run keeps it, so that another one may be made with the same checkpoint.
+        """
+        self.scope = f"{bucket} {region} {kind}".rstrip()
 
     def begin(self, job_ids: Source) -> Ids:
         """Return the ids of one run: what this process is given of all jobs."""
@@ -126,20 +129,21 @@ class SharedCheckpoint(ABC):
         """Add jobs to be followed, unless they are there or over already."""
 
     @abstractmethod
-    async def beat(self, process: str, *, joins: bool, want: int, held: int) -> Beat:
+    async def beat(self, process: str, *, scope: str, joins: bool, want: int, held: int) -> Beat:
         """Take a sign of life, and give the process its share of the jobs.
 
         The jobs of a process whose last sign is older than its ``ttl`` go to the others.
 
         Args:
             process: The name of the process.
+            scope: What its run is about; the same for all processes.
             joins: Whether it is its first sign; otherwise it must be known.
             want: How many jobs it takes at most.
             held: How many it has.
 
         Raises:
             OSError: The store cannot be reached.
-            ConfigurationError: The store is about jobs of another ``scope``.
+            ConfigurationError: The store is about another ``scope``.
         """
 
     @abstractmethod

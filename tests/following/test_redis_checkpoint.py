@@ -63,7 +63,8 @@ async def beat(
     want: int = 1000,
 ) -> Any:
     """Give a sign of life."""
-    return await checkpoint.beat(process, joins=joins, want=want, held=held)
+    scope = checkpoint.scope
+    return await checkpoint.beat(process, scope=scope, joins=joins, want=want, held=held)
 
 
 def ids(jobs: Any) -> list[str]:
