@@ -37,6 +37,9 @@ __all__ = ["RedisCheckpoint"]
 #: Seconds that a script may take, and the part of the time to live that it may take at most.
 TIMEOUT, PART = 1.0, 1 / 3
 
+#: Seconds: what is shorter than a round trip has every process taken for dead.
+SHORTEST = 0.01
+
 #: Bytes of ids and of what was seen that one beat gives, or a little more.
 ROOM = 2**20
 #: Seconds for which an id that is over is known.
@@ -64,6 +67,8 @@ class RedisCheckpoint(SharedStreams):
     def __init__(self, redis: Any, name: str, ttl: float = 3.0) -> None:
         given, redis = [redis], ""  # it may hold a password, and a traceback may show it
         super().__init__(ttl=ttl)
+        if ttl < SHORTEST:
+            raise ConfigurationError(f"ttl: expected at least {SHORTEST} seconds, got {ttl!r}")
         if not text("name", name).strip():
             raise ConfigurationError("name: expected a name for what the processes share")
         self._server = Server(given.pop(), min(TIMEOUT, ttl * PART))
@@ -163,7 +168,9 @@ class RedisCheckpoint(SharedStreams):
 
 
 def _key(name: str, part: str) -> str:
-    return f"ci_live_audit:{{{name}}}:jobs:{part}"
+    """Return a key; what is in braces, and has none itself, decides on the slot of a cluster."""
+    tag = _ascii(name).replace("{", r"\u007b").replace("}", r"\u007d")
+    return f"ci_live_audit:{{{tag}}}:jobs:{part}"
 
 
 def _ascii(job_id: str) -> str:

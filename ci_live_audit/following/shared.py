@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from ci_live_audit._checks import above_zero
+from ci_live_audit._checks import MANY, above_zero
 from ci_live_audit.following.commit import Commit
 from ci_live_audit.following.ids import Ids, Source
 from ci_live_audit.following.member import Member
@@ -107,7 +107,7 @@ class SharedCheckpoint(ABC):
     """
 
     def __init__(self, *, ttl: float = 3.0) -> None:
-        above_zero("ttl", ttl, "seconds")
+        above_zero("ttl", ttl, "seconds", at_most=MANY)
         self.ttl: float = ttl
         self.takeovers: int = 0
         self.remaining: int = 0
