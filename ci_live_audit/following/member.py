@@ -189,12 +189,9 @@ class Member(Ids):
 
     async def _beat(self) -> None:
         now = running_loop().time()
+        self._store.scope = self._scope  # another run may have been made since
         beat = await self._store.beat(
-            self._name,
-            scope=self._scope,
-            joins=self._joins,
-            want=self._want,
-            held=len(self._held),
+            self._name, joins=self._joins, want=self._want, held=len(self._held)
         )
         if beat.lost:
             self._lose(forgotten=beat.forgotten)

@@ -89,8 +89,9 @@ class RedisCheckpoint(SharedStreams):
         """Add jobs to be followed, unless they are there or over already."""
         await self._run(ADD, *map(_ascii, job_ids))
 
-    async def beat(self, process: str, *, scope: str, joins: bool, want: int, held: int) -> Beat:
+    async def beat(self, process: str, *, joins: bool, want: int, held: int) -> Beat:
         """Renew the lease of a process, and give it its share of the jobs."""
+        scope = self.scope  # by the time of the answer, another run may have asked
         ttl = round(self.ttl * 1000)
         known = (process, ttl, int(joins), want, held, scope, ROOM)
         word, *reply = await self._run(BEAT, *known)

@@ -103,6 +103,8 @@ class SharedCheckpoint(ABC):
     Attributes:
         takeovers: How many jobs this process has taken over from processes that died, as far as the
             store says so. `OpenTelemetry.observe` makes a metric of it.
+        scope: What the run is about that makes the call, the same for all processes. Each run has
+            its own, so that several may be made with one checkpoint.
         remaining: The number of jobs of all processes that are not over, as last heard.
     """
 
@@ -114,10 +116,7 @@ class SharedCheckpoint(ABC):
         self.scope: str = ""
 
     def bind(self, bucket: str, region: str, kind: str = "") -> None:
-        """Note what the next run is about: the bucket, the region, and which method makes it.
-
-        The run keeps it, so that another one may be made with the same checkpoint.
-        """
+        """Note what the next run is about: the bucket, the region, and which method makes it."""
         self.scope = f"{bucket} {region} {kind}".rstrip()
 
     def begin(self, job_ids: Source) -> Ids:
@@ -129,14 +128,13 @@ class SharedCheckpoint(ABC):
         """Add jobs to be followed, unless they are there or over already."""
 
     @abstractmethod
-    async def beat(self, process: str, *, scope: str, joins: bool, want: int, held: int) -> Beat:
+    async def beat(self, process: str, *, joins: bool, want: int, held: int) -> Beat:
         """Take a sign of life, and give the process its share of the jobs.
 
         The jobs of a process whose last sign is older than its ``ttl`` go to the others.
 
         Args:
             process: The name of the process.
-            scope: What its run is about; the same for all processes.
             joins: Whether it is its first sign; otherwise it must be known.
             want: How many jobs it takes at most.
             held: How many it has.

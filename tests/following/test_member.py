@@ -90,7 +90,7 @@ class Store(SharedCheckpoint):
 
         await self.call("add", add)
 
-    async def beat(self, process: str, *, scope: str, joins: bool, want: int, held: int) -> Beat:
+    async def beat(self, process: str, *, joins: bool, want: int, held: int) -> Beat:
         def beat() -> Beat:
             table = self.table
             if not joins and process not in table.deadlines:

@@ -66,8 +66,7 @@ async def beat(
     want: int = 1000,
 ) -> Any:
     """Give a sign of life."""
-    scope = checkpoint.scope
-    return await checkpoint.beat(process, scope=scope, joins=joins, want=want, held=held)
+    return await checkpoint.beat(process, joins=joins, want=want, held=held)
 
 
 def ids(jobs: Any) -> list[str]:

@@ -174,10 +174,11 @@ class Dead:
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
         self.checkpoint = RedisCheckpoint(processes.redis, processes.name, ttl=LONG)
+        self.checkpoint.scope = SCOPE
 
     async def claim(self, *streams: Stream) -> list[bytes]:
         """Join, claim streams, and return their claims."""
-        await self.checkpoint.beat("dead", scope=SCOPE, joins=True, want=0, held=0)
+        await self.checkpoint.beat("dead", joins=True, want=0, held=0)
         claims = {stream.key: StreamNotes.new(stream) for stream in streams}
         for key, claim in claims.items():
             claimed = await self.checkpoint.claim(
