@@ -105,14 +105,15 @@ class SharedCheckpoint(ABC):
             store says so. `OpenTelemetry.observe` makes a metric of it.
         scope: What the run is about that makes the call, the same for all processes. Each run has
             its own, so that several may be made with one checkpoint.
-        remaining: The number of jobs of all processes that are not over, as last heard.
+        remaining: The number of jobs of all processes that are not over, as last heard; None
+            before the store has said it.
     """
 
     def __init__(self, *, ttl: float = 3.0) -> None:
         above_zero("ttl", ttl, "seconds", at_most=MANY)
         self.ttl: float = ttl
         self.takeovers: int = 0
-        self.remaining: int = 0
+        self.remaining: int | None = None
         self.scope: str = ""
 
     def bind(self, bucket: str, region: str, kind: str = "") -> None:
