@@ -38,7 +38,9 @@ class Record:
 
     def tell(self, output: Output) -> None:
         """Say what is left for the other processes, if this is one of several."""
-        if self.shared is not None:
+        if self.shared is not None and self.shared.remaining is None:
+            output.say("how many are open in all processes is not known: Redis has not said it")
+        elif self.shared is not None:
             left = self.shared.remaining
             rest = "; the others go on with them, and so does the same command" if left else ""
             output.say(f"{left:,} open in all processes{rest}")

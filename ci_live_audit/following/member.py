@@ -60,6 +60,7 @@ class Member(Ids):
     def __init__(self, store: SharedCheckpoint, job_ids: Source) -> None:
         super().__init__([])
         self._store = store
+        self._scope = store.scope
         self._to_add: list[str] = []
         self._given = _Read(job_ids, self._to_add)
         self.known: bool = False
@@ -201,6 +202,7 @@ class Member(Ids):
 
     async def _beat(self) -> None:
         now = running_loop().time()
+        self._store.scope = self._scope  # another run may have been made since
         beat = await self._store.beat(
             self._name, joins=self._joins, want=self._want, held=len(self._held)
         )

@@ -60,6 +60,8 @@ class Moderation(Run[Finding]):
       them, ``at_once`` is of all together, and what one follows when it dies goes to the others.
       One that leaves gives them its streams; the last one to leave cancels what runs. If Redis is
       away then, nothing is cancelled, and the next process goes on with it.
+      A stream that was refused is tried again when the source gives it again; one of a list, when
+      all processes have left and another joins.
     """
 
     def __init__(

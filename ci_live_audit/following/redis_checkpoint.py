@@ -37,6 +37,9 @@ __all__ = ["RedisCheckpoint"]
 #: Seconds that a script may take, and the part of the time to live that it may take at most.
 TIMEOUT, PART = 1.0, 1 / 3
 
+#: Seconds: what is shorter than a round trip has every process taken for dead.
+SHORTEST = 0.01
+
 #: Bytes of ids and of what was seen that one beat gives, or a little more.
 ROOM = 2**20
 #: Seconds for which an id that is over is known.
@@ -64,6 +67,8 @@ class RedisCheckpoint(SharedStreams):
     def __init__(self, redis: Any, name: str, ttl: float = 3.0) -> None:
         given, redis = [redis], ""  # it may hold a password, and a traceback may show it
         super().__init__(ttl=ttl)
+        if ttl < SHORTEST:
+            raise ConfigurationError(f"ttl: expected at least {SHORTEST} seconds, got {ttl!r}")
         if not text("name", name).strip():
             raise ConfigurationError("name: expected a name for what the processes share")
         self._server = Server(given.pop(), min(TIMEOUT, ttl * PART))
@@ -86,13 +91,13 @@ class RedisCheckpoint(SharedStreams):
 
     async def beat(self, process: str, *, joins: bool, want: int, held: int) -> Beat:
         """Renew the lease of a process, and give it its share of the jobs."""
+        scope = self.scope  # by the time of the answer, another run may have asked
         ttl = round(self.ttl * 1000)
-        known = (process, ttl, int(joins), want, held, self.scope, ROOM)
+        known = (process, ttl, int(joins), want, held, scope, ROOM)
         word, *reply = await self._run(BEAT, *known)
         if word == "scope":
             raise ConfigurationError(
-                f"checkpoint: it is about {_about(reply[0])}, not {_about(self.scope)}; "
-                "use another name"
+                f"checkpoint: it is about {_about(reply[0])}, not {_about(scope)}; use another name"
             )
         if word != "ok":
             return Beat(lost=True, forgotten=word == "lost" and reply[0] == 1)
@@ -164,7 +169,9 @@ class RedisCheckpoint(SharedStreams):
 
 
 def _key(name: str, part: str) -> str:
-    return f"ci_live_audit:{{{name}}}:jobs:{part}"
+    """Return a key; what is in braces, and has none itself, decides on the slot of a cluster."""
+    tag = _ascii(name).replace("{", r"\u007b").replace("}", r"\u007d")
+    return f"ci_live_audit:{{{tag}}}:jobs:{part}"
 
 
 def _ascii(job_id: str) -> str:
@@ -193,7 +200,8 @@ def _jobs(reply: Sequence[str]) -> list[tuple[str, bytes]]:
 def _about(scope: str) -> str:
     """Return a scope in words."""
     bucket, region, *kind = scope.split(" ")
-    return f"{kind[0] if kind else 'jobs'} of bucket {bucket} in {region}"
+    what = f"runs of {kind[0]} on" if kind else "jobs of"
+    return f"{what} bucket {bucket} in {region}"
 
 
 def _seen(notes: str) -> bytes:

@@ -9,14 +9,14 @@ __all__ = ["ADD", "BEAT", "CLAIM", "COMMIT", "LEAVE", "PARTS", "REPORT", "RESIGN
 #: The keys, by the last part of their names.
 PARTS = (
     *("workers", "numbers", "beaten", "scope", "open", "new", "back", "aside", "over"),
-    *("orphans", "tried", "own:", "seen:"),
+    *("orphans", "tried", "ttls", "own:", "seen:"),
 )
 
 # What was seen is ASCII, since a client may decode all that it receives. `own` and `seen` have the
 # name of a process or a job behind them; as all keys they are in one slot of a cluster.
 COMMON = """
 local workers, numbers, beaten, scope, open, new, back, aside, over = unpack(KEYS)
-local orphans, tried, own, seen = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
+local orphans, tried, ttls, own, seen = KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
 local number, me = tonumber(ARGV[1]), ARGV[2]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -32,16 +32,23 @@ local function bury(worker)
   redis.call('DEL', own .. worker)
   redis.call('ZREM', workers, worker)
   redis.call('HDEL', numbers, worker)
+  redis.call('HDEL', ttls, worker)
   return theirs
 end
 
+local function renew(ttl)
+  redis.call('HSET', ttls, me, ttl)
+  redis.call('ZADD', workers, now + ttl, me)
+end
+
 -- Take what the dead had. If nobody was heard of for so long, Redis was away, or its clock has been
--- set: nobody is dead.
+-- set: nobody is dead. Each has a time to live of its own, which may be longer.
 local function bury_the_dead(ttl)
   local before = tonumber(redis.call('GET', beaten) or 0)
   if now - before > ttl or now < before then
     for _, worker in ipairs(redis.call('ZRANGE', workers, 0, -1)) do
-      redis.call('ZADD', workers, now + ttl, worker)
+      local theirs = tonumber(redis.call('HGET', ttls, worker) or ttl)
+      redis.call('ZADD', workers, now + theirs, worker)
     end
   end
   redis.call('SET', beaten, now)
@@ -93,7 +100,7 @@ if is_late() then return {number, 'late'} end
 if not about then redis.call('SET', scope, ARGV[7]) end
 redis.call('HSET', numbers, me, number)
 
-redis.call('ZADD', workers, now + ttl, me)
+renew(ttl)
 bury_the_dead(ttl)
 
 local all = redis.call('ZRANGE', workers, 0, -1)
@@ -250,7 +257,7 @@ bury_the_dead(ttl)
 local others, waiting = redis.call('ZCARD', workers), redis.call('LLEN', back)
 local reply = {number, others, waiting}
 if others == 0 and waiting > 0 and takes then
-  redis.call('ZADD', workers, now + ttl, me)
+  renew(ttl)
   redis.call('HSET', numbers, me, number)
   for _ = 1, waiting do
     local id = redis.call('LPOP', back)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from ci_live_audit._checks import above_zero
+from ci_live_audit._checks import MANY, above_zero
 from ci_live_audit.following.commit import Commit
 from ci_live_audit.following.ids import Ids, Source
 from ci_live_audit.following.member import Member
@@ -103,19 +103,22 @@ class SharedCheckpoint(ABC):
     Attributes:
         takeovers: How many jobs this process has taken over from processes that died, as far as the
             store says so. `OpenTelemetry.observe` makes a metric of it.
-        remaining: The number of jobs of all processes that are not over, as last heard.
+        scope: What the run is about that makes the call, the same for all processes. Each run has
+            its own, so that several may be made with one checkpoint.
+        remaining: The number of jobs of all processes that are not over, as last heard; None
+            before the store has said it.
     """
 
     def __init__(self, *, ttl: float = 3.0) -> None:
-        above_zero("ttl", ttl, "seconds")
+        above_zero("ttl", ttl, "seconds", at_most=MANY)
         self.ttl: float = ttl
         self.takeovers: int = 0
-        self.remaining: int = 0
+        self.remaining: int | None = None
         self.scope: str = ""
 
-    def bind(self, bucket: str, region: str) -> None:
-        """Note the bucket and the region of the jobs; each run on a client does."""
-        self.scope = f"{bucket} {region}"
+    def bind(self, bucket: str, region: str, kind: str = "") -> None:
+        """Note what the next run is about: the bucket, the region, and which method makes it."""
+        self.scope = f"{bucket} {region} {kind}".rstrip()
 
     def begin(self, job_ids: Source) -> Ids:
         """Return the ids of one run: what this process is given of all jobs."""
@@ -139,7 +142,7 @@ class SharedCheckpoint(ABC):
 
         Raises:
             OSError: The store cannot be reached.
-            ConfigurationError: The store is about jobs of another ``scope``.
+            ConfigurationError: The store is about another ``scope``.
         """
 
     @abstractmethod

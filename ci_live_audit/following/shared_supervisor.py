@@ -55,7 +55,6 @@ class SharedSupervisor(Supervisor):
 
     def __init__(self, caller: Caller, urls: Streams, terms: Terms, store: SharedStreams) -> None:
         super().__init__(caller, urls, terms)
-        store.scope += " streams"
         self.notes = self._shared = SharedNotes(store)
         self.following = self
         self._ttl = store.ttl

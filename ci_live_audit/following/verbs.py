@@ -16,7 +16,7 @@ from ci_live_audit.following.nudges import CallbackSource
 from ci_live_audit.following.outcomes import Outcomes
 from ci_live_audit.following.plan import Plan, plan
 from ci_live_audit.following.polling import Polling, Query
-from ci_live_audit.following.shared import SharedStreams
+from ci_live_audit.following.shared import SharedCheckpoint, SharedStreams
 from ci_live_audit.following.shared_supervisor import SharedSupervisor
 from ci_live_audit.following.streams import Streams, SubmitOptions
 from ci_live_audit.following.supervisor import Supervisor, Terms
@@ -102,6 +102,7 @@ class ManyJobs:
             ConfigurationError: An argument cannot be used, or it is another bucket's checkpoint.
             OSError: The checkpoint cannot be written.
         """
+        self._bind(checkpoint, "as_completed")
         return Outcomes(self._polling(interval, timeout, checkpoint, callbacks), job_ids)
 
     def watch(
@@ -128,6 +129,7 @@ class ManyJobs:
 
         Raises: as `as_completed` does.
         """
+        self._bind(checkpoint, "watch")
         return Findings(self._polling(interval, timeout, checkpoint, callbacks), job_ids)
 
     def moderate(
@@ -159,10 +161,7 @@ class ManyJobs:
             ConfigurationError: An argument cannot be used, or it is another bucket's checkpoint.
             OSError: The checkpoint cannot be written.
         """
-        if checkpoint is not None:
-            if not isinstance(checkpoint, Checkpoint | SharedStreams):
-                raise InvalidInput("checkpoint: moderate takes a Checkpoint or a RedisCheckpoint")
-            checkpoint.bind(self._bucket, self._region)
+        self._bind(checkpoint, "moderate")
         terms = Terms(at_once, cancel_on_exit, cancel_within, options)
         supervisor = (
             SharedSupervisor(self._caller, urls, terms, checkpoint)
@@ -182,6 +181,18 @@ class ManyJobs:
         """
         return plan(jobs, interval=interval, rate=self._rate)
 
+    def _bind(self, checkpoint: AnyCheckpoint | None, kind: str) -> None:
+        """Note in a checkpoint what the run is about that is being made."""
+        if isinstance(checkpoint, SharedStreams if kind == "moderate" else SharedCheckpoint):
+            checkpoint.bind(self._bucket, self._region, kind)
+        elif isinstance(checkpoint, Checkpoint):
+            checkpoint.bind(self._bucket, self._region)
+        elif checkpoint is not None:
+            raise InvalidInput(
+                f"checkpoint: {kind} takes a Checkpoint or a RedisCheckpoint, "
+                f"got {type(checkpoint).__name__}"
+            )
+
     def _polling(
         self,
         interval: float,
@@ -190,8 +201,6 @@ class ManyJobs:
         callbacks: CallbackSource | None = None,
     ) -> Polling:
         """Return how a run polls: behind all other calls on this client."""
-        if checkpoint is not None:
-            checkpoint.bind(self._bucket, self._region)
         limiter = self._background.sibling()
         caller = attrs.evolve(self._caller, limiter=limiter, lane="poll")
         once = attrs.evolve(caller, retry=attrs.evolve(caller.retry, attempts=1))

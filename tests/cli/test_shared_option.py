@@ -85,6 +85,17 @@ def test_moderate_alone(service: Service, redis: RedisServer, name: str) -> None
     assert (again.exit_code, again.stdout, len(service.emulator.jobs)) == (0, "", 1)
 
 
+def test_what_is_open_is_not_known(service: Service, redis: RedisServer, name: str) -> None:
+    """When Redis has refused the run, as the name is for another command."""
+    job_id = service.emulator.add_job(duration=0)
+    options = [job_id, "--redis", redis.url, "--shared", name]
+    assert "0 open in all processes\n" in service.run("watch", *options).stderr
+    refused = service.run("poll", *options)
+    assert "not runs of as_completed" in " ".join(refused.stderr.split())
+    assert "is not known: Redis has not said it" in refused.stderr
+    assert "0 open" not in refused.stderr
+
+
 def test_a_url_that_is_none(service: Service) -> None:
     """It is named without being shown, as it may hold a password."""
     result = service.run("watch", "a", "--shared", "x", "--redis", "redis://user:pa55word@h:x")

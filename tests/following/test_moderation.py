@@ -8,6 +8,7 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import anyio
 import httpx
@@ -35,7 +36,9 @@ from ci_live_audit import (
     WaitTimeout,
     WatchFailed,
 )
+from ci_live_audit.following.shared import SharedCheckpoint
 from ci_live_audit.models import ENDED
+from ci_live_audit.redis import RedisCheckpoint
 from ci_live_audit.testing import Emulator, Fault, callback_body, callback_headers, frame
 from ci_live_audit.testing.render import Refusal
 
@@ -1421,11 +1424,23 @@ async def test_a_stream_that_another_run_has_followed_to_its_end_is_over(
         assert await all_of(client.moderate([url("a")], checkpoint=checkpoint)) == []
 
 
-async def test_another_kind_of_checkpoint_is_refused(client: LiveAuditClient) -> None:
-    """What is noted of streams takes a file."""
-    other: Any = object()
+@pytest.mark.parametrize("method", ["as_completed", "watch", "moderate"])
+@pytest.mark.parametrize("other", [object(), "redis://x", b"", 0, False, RedisCheckpoint])
+async def test_another_kind_of_checkpoint_is_refused(
+    client: LiveAuditClient, method: str, other: Any
+) -> None:
+    """By name, where it is passed."""
+    kinds = "a Checkpoint or a RedisCheckpoint"
+    expected = f"checkpoint: {method} takes {kinds}, got {type(other).__name__}"
+    with pytest.raises(InvalidInput, match=expected):
+        getattr(client, method)(["rtmp://host/a"], checkpoint=other)
+
+
+async def test_moderate_takes_no_store_that_knows_of_no_streams(client: LiveAuditClient) -> None:
+    """One with the four methods for jobs serves `watch` alone."""
+    store: Any = Mock(spec=SharedCheckpoint)
     with pytest.raises(InvalidInput, match="checkpoint: moderate takes a Checkpoint"):
-        client.moderate([url(1)], checkpoint=other)
+        client.moderate([url(1)], checkpoint=store)
 
 
 async def test_a_callback_to_the_url_of_another_stream_is_not_believed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import subprocess
 import sys
 import time
@@ -17,12 +18,14 @@ from typing import Any
 import pytest
 from daemons import RedisServer, redis_server
 from redis.asyncio import Redis
+from redis.crc import key_slot
 from sdk import Sdk
 
 from ci_live_audit import AuditJob, ConfigurationError, Findings, JobState, Outcomes, Snapshot
 from ci_live_audit.following import redis_checkpoint as module
 from ci_live_audit.following.commit import Commit
 from ci_live_audit.following.polling import Polling
+from ci_live_audit.following.redis_scripts import PARTS
 from ci_live_audit.following.seen import Seen
 from ci_live_audit.redis import RedisCheckpoint
 
@@ -202,6 +205,26 @@ async def test_nobody_is_dead_after_an_outage_or_a_clock_that_was_set(
     assert not (await beat(checkpoint, "one", 2)).lost
 
 
+@pytest.mark.parametrize("moved", [-3_600_000, -5000, 3_600_000])
+async def test_a_process_with_a_shorter_ttl_shortens_no_lease(
+    redis: RedisServer, checkpoint: RedisCheckpoint, client: Any, name: str, moved: int
+) -> None:
+    """Whenever it joins: each lease is as long as its own process has said."""
+    await checkpoint.add(["a", "b"])
+    await beat(checkpoint, "long", joins=True)
+    prefix = f"ci_live_audit:{{{name}}}:jobs:"
+    at = int(await client.get(f"{prefix}beaten"))
+    await client.set(f"{prefix}beaten", at + moved)
+    async with RedisCheckpoint(redis.url, name, ttl=1.0) as short:
+        short.bind("bucket", "region")
+        await beat(short, "short", joins=True)
+        workers = client.zrange(f"{prefix}workers", 0, -1, withscores=True)
+        ends = {one.decode(): end for one, end in await workers}
+        assert ends["long"] >= at + LONG * 1000 > ends["short"]
+        await short.resign("short", takes=False)
+        assert await client.hkeys(f"{prefix}ttls") == [b"long"]
+
+
 async def test_a_lost_answer_is_made_up_for(checkpoint: RedisCheckpoint) -> None:
     """Whoever has not heard what it was given is told which jobs are its own."""
     await checkpoint.add(["a", "b"])
@@ -304,6 +327,39 @@ def test_a_name_is_a_text(name: Any, redis: RedisServer) -> None:
     """Another value is refused."""
     with pytest.raises(ConfigurationError, match="name: expected a"):
         RedisCheckpoint(redis.url, name)
+
+
+@pytest.mark.parametrize("ttl", [0, -1, math.nan, math.inf, 0.001, 1e300, True, "3", None])
+def test_a_ttl_is_a_time_that_can_be_kept(ttl: Any, redis: RedisServer) -> None:
+    """Another value is refused where it is passed, before Redis is asked."""
+    with pytest.raises(ConfigurationError, match="ttl: expected "):
+        RedisCheckpoint(redis.url, "name", ttl=ttl)
+
+
+def test_the_keys_of_any_name_are_in_one_slot() -> None:
+    """Of a cluster; and no two names have a key in common."""
+    names = [one for one in ODD if one.strip()] + [
+        "{",
+        "}",
+        "}x",
+        "{}x",
+        "a}b",
+        r"\u007b",
+        r"\ud800",
+    ]
+    keys = [[module._key(name, part) for part in PARTS] for name in names]
+    assert [len({key_slot(key.encode()) for key in one}) for one in keys] == [1] * len(names)
+    assert len({*chain(*keys)}) == len(names) * len(PARTS)
+
+
+@pytest.mark.parametrize("odd", ODD)
+async def test_any_name(redis: RedisServer, name: str, odd: str) -> None:
+    """What cannot be encoded, or ends a tag of a cluster, is a name like others."""
+    for end in "ab":
+        async with RedisCheckpoint(redis.url, f"{odd} {name} {end}", ttl=LONG) as checkpoint:
+            checkpoint.bind("bucket", "region")
+            await checkpoint.add([end])
+            assert ids((await beat(checkpoint, "one", joins=True)).new) == [end]
 
 
 # Runs

@@ -8,7 +8,8 @@ import time
 from base64 import b64decode
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
+from itertools import permutations
 from typing import Any, Self
 
 import pytest
@@ -44,7 +45,7 @@ NO = Fault(refusal=Refusal(400, "InvalidArgument", "no"))
 FULL = Fault(refusal=Refusal(403, "QueueSaturated", "full"))
 #: The name of a process that comes before all others, and has the share if there is one stream.
 FIRST = "!"
-SCOPE = "examplebucket-1250000000 ap-beijing streams"
+SCOPE = "examplebucket-1250000000 ap-beijing moderate"
 
 
 def url(name: object) -> str:
@@ -893,22 +894,52 @@ def test_notes_that_were_made_twice_count_once() -> None:
 # What cannot be read, and another use of the name
 
 
-async def test_a_name_is_for_one_kind_of_run(emulator: Emulator, processes: Processes) -> None:
-    """Keys of streams are no ids of jobs; the error says so."""
-    await collect(await processes.moderate([]), [])
-    checkpoint = RedisCheckpoint(processes.redis, processes.name)
+KINDS = ("watch", "as_completed", "moderate")
+
+
+@pytest.mark.parametrize(("first", "second"), [*permutations(KINDS, 2)])
+async def test_a_name_is_for_one_kind_of_run(
+    emulator: Emulator, processes: Processes, first: str, second: str
+) -> None:
+    """What one has seen or dealt with says nothing to another; the error names both."""
+    place = "on bucket examplebucket-1250000000 in ap-beijing"
+    both = f"it is about runs of {first} {place}, not runs of {second} {place}; use another name"
     async with emulator.client() as client:
-        with pytest.raises(ConfigurationError, match="it is about streams of bucket examplebucket"):
-            async with client.watch(["a"], checkpoint=checkpoint) as findings:
-                await anext(findings)
+        for kind in (first, second, first):
+            checkpoint = RedisCheckpoint(processes.redis, processes.name)
+            run = getattr(client, kind)([], checkpoint=checkpoint)
+            told = (
+                pytest.raises(ConfigurationError, match=both) if kind == second else nullcontext()
+            )
+            with told:
+                async with run as items:
+                    assert [one async for one in items] == []
+
+
+async def test_one_checkpoint_for_runs_of_several_kinds(
+    emulator: Emulator, processes: Processes
+) -> None:
+    """Each run is of the kind and the bucket that it was made for, whatever was made since."""
+    checkpoint = RedisCheckpoint(processes.redis, processes.name)
+    async with (
+        emulator.client() as client,
+        Emulator(bucket="other-1250000000").client() as other,
+    ):
+        run = client.watch([], checkpoint=checkpoint)
+        client.moderate([], checkpoint=checkpoint)
+        other.watch([], checkpoint=checkpoint)
+        async with run as findings:
+            assert [one async for one in findings] == []
+    scope = await processes.redis.get(processes.key("scope"))
+    assert scope == b"examplebucket-1250000000 ap-beijing watch"
 
 
 async def test_another_bucket_is_refused(emulator: Emulator, processes: Processes) -> None:
     """Also if a stream waits to be claimed."""
     await collect(await processes.moderate([]), [])
     run = await processes.moderate([url(1)])
-    processes.checkpoints[1].scope = "other ap-beijing streams"
-    with pytest.raises(ConfigurationError, match="about streams of bucket examplebucket"):
+    supervisor(run)._shared.member._scope = "other ap-beijing moderate"
+    with pytest.raises(ConfigurationError, match="about runs of moderate on bucket examplebucket"):
         await collect(run, [])
     assert emulator.jobs == {}
 
