@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -35,7 +35,7 @@ def end() -> None:
 
 
 @contextlib.contextmanager
-def cancelling(cancel: Callable[[], object]) -> Iterator[None]:
+def cancelling(cancel: Callable[[], object]) -> Generator[None, None, None]:
     """Let the first Ctrl-C within the block call a function, and the next end the process.
 
     Args:
@@ -60,7 +60,7 @@ def cancelling(cancel: Callable[[], object]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def twice(warn: Callable[[], object]) -> Iterator[None]:
+def twice(warn: Callable[[], object]) -> Generator[None, None, None]:
     """Let the second Ctrl-C within the block call a function, and only the third end the process.
 
     Args:
