@@ -49,7 +49,7 @@ class ManyJobs:
         Raises:
             JobFailed: It ended in state Failed; ``.job`` is the job.
             WaitTimeout: It did not end in ``timeout`` seconds; ``.last`` is the job as last
-                seen, without its lists.
+                seen.
             LiveAuditError: It cannot be queried. Transient errors are waited out.
         """
         polling = self._polling(interval, timeout, callbacks=callbacks)
@@ -90,7 +90,7 @@ class ManyJobs:
             interval: Seconds from one query of a job to the next.
             timeout: Seconds for which a job is followed, counted from when its id was read (for a
                 collection: from the start). The job is polled a last time just before the end, and
-                its outcome is a `WaitTimeout`.
+                its outcome is a `WaitTimeout`; of its lists, ``last`` has the three worst items.
             checkpoint: A file from which a later run can continue, or a `RedisCheckpoint` that
                 several processes share. It answers an id once the job has ended, or the service has
                 said that there is none; no other outcome does.
