@@ -30,7 +30,7 @@ from ci_live_audit.testing import Emulator, Fault, frame, sound
 
 pytestmark = pytest.mark.waits  # for sockets
 
-ROW = re.compile(r"([\w-]+) +av\w{6} (\w+) +(\w+) +(\d+) +(\d+) *(.*?) *")
+ROW = re.compile(r"([\w-]+) +av\w{6} (\w+) +(?:([A-Z]\w*) +)?(\d+) +(\d+) *(.*?) *")
 
 
 @pytest.fixture
