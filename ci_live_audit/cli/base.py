@@ -64,7 +64,7 @@ class Command(click.Command):
         self.examples = examples
         self.section = section
         self._docs = docs
-        self.everywhere = [
+        self.everywhere: list[click.Option] = [
             _everywhere(
                 *("-v", "--verbose"),
                 text="Log attempts to standard error; -vv logs everything.",

@@ -57,8 +57,10 @@ class _Argument(_Collected, click.Argument):
     pass
 
 
-option = partial(click.option, cls=Option)
-argument = partial(click.argument, cls=_Argument)
+Decorator: TypeAlias = Callable[[Any], Any]
+
+option: Callable[..., Decorator] = partial(click.option, cls=Option)
+argument: Callable[..., Decorator] = partial(click.argument, cls=_Argument)
 
 
 def _shared(*names: str, **options: Any) -> click.Option:
@@ -121,8 +123,6 @@ SERVICE = [
         help="auto prints a table on a terminal and JSON Lines elsewhere.",
     ),
 ]
-
-Decorator: TypeAlias = Callable[[Any], Any]
 
 INTERVAL = option(
     "--interval", type=SECONDS, default=10, help="Seconds between two queries of a job."

@@ -70,7 +70,7 @@ class Output:
         self.results: Console = Terminal(highlight=False, soft_wrap=True)
         self.json: bool = style == "json" or (style == "auto" and not sys.stdout.isatty())
         #: What of the results people see, and how.
-        self.view = View()
+        self.view: View = View()
         #: The time now, for findings that have none.
         self.now: Callable[[], datetime] = partial(datetime.now, UTC)
         #: Where a line at the bottom of the terminal is shown, above which all else goes.

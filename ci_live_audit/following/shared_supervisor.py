@@ -16,7 +16,8 @@ from ci_live_audit.errors import LiveAuditError, TransportError
 from ci_live_audit.following.commit import Commit
 from ci_live_audit.following.dispatcher import Dispatcher
 from ci_live_audit.following.finding import Finding
-from ci_live_audit.following.ids import Ids, Source
+from ci_live_audit.following.ids import AnyCheckpoint, Ids, Source
+from ci_live_audit.following.notes import StreamRecord
 from ci_live_audit.following.places import HELD, Place
 from ci_live_audit.following.shared import Resigned, SharedStreams
 from ci_live_audit.following.shared_streams import SharedNotes, StreamIds
@@ -55,8 +56,9 @@ class SharedSupervisor(Supervisor):
 
     def __init__(self, caller: Caller, urls: Streams, terms: Terms, store: SharedStreams) -> None:
         super().__init__(caller, urls, terms)
-        self.notes = self._shared = SharedNotes(store)
-        self.following = self
+        self._shared = SharedNotes(store)
+        self.notes: StreamRecord = self._shared
+        self.following: AnyCheckpoint | None = self
         self._ttl = store.ttl
         self._wanted: dict[str, _Wanted] = {}
         self._freed = 0
