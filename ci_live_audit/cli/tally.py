@@ -40,6 +40,12 @@ class Tally:
         self.suspected += verdict == Verdict.SUSPECTED
         self.end(outcome.error)
 
+    def flag(self, verdict: Verdict, *, again: bool) -> None:
+        """Count a flagged stream, ``again`` if it was suspected before."""
+        is_sensitive = verdict == Verdict.SENSITIVE
+        self.sensitive += is_sensitive
+        self.suspected += (not is_sensitive) - again
+
     def end(self, error: Exception | None, *, failed: bool = False) -> None:
         """Count the end of a stream."""
         late = isinstance(error, WaitTimeout)
@@ -90,9 +96,7 @@ class Findings(Tally):
         if (severity, number) > known[:2]:
             self._worst[job_id] = severity, number, row
             if severity > known[0]:
-                is_sensitive = verdict == Verdict.SENSITIVE
-                self.sensitive += is_sensitive
-                self.suspected += (not is_sensitive) - (known[0] > 0)
+                self.flag(verdict, again=known[0] > 0)
 
     def named(self) -> Iterator[str]:
         """Yield what was worst in each flagged stream, the worst first, with the whole job id."""
