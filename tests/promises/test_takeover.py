@@ -91,9 +91,9 @@ def test_a_killed_watch_hands_out_nothing_anew_but_the_finding_in_hand(tmp_path:
         keys[what].add(key)
     streams = [f"job{number:02}" for number in range(STREAMS)]
     items = {f"{stream}/{item:02}" for stream in streams for item in range(1, ITEMS + 1)}
-    assert number.keys() == items | {
-        f"{stream}/{state}" for stream in streams for state in ("Au", "Su")
-    }
+    # If each process is killed before it comes to a stream, only the end of that is handed out.
+    ends, ways = ({f"{stream}/{state}" for stream in streams} for state in ("Su", "Au"))
+    assert items | ends <= number.keys() <= items | ends | ways
     assert number.total() - len(number) <= KILLS
     assert {len(one) for one in keys.values()} == {1}
     with Checkpoint(tmp_path / "checkpoint") as checkpoint:
