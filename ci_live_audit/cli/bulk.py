@@ -10,7 +10,7 @@ from pathlib import Path
 from ci_live_audit.cli import ids
 from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.cli.results import open_results
-from ci_live_audit.cli.session import Settings
+from ci_live_audit.cli.session import Settings, end_cancellation
 from ci_live_audit.cli.shared import opened
 from ci_live_audit.cli.status import Status, outage, shown
 from ci_live_audit.cli.tally import Tally, earlier
@@ -104,9 +104,7 @@ async def _follow(
                 tally.count(outcome)
     except asyncio.CancelledError:
         stopped = Exit.INTERRUPTED
-        task = asyncio.current_task()
-        assert task is not None
-        task.uncancel()
+        end_cancellation()
     except BrokenPipeError:
         raise
     except (LiveAuditError, OSError) as problem:

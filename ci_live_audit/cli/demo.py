@@ -18,7 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ci_live_audit.callbacks.receiver import CallbackReceiver
-from ci_live_audit.cli.output import STYLES, Terminal, is_flagged
+from ci_live_audit.cli.output import Terminal
+from ci_live_audit.cli.rows import STYLES
+from ci_live_audit.cli.words import is_flagged
 from ci_live_audit.client import LiveAuditClient
 from ci_live_audit.errors import LiveAuditError
 from ci_live_audit.following.finding import Finding, SnapshotFinding, StateChange, WatchFailed

@@ -7,7 +7,6 @@ import random
 import sys
 from contextlib import suppress
 
-from ci_live_audit._checks import seconds
 from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.cli.words import count
 from ci_live_audit.models import AudioSection, Snapshot, Verdict
@@ -30,7 +29,6 @@ async def emulate(
     output: Output, *, host: str, port: int, rate: float, jobs: int, duration: float, seed: int
 ) -> int:
     """Serve until interrupted; print the ids of the jobs to standard output."""
-    seconds("duration", duration)
     emulator = Emulator(rate=rate, seed=seed, callbacks=True)
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
     ids = [_job(emulator, chance, duration, f"room{number}") for number in range(jobs)]

@@ -50,13 +50,8 @@ def cancelling(cancel: Callable[[], object]) -> Generator[None, None, None]:
     if before is signal.SIG_IGN:  # as in the background of a shell
         yield
         return
-    signal.signal(signal.SIGINT, once)
-    try:
+    with _handled_by(once, before):
         yield
-    finally:
-        # After Ctrl-C one more still ends the process, whatever it waits for.
-        if signal.getsignal(signal.SIGINT) is once:
-            signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
@@ -79,11 +74,20 @@ def twice(warn: Callable[[], object]) -> Generator[None, None, None]:
     if not callable(before):
         yield
         return
-    signal.signal(signal.SIGINT, first)
+    with _handled_by(first, before):
+        yield
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Any, before: Any) -> Generator[None, None, None]:
+    """Install a handler, and restore the one before it unless there was a Ctrl-C."""
+    signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before if signal.getsignal(signal.SIGINT) is first else _end)
+        # After Ctrl-C one more still ends the process, whatever it waits for.
+        unused = signal.getsignal(signal.SIGINT) is handler
+        signal.signal(signal.SIGINT, before if unused else _end)
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.cli.rows import judged
-from ci_live_audit.cli.session import Settings
+from ci_live_audit.cli.session import Settings, end_cancellation
 from ci_live_audit.cli.shared import opened
 from ci_live_audit.cli.status import Status, outage, shown, waiting
 from ci_live_audit.cli.tally import Findings, earlier
@@ -192,9 +192,7 @@ async def follow(
                     await following.take(finding)
     except asyncio.CancelledError:
         interrupted = True
-        task = asyncio.current_task()
-        assert task is not None
-        task.uncancel()
+        end_cancellation()
     finally:
         tell()
         following.summarize(run.progress)

@@ -17,14 +17,14 @@ from rich.text import Text
 from ci_live_audit.cli import interrupts
 from ci_live_audit.cli.filters import Filter
 from ci_live_audit.cli.layout import FINDINGS, ITEMS, OUTCOMES, Layout, wrapped
-from ci_live_audit.cli.rows import STYLES, Row, View
+from ci_live_audit.cli.rows import Row, View
 from ci_live_audit.cli.strip import strip
-from ci_live_audit.cli.words import clean, count, date, is_flagged, judgement, name_of
+from ci_live_audit.cli.words import clean, count, date, judgement, name_of
 from ci_live_audit.following.finding import Finding
 from ci_live_audit.following.outcomes import Outcome
 from ci_live_audit.models import AuditJob, JobState, Verdict
 
-__all__ = ["STYLES", "Exit", "Output", "Terminal", "is_flagged", "to_line"]
+__all__ = ["Exit", "Output", "Terminal", "to_line"]
 
 SCHEMA = 1
 #: The label of what nothing was found in, also of jobs that failed before anybody looked.

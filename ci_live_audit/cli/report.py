@@ -14,12 +14,14 @@ from pathlib import Path
 import attrs
 
 from ci_live_audit._threads import Threads
-from ci_live_audit.cli.output import Exit, Output, is_flagged
+from ci_live_audit.cli.filters import Filter
+from ci_live_audit.cli.output import Exit, Output
 from ci_live_audit.cli.recorded import Recorded
 from ci_live_audit.cli.session import Settings
+from ci_live_audit.cli.words import count
 from ci_live_audit.errors import ConfigurationError, CredentialsError, LiveAuditError
 from ci_live_audit.following.outcomes import Outcome
-from ci_live_audit.models import AudioSection, AuditJob, JobState, Snapshot
+from ci_live_audit.models import JobState
 from ci_live_audit.report.page import render
 
 __all__ = ["report"]
@@ -41,12 +43,12 @@ class _Tally:
         for outcome in outcomes:
             job = outcome.job
             self.streams += 1
-            self.flagged += job is not None and _is_flagged(job)
+            self.flagged += job is not None and Filter().flags(job)
             self.failed += outcome.error is not None or job is None or job.state == JobState.FAILED
             yield outcome
 
     def __str__(self) -> str:
-        streams = "1 stream" if self.streams == 1 else f"{self.streams:,} streams"
+        streams = count(self.streams, "stream")
         return f"{streams}, {self.flagged:,} flagged, {self.failed:,} failed or not known"
 
 
@@ -76,11 +78,6 @@ async def report(
     if tally.flagged:
         return Exit.FLAGGED
     return Exit.ERROR if tally.failed or recorded.problems else Exit.OK
-
-
-def _is_flagged(job: AuditJob) -> bool:
-    judged: list[AuditJob | Snapshot | AudioSection] = [job, *job.snapshots, *job.audio_sections]
-    return any(is_flagged(one.result) for one in judged)
 
 
 async def _query(settings: Settings, job_ids: Sequence[str]) -> dict[str, Outcome]:

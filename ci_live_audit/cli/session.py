@@ -27,7 +27,7 @@ from ci_live_audit.errors import (
 from ci_live_audit.retry import Attempt, RetryPolicy
 from ci_live_audit.wire import endpoint
 
-__all__ = ["Settings", "found_credentials", "run"]
+__all__ = ["Settings", "end_cancellation", "found_credentials", "run"]
 
 
 class _OutageTeller:
@@ -156,6 +156,13 @@ def found_credentials() -> tuple[str, Credentials]:
         return search()
     except CredentialsError as problem:
         raise CredentialsError(str(problem).partition(IN_PYTHON)[0]) from None
+
+
+def end_cancellation() -> None:
+    """Let the current task go on after the cancellation that Ctrl-C or SIGTERM has been."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()
 
 
 def run(main: Callable[[], Awaitable[int]]) -> NoReturn:

@@ -34,7 +34,8 @@ from ci_live_audit import (
     WaitTimeout,
     WatchFailed,
 )
-from ci_live_audit.cli.output import Output, is_flagged
+from ci_live_audit.cli.output import Output
+from ci_live_audit.cli.words import is_flagged
 from ci_live_audit.models import ReadOnly
 from ci_live_audit.testing import frame
 
