@@ -7,13 +7,11 @@ import math
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
+from children import members
 from command_line import served
 from daemons import RedisServer
 from proofs import IN_FULL, times
@@ -51,19 +49,12 @@ async def moderate():
                 kind = "over" if over else "lost" if lost else type(one).__name__
                 note(kind, str(one.stream), one.job_id, one.label, one.key)
 
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-for _ in sys.stdin:
-    child = os.fork()
-    if not child:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.alarm(100)  # even if the test hangs
-        try:
-            asyncio.run(moderate())
-            note("done", "", "", "", "")
-        except asyncio.CancelledError:
-            note("left", "", "", "", "")
-        os._exit(0)
-    print(child, flush=True)
+def run():
+    try:
+        asyncio.run(moderate())
+        note("done", "", "", "", "")
+    except asyncio.CancelledError:
+        note("left", "", "", "", "")
 """
 
 
@@ -83,23 +74,10 @@ def test_processes_that_moderate_together_may_die_anywhere(
     notes.touch()
     with (
         served(emulator) as environ,
-        subprocess.Popen(
-            [sys.executable, "-c", MEMBERS, own_redis.url],
-            cwd=tmp_path,
-            env={**os.environ, **environ},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as members,
+        members(MEMBERS, tmp_path, own_redis.url, environ=environ) as processes,
     ):
-
-        def start() -> int:
-            assert members.stdin is not None
-            assert members.stdout is not None
-            print(file=members.stdin, flush=True)
-            return int(members.stdout.readline())
-
-        alive = [start() for _ in range(3)]
+        for _ in range(3):
+            processes.start()
         ends = [signal.SIGKILL] * KILLS + [signal.SIGTERM] * TERMINATED
         rng.shuffle(ends)
         for end in ends:
@@ -109,15 +87,11 @@ def test_processes_that_moderate_together_may_die_anywhere(
                 time.sleep(0.001)
             if '"done"' in notes.read_text():
                 break
-            process = alive.pop(rng.randrange(3))
-            os.kill(process, end)
-            alive.append(start())
+            os.kill(processes.alive.pop(rng.randrange(3)), end)
+            processes.start()
         until = time.monotonic() + 60
         while notes.read_text().count('"done"') < 3 and time.monotonic() < until:
             time.sleep(0.02)
-        for process in alive:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
 
     lines = [json.loads(line)[1:] for line in notes.read_text().splitlines()]
     submitted = Counter(job.url for job in emulator.jobs.values())

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter, defaultdict
-from contextlib import suppress
 from pathlib import Path
 
-from children import children
+from children import children, members
 from daemons import RedisServer
 from proofs import times
 
@@ -152,17 +148,10 @@ async def follow():
             note(f"finding {{what}} {{finding.key}}")
     await checkpoint.aclose()
 
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-for _ in sys.stdin:
-    child = os.fork()
-    if not child:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.alarm(100)  # even if the test hangs
-        logging.getLogger("ci_live_audit").addHandler(Lost())
-        asyncio.run(follow())
-        note("over")
-        os._exit(0)
-    print(child, flush=True)
+def run():
+    logging.getLogger("ci_live_audit").addHandler(Lost())
+    asyncio.run(follow())
+    note("over")
 """
 
 
@@ -173,23 +162,9 @@ def test_processes_that_die_are_replaced_by_the_others(tmp_path: Path, redis: Re
     notes.touch()
     period = 0.2 + KILLED / 18 + STOPPED / 4
     arguments = [redis.url, str(time.time() + 1), str(period)]
-    with subprocess.Popen(
-        [sys.executable, "-c", MEMBERS, *arguments],
-        cwd=tmp_path,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as members:
-        assert members.stdin is not None
-        assert members.stdout is not None
-
-        def start() -> int:
-            assert members.stdin is not None
-            assert members.stdout is not None
-            print(file=members.stdin, flush=True)
-            return int(members.stdout.readline())
-
-        alive = [start() for _ in range(4)]
+    with members(MEMBERS, tmp_path, *arguments) as processes:
+        for _ in range(4):
+            processes.start()
         ends = [signal.SIGKILL] * KILLED + [signal.SIGSTOP] * STOPPED
         rng.shuffle(ends)
         wait_for_findings(notes, 20)
@@ -197,22 +172,17 @@ def test_processes_that_die_are_replaced_by_the_others(tmp_path: Path, redis: Re
             time.sleep(rng.random() * 0.5)
             if " over\n" in notes.read_text():
                 break  # on a machine so slow that all was found before
-            process = alive.pop(rng.randrange(4))
-            with suppress(ProcessLookupError):
-                os.kill(process, end)
+            process = processes.alive.pop(rng.randrange(4))
+            processes.send(process, end)
             if end == signal.SIGKILL:
-                alive.append(start())
+                processes.start()
             else:
                 time.sleep(2.2)
-                with suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGCONT)
-                alive.append(process)
+                processes.send(process, signal.SIGCONT)
+                processes.alive.append(process)
         until = time.monotonic() + 50
         while notes.read_text().count(" over\n") < 4 and time.monotonic() < until:
             time.sleep(0.05)
-        for process in alive:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
 
     number, keys, silent = Counter[str](), defaultdict[str, set[str]](set), 0
     for line in notes.read_text().splitlines():
