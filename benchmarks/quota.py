@@ -30,7 +30,7 @@ import attrs
 from quota_worker import OURS, PEERS
 from report import Cell, Table
 
-__all__ = ["run"]
+__all__ = ["Server", "recorder", "run"]
 
 RATE = 20.0
 #: Seconds before anything is counted.
@@ -161,20 +161,21 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def _recorder(arrivals: list[tuple[float, int]]) -> Iterator[int]:
-    """Note datagrams until the context ends; give the port."""
+def recorder(note: Callable[[float, bytes], object]) -> Iterator[int]:
+    """Note datagrams, and when the kernel received them, until the context ends; give the port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
-        receiver.bind(("127.0.0.1", 0))
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**22)
         receiver.setsockopt(socket.SOL_SOCKET, NANOSECONDS, 1)
+        receiver.bind(("127.0.0.1", 0))
         receiver.settimeout(0.1)
         done = threading.Event()
 
         def record() -> None:
             while not done.is_set():
                 with contextlib.suppress(TimeoutError):
-                    data, notes, *_ = receiver.recvmsg(64, 256)
+                    data, notes, *_ = receiver.recvmsg(65536, 256)
                     seconds, nanoseconds = struct.unpack("qq", notes[0][2][:16])
-                    arrivals.append((seconds + nanoseconds / 1e9, int(data)))
+                    note(seconds + nanoseconds / 1e9, data)
 
         thread = threading.Thread(target=record)
         thread.start()
@@ -257,7 +258,11 @@ def _run(
     failure: Failure | None = None,
 ) -> Run:
     arrivals: list[tuple[float, int]] = []
-    with tempfile.TemporaryDirectory() as folder, _recorder(arrivals) as port:
+
+    def note(moment: float, data: bytes) -> None:
+        arrivals.append((moment, int(data)))
+
+    with tempfile.TemporaryDirectory() as folder, recorder(note) as port:
         server = Server(folder)
         command = [sys.executable, str(Path(__file__).with_name("quota_worker.py"))]
         workers = [

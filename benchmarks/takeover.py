@@ -19,7 +19,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterator
@@ -27,7 +26,7 @@ from typing import Any
 
 import attrs
 import shares
-from quota import Server
+from quota import Server, recorder
 from report import Cell, Table
 
 from ci_live_audit import Attempt, Checkpoint, LiveAuditClient, SnapshotFinding
@@ -87,9 +86,9 @@ class _Record:
     learnt: dict[int, float] = attrs.field(factory=dict)
     over: int = 0
 
-    def note(self, said: dict[str, Any], now: float) -> None:
+    def note(self, now: float, data: bytes) -> None:
         """Note what a process has said."""
-        match said:
+        match json.loads(data):
             case {"process": process, "query": job_id, "took": took}:
                 self.queries.append(_Query(now - took, process, job_id))
             case {"finding": what, "key": key}:
@@ -113,30 +112,6 @@ class _Record:
             if query.process != process and query.began > since and query.job_id in jobs:
                 after.setdefault(query.job_id, query.began - since)
         return list(after.values())
-
-
-@contextlib.contextmanager
-def _recorder(record: _Record) -> Iterator[int]:
-    """Note datagrams until the context ends; give the port."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
-        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**22)
-        receiver.bind(("127.0.0.1", 0))
-        receiver.settimeout(0.1)
-        done = threading.Event()
-
-        def receive() -> None:
-            while not done.is_set():
-                with contextlib.suppress(TimeoutError):
-                    said = json.loads(receiver.recv(65536))
-                    record.note(said, time.monotonic())
-
-        thread = threading.Thread(target=receive)
-        thread.start()
-        try:
-            yield receiver.getsockname()[1]
-        finally:
-            done.set()
-            thread.join()
 
 
 @attrs.frozen
@@ -173,7 +148,7 @@ async def _serving(jobs: int, seconds: float, **settings: Any) -> AsyncIterator[
         script = [frame(time_, "Porn", text=f"{number}.{one}") for one, time_ in enumerate(at)]
         job_ids.append(emulator.add_job(duration=seconds, script=script))
     async with emulator.serve() as url:
-        with _recorder(record) as port:
+        with recorder(record.note) as port:
             settings |= {"endpoint": url, "port": port, "jobs": job_ids}
             yield _Service(emulator, job_ids, record, settings)
 
@@ -230,7 +205,7 @@ async def _together(kills: int, stops: int) -> Table:
                 )
                 await asyncio.sleep(rng.uniform(0, 1))
                 process = processes.pop(rng.randrange(PROCESSES))
-                jobs, since = record.jobs_of(process.pid), time.monotonic()
+                jobs, since = record.jobs_of(process.pid), time.time()
                 process.send_signal(signal.SIGKILL if end == "kill" else signal.SIGSTOP)
                 if end == "kill":
                     process.wait()
@@ -239,7 +214,7 @@ async def _together(kills: int, stops: int) -> Table:
                     await asyncio.sleep(STOPPED)
                 took[end] += await _taken_over(record, process.pid, jobs, since)
                 if end == "stop":
-                    again = time.monotonic()
+                    again = time.time()
                     process.send_signal(signal.SIGCONT)
                     processes.append(process)
                     known = await _learnt(record, process.pid, again)
