@@ -91,7 +91,7 @@ def test_every_module_has_its_room() -> None:
 def test_ci_runs_the_first_commands() -> None:
     """CI calls the commands for a clone as they are written."""
     script = (ROOT / ".ci" / "run").read_text("utf-8")
-    commands = re.findall(r"(?m)^\$ (nox .*)$", PAGES["tests/README.md"])
+    commands = re.findall(r"(?m)^\$ (nox .*)$", PAGES["README.md"])
     assert commands
     for command in commands:
         assert f"\n{command}\n" in script
